@@ -1,0 +1,10 @@
+"""EfficientVMamba for OpenMMLab: scan operators, backbones, configs and checkpoints.
+
+Importing the package registers its backbones with MMEngine; it needs torch and mmengine, neither the compiled
+extension nor mmcv, mmdet, mmseg or mmpretrain.
+"""
+
+from mmevm import backbones, ops
+from mmevm.version import __version__
+
+__all__ = ['__version__', 'backbones', 'ops']
