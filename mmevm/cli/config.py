@@ -1,0 +1,103 @@
+"""From a config file and command line flags to a runner."""
+
+import argparse
+import difflib
+import importlib.util
+import os
+from typing import Any
+
+from mmevm.cli.data import move_data_root
+from mmevm.cli.errors import UsageError
+
+_PACKAGES = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
+
+
+def _require_config_file(path: str) -> None:
+    if os.path.isfile(path):
+        return
+    message = f'Config file not found: {os.path.abspath(path)}'
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(folder):
+        names = [name for name in os.listdir(folder) if name.endswith('.py')]
+        close = difflib.get_close_matches(os.path.basename(path), names)
+        if close:
+            message += f'\nDid you mean {", ".join(close)}?'
+    raise UsageError(message)
+
+
+def _require_library(cfg: Any, path: str) -> None:
+    scope = cfg.get('default_scope')
+    if scope and scope != 'mmengine' and importlib.util.find_spec(scope) is None:
+        name = _PACKAGES.get(scope, scope)
+        raise UsageError(f'{path} needs {scope} (its default_scope), which is not installed: pip install '
+                         f'onedl-{name}, or {name if scope != "mmdet" else "mmdet"} beside OpenMMLab\'s own mmcv.')
+
+
+def load_config(args: argparse.Namespace) -> Any:
+    """Read ``args.config`` and merge ``--cfg-options``, ``--launcher`` and ``--work-dir`` into it.
+
+    Args:
+        args (argparse.Namespace): Parsed by :mod:`mmevm.cli.arguments`.
+
+    Returns:
+        Config: The merged config.
+
+    Raises:
+        UsageError: The file, or a library that it builds on, is absent.
+    """
+    from mmengine.config import Config
+    _require_config_file(args.config)
+    try:
+        cfg = Config.fromfile(args.config)
+    except ImportError as error:
+        raise UsageError(f'{args.config} needs a library that is not installed: {error}') from error
+    _require_library(cfg, args.config)
+    options = dict(args.cfg_options)
+    if 'data_root' in options:
+        move_data_root(cfg, options.pop('data_root'))
+    cfg.merge_from_dict(options)
+    cfg.launcher = args.launcher
+    stem = os.path.splitext(os.path.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
+    _require_devices(cfg)
+    if cfg.get('default_scope') == 'mmpretrain':
+        _set_classification_loaders(cfg)
+    return cfg
+
+
+def on_cpu() -> bool:
+    """Whether MMEngine will run on the CPU, for want of any accelerator."""
+    from mmengine.device import get_device
+    return get_device() == 'cpu'
+
+
+def _require_devices(cfg: Any) -> None:
+    if cfg.launcher != 'none' and on_cpu():
+        raise UsageError(f'--launcher {cfg.launcher} needs accelerators, and none is visible: MMEngine\'s distributed '
+                         'training has no CPU form. Run the tool without --launcher.')
+
+
+def _set_classification_loaders(cfg: Any) -> None:
+    # MMPretrain's configs leave these to its own tools; MMEngine's defaults collate otherwise.
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(key)
+        if loader:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', not on_cpu())
+            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+
+
+def require_checkpoint(path: str) -> None:
+    """Raise a :class:`UsageError` if ``path`` is meant to be a file and is none."""
+    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise UsageError(f'Checkpoint not found: {os.path.abspath(os.path.expanduser(path))}')
+
+
+def build_runner(cfg: Any) -> Any:
+    """Build the runner that ``cfg`` asks for, with every checkpoint opened weights-only from here on."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from mmevm.checkpoint.weights_only import register_weights_only_loader
+    register_weights_only_loader()
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,93 @@
+"""``tools/test.py``."""
+
+import argparse
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from mmevm.cli.arguments import parse_test_args
+from mmevm.cli.config import build_runner, load_config, require_checkpoint
+from mmevm.cli.data import check_data, leaf_datasets
+from mmevm.cli.errors import UsageError, exit_status
+
+_FLIP = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
+
+
+def _set_drawing(cfg: Any, args: argparse.Namespace) -> None:
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UsageError('--show and --show-dir need default_hooks.visualization in the config, e.g. '
+                         "visualization=dict(type='DetVisualizationHook').")
+    # The libraries' hooks differ in how they are switched on and where they write.
+    if cfg.get('default_scope') == 'mmpretrain':
+        hook.update(enable=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
+        return
+    hook.update(draw=True, show=args.show, wait_time=args.wait_time)
+    if not args.show_dir:
+        return
+    if cfg.get('default_scope') == 'mmseg':
+        cfg.visualizer.save_dir = args.show_dir
+    else:
+        hook.test_out_dir = args.show_dir
+
+
+def _default_tta(cfg: Any, pipeline: list) -> tuple[dict, list]:
+    """The flip augmentation that a config without its own ``tta_model`` and ``tta_pipeline`` gets."""
+    pack = copy.deepcopy(pipeline[-1])
+    if cfg.get('default_scope') == 'mmdet':
+        model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+        pack.meta_keys = (*pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+                          'flip', 'flip_direction')
+        # The flipped ground truth would be merged as if it were a prediction's.
+        steps = [step for step in pipeline[:-1] if step['type'] != 'LoadAnnotations']
+    elif cfg.get('default_scope') == 'mmpretrain':
+        model = dict(type='AverageClsScoreTTA')
+        steps = pipeline[:-1]
+    else:
+        raise UsageError('--tta needs tta_model and tta_pipeline in a segmentation config, as MMSegmentation\'s own '
+                         'base configs have them.')
+    return model, [*steps, dict(type='TestTimeAug', transforms=[_FLIP, [pack]])]
+
+
+def _set_tta(cfg: Any) -> None:
+    datasets = list(leaf_datasets(cfg.test_dataloader.dataset))
+    model, pipeline = cfg.get('tta_model'), cfg.get('tta_pipeline')
+    if model is None or pipeline is None:
+        default_model, default_pipeline = _default_tta(cfg, datasets[0].pipeline)
+        model, pipeline = model or default_model, pipeline or default_pipeline
+    cfg.model = dict(**model, module=cfg.model)
+    for dataset in datasets:
+        dataset.pipeline = pipeline
+
+
+def _dump_metric(cfg: Any, path: str) -> Any:
+    if not path.endswith(('.pkl', '.pickle')):
+        raise UsageError(f'--out must end with .pkl or .pickle, got {path}')
+    if cfg.get('default_scope') == 'mmdet':
+        from mmdet.evaluation import DumpDetResults
+        return DumpDetResults(out_file_path=path)
+    from mmengine.evaluator import DumpResults
+    return DumpResults(out_file_path=path)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Evaluate as ``args`` say; data and checkpoint are looked for before anything is built."""
+    cfg = load_config(args)
+    require_checkpoint(args.checkpoint)
+    check_data(cfg, ('test',), f'python tools/test.py {args.config} {args.checkpoint}')
+    cfg.load_from = args.checkpoint
+    dump = _dump_metric(cfg, args.out) if args.out else None
+    if args.show or args.show_dir:
+        _set_drawing(cfg, args)
+    if args.tta:
+        _set_tta(cfg)
+    runner = build_runner(cfg)
+    if dump is not None:
+        runner.test_evaluator.metrics.append(dump)
+    runner.test()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``tools/test.py``; returns the exit status."""
+    args = parse_test_args(argv)
+    return exit_status(lambda: evaluate(args))

@@ -1,0 +1,58 @@
+"""``tools/train.py``."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from mmevm.cli.arguments import parse_train_args
+from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoint
+from mmevm.cli.data import check_data
+from mmevm.cli.errors import UsageError, exit_status
+
+
+def _set_amp(cfg: Any) -> None:
+    if on_cpu():
+        raise UsageError('--amp needs a GPU: MMEngine\'s AmpOptimWrapper has no CPU form. Leave --amp out.')
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UsageError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {wrapper}.')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _set_auto_scale_lr(cfg: Any) -> None:
+    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        raise UsageError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config, N being the total '
+                         'batch that its learning rate was chosen for.')
+    cfg.auto_scale_lr.enable = True
+
+
+def _set_resume(cfg: Any, source: str) -> None:
+    cfg.resume = True
+    if source == 'auto':
+        cfg.load_from = None
+    else:
+        require_checkpoint(source)
+        cfg.load_from = source
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train as ``args`` say; data and checkpoints are looked for before anything is built."""
+    cfg = load_config(args)
+    phases = ('train', 'val') if cfg.get('val_cfg') else ('train',)
+    check_data(cfg, phases, f'python tools/train.py {args.config}')
+    if args.amp:
+        _set_amp(cfg)
+    if args.auto_scale_lr:
+        _set_auto_scale_lr(cfg)
+    if args.resume:
+        _set_resume(cfg, args.resume)
+    elif cfg.get('load_from'):
+        require_checkpoint(cfg.load_from)
+    build_runner(cfg).train()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``tools/train.py``; returns the exit status."""
+    args = parse_train_args(argv)
+    return exit_status(lambda: train(args))
