@@ -1,0 +1,21 @@
+// The kernels for any processor, and the float64 ones.
+
+#include <cmath>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace mmevm {
+namespace {
+#define MMEVM_LANES 4
+#include "entry_points.h"
+
+constexpr Kernels<float> table = make_table<Vec<float>>();
+constexpr Kernels<double> table_double = make_table<Vec<double>>();
+}  // namespace
+
+const Kernels<float>* const kernels_default = &table;
+const Kernels<double>* const kernels_double = &table_double;
+}  // namespace mmevm

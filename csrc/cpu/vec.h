@@ -1,0 +1,117 @@
+// Fixed-width vectors for the CPU scan kernels, written once for every instruction set.
+//
+// No include guard on purpose: each kernels_<isa>.cpp includes this file inside its own anonymous namespace, after it
+// has selected the target and MMEVM_LANES (float lanes per register), so that no symbol is shared between instruction sets.
+
+#if defined(__clang__)
+#define MMEVM_INLINE inline __attribute__((always_inline))
+#else
+#define MMEVM_INLINE inline __attribute__((always_inline, artificial))
+#endif
+
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using scalar = float;
+  static constexpr int lanes = MMEVM_LANES;
+  typedef float reg __attribute__((vector_size(4 * MMEVM_LANES)));
+  typedef int32_t ireg __attribute__((vector_size(4 * MMEVM_LANES)));
+
+  static MMEVM_INLINE reg load(const float* p) {
+    reg r;
+    __builtin_memcpy(&r, p, sizeof(r));
+    return r;
+  }
+  static MMEVM_INLINE void store(float* p, reg v) { __builtin_memcpy(p, &v, sizeof(v)); }
+  static MMEVM_INLINE reg set(float s) { return s - reg{}; }
+
+  // 2^x to 2 units in the last place; exact at 0, where a bias would compound over long sequences. The degree-6 minimax
+  // polynomial on [-1/2, 1/2] (relative error 4e-9) keeps its constant term fixed at 1.
+  static MMEVM_INLINE reg exp2(reg x) {
+#ifdef MMEVM_AVX512
+    // The zero-masking forms with a full mask: GCC 12 warns of its own header in the plain ones.
+    const reg f = (reg)_mm512_maskz_reduce_ps(__mmask16(-1), (__m512)x, 0);
+    return (reg)_mm512_maskz_scalef_ps(__mmask16(-1), (__m512)poly_exp2(f), (__m512)(x - f));
+#else
+    // Comparisons are written so that NaN passes through. 2^-127 comes out as 0 and 2^128 as infinity.
+    x = x < -127.0f ? set(-127.0f) : x;
+    x = x > 128.0f ? set(128.0f) : x;
+    const reg shifted = x + 12582912.0f;  // 1.5 * 2^23: the integer part moves to the low mantissa bits
+    const reg f = x - (shifted - 12582912.0f);
+    return (reg)((ireg)poly_exp2(f) + ((ireg)shifted << 23));
+#endif
+  }
+
+  // log1p(t) for t in [0, 1], relative error 5e-9 before rounding.
+  static MMEVM_INLINE reg log1p01(reg t) {
+    reg p = set(-0.00324402461459f);
+    p = p * t + 0.0198514598454f;
+    p = p * t - 0.0569595295848f;
+    p = p * t + 0.106036544189f;
+    p = p * t - 0.153055923055f;
+    p = p * t + 0.196759391713f;
+    p = p * t - 0.249541336417f;
+    p = p * t + 0.333299624158f;
+    p = p * t - 0.499999024228f;
+    p = p * t + 0.999999995287f;
+    return p * t;
+  }
+
+ private:
+  static MMEVM_INLINE reg poly_exp2(reg f) {
+    reg p = set(0.000154697319775f);
+    p = p * f + 0.00134100009661f;
+    p = p * f + 0.00961803078251f;
+    p = p * f + 0.055502973142f;
+    p = p * f + 0.240226510841f;
+    p = p * f + 0.693147225395f;
+    return p * f + 1.0f;
+  }
+};
+
+// Double precision serves gradient checks: correctness matters, speed does not.
+template <>
+struct Vec<double> {
+  using scalar = double;
+  static constexpr int lanes = MMEVM_LANES / 2;
+  typedef double reg __attribute__((vector_size(4 * MMEVM_LANES)));
+
+  static MMEVM_INLINE reg load(const double* p) {
+    reg r;
+    __builtin_memcpy(&r, p, sizeof(r));
+    return r;
+  }
+  static MMEVM_INLINE void store(double* p, reg v) { __builtin_memcpy(p, &v, sizeof(v)); }
+  static MMEVM_INLINE reg set(double s) { return s - reg{}; }
+  static MMEVM_INLINE reg exp2(reg x) {
+    for (int i = 0; i < lanes; ++i) x[i] = ::exp2(x[i]);
+    return x;
+  }
+  static MMEVM_INLINE reg log1p01(reg t) {
+    for (int i = 0; i < lanes; ++i) t[i] = ::log1p(t[i]);
+    return t;
+  }
+};
+
+template <class V>
+MMEVM_INLINE typename V::reg abs_of(typename V::reg x) {
+  return x < 0 ? -x : x;
+}
+
+// softplus(x) = max(x, 0) + log1p(exp(-|x|)): no overflow, and small results keep their relative precision.
+template <class V>
+MMEVM_INLINE typename V::reg softplus(typename V::reg x) {
+  using T = typename V::scalar;
+  const auto t = V::exp2(abs_of<V>(x) * T(-1.4426950408889634));
+  return (x < 0 ? V::set(T(0)) : x) + V::log1p01(t);
+}
+
+// The derivative of softplus, from the same exponential.
+template <class V>
+MMEVM_INLINE typename V::reg sigmoid(typename V::reg x) {
+  using T = typename V::scalar;
+  const auto t = V::exp2(abs_of<V>(x) * T(-1.4426950408889634));
+  return (x < 0 ? t : V::set(T(1))) / (t + T(1));
+}
