@@ -223,7 +223,7 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
         refused = re.search(r'GLOBAL (.*?[\w)])(?: was not an allowed| whose module|\n|$)', str(error))
         raise CheckpointError(_refusal(path, refused[1]) if refused else _unreadable(path, error)) from None
     if not isinstance(content, Mapping):
-        raise CheckpointError(f'{path} must hold a mapping (a state dict or a checkpoint), got {type(content).__name__}')
+        raise CheckpointError(f'{path} must hold a mapping, a state dict or a checkpoint, got {type(content).__name__}')
     return content
 
 

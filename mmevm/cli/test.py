@@ -38,15 +38,12 @@ def _default_tta(cfg: Any, pipeline: list) -> tuple[dict, list]:
         model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
         pack.meta_keys = (*pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
                           'flip', 'flip_direction')
-        # The flipped ground truth would be merged as if it were a prediction's.
-        steps = [step for step in pipeline[:-1] if step['type'] != 'LoadAnnotations']
     elif cfg.get('default_scope') == 'mmpretrain':
         model = dict(type='AverageClsScoreTTA')
-        steps = pipeline[:-1]
     else:
         raise UsageError('--tta needs tta_model and tta_pipeline in a segmentation config, as MMSegmentation\'s own '
                          'base configs have them.')
-    return model, [*steps, dict(type='TestTimeAug', transforms=[_FLIP, [pack]])]
+    return model, [*pipeline[:-1], dict(type='TestTimeAug', transforms=[_FLIP, [pack]])]
 
 
 def _set_tta(cfg: Any) -> None:

@@ -1,6 +1,6 @@
 """A sheet of pictures, each with its ground truth at the left and a detector's boxes at the right.
 
-Input are files in COCO's own formats, an annotation file and a results file, so that any detector's output can be drawn.
+The input is files in COCO's own formats, annotations and results, so that any detector's output can be drawn.
 """
 
 import json
@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-_PALETTE = ('#e6194b', '#1f77e6', '#2ca02c', '#f58231', '#911eb4', '#0fa3a3', '#d81bb0', '#8c6d1f', '#5b5bd6', '#b5451b')
+_PALETTE = ('#e6194b', '#1f77e6', '#2ca02c', '#f58231', '#911eb4', '#0fa3a3', '#d81bb0', '#8c6d1f', '#5b5bd6',
+            '#b5451b')
 _PICTURE = 320
 _GAP = 12
 _HEADER = 30
