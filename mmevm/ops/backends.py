@@ -35,7 +35,7 @@ class BackendStatus:
 def _compiled(device: str) -> BackendStatus:
     if extension.LOAD_ERROR is not None:
         return BackendStatus('compiled', device, False, extension.LOAD_ERROR, _REBUILD)
-    if not extension.has_kernel('visual_scan', device.upper()):
+    if device not in extension.DEVICES:
         remedy = 'use backend="reference" or "auto", or move the tensors to the CPU'
         return BackendStatus('compiled', device, False, f'the extension has no {device} kernels', remedy)
     return BackendStatus('compiled', device, True, f'kernels of mmevm._C for {device}')
@@ -51,12 +51,13 @@ def status() -> list[BackendStatus]:
 _announced: set[tuple[str, str]] = set()
 
 
-def _announce(backend: str, device: str, reason: str) -> None:
-    """Says once per device which backend `auto` took."""
+def _announce(backend: str, device: str) -> None:
+    """Says once per device which backend 'auto' took, and why it is the slow one."""
     if (backend, device) in _announced:
         return
     _announced.add((backend, device))
-    print_log(f'mmevm scans {device} tensors with the {backend} backend ({reason})', logger='current')
+    why = '' if backend == 'compiled' else f', because {_compiled(device).reason}'
+    print_log(f'mmevm scans {device} tensors with the {backend} backend{why}', logger='current')
 
 
 def choose(backend: str, first: Tensor) -> str:
@@ -71,14 +72,17 @@ def choose(backend: str, first: Tensor) -> str:
     if backend == 'reference':
         return backend
     device = first.device.type
-    compiled = _compiled(device)
-    if not compiled.available and backend == 'compiled':
+    if device in extension.DEVICES:
+        chosen = 'compiled'
+    elif backend == 'auto':
+        chosen = 'reference'
+    else:
+        missing = _compiled(device)
         raise RuntimeError(
-            f'backend "compiled" is not available for {device} tensors: {compiled.reason}; {compiled.remedy}'
+            f'backend {backend!r} is not available for {device} tensors: {missing.reason}; {missing.remedy}'
         )
-    chosen = 'compiled' if compiled.available else 'reference'
-    if not torch.compiler.is_compiling():
-        _announce(chosen, device, compiled.reason)
+    if backend == 'auto' and not torch.compiler.is_compiling():
+        _announce(chosen, device)
     return chosen
 
 

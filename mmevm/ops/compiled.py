@@ -112,8 +112,10 @@ def _visual_scan_setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _visual_scan_backward(ctx: Any, dy: Tensor, _: None) -> Gradients:
+def _visual_scan_backward(ctx: Any, dy: Tensor | None, _: None) -> Gradients:
     *tensors, states = ctx.saved_tensors
+    if dy is None:
+        dy = torch.zeros_like(tensors[0])
     grads = torch.ops.mmevm._visual_scan_backward(dy, *tensors, states, ctx.step, ctx.routes)
     return (*_needed(ctx, grads), None, None, None)
 

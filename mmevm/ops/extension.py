@@ -24,6 +24,9 @@ LOAD_ERROR: str | None = _load()
 """Why the extension is not loaded, or None when it is."""
 
 
-def has_kernel(operator: str, dispatch_key: str) -> bool:
-    """Whether the extension registered a kernel of ``mmevm::operator`` for ``dispatch_key`` ('CPU', 'CUDA')."""
-    return LOAD_ERROR is None and torch._C._dispatch_has_kernel_for_dispatch_key(f'mmevm::{operator}', dispatch_key)
+DEVICES: frozenset[str] = frozenset(
+    device
+    for device, key in (('cpu', 'CPU'), ('cuda', 'CUDA'), ('meta', 'CPU'))
+    if LOAD_ERROR is None and torch._C._dispatch_has_kernel_for_dispatch_key('mmevm::visual_scan', key)
+)
+"""Device types that the extension serves; fake kernels serve 'meta'."""
