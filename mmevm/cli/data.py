@@ -59,9 +59,9 @@ def _dataset_paths(dataset: dict) -> Iterator[str]:
         return
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or dataset.get('split') or ''
-    below = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
-    for part in [dataset.get('ann_file') or '', *below]:
-        path = os.path.join(root, part) if isinstance(part, str) else ''
+    parts = [dataset.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
+    for part in [part for part in parts if part and isinstance(part, str)] or ['']:
+        path = os.path.join(root, part)
         if path and _is_local(path):
             yield path
 

@@ -1,0 +1,32 @@
+# configs/retinanet_evm_t.py on miniature COCO: another data root, image scale and schedule, nothing else.
+_base_ = 'retinanet_evm_t.py'
+
+data_root = 'data/mini/coco/'
+scale = (160, 160)
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = scale
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = scale
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(data_root=data_root, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+
+max_epochs = 8
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+auto_scale_lr = dict(base_batch_size=8)
+optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True, eta_min=1e-5),
+]
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_epochs))
