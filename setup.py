@@ -1,0 +1,148 @@
+"""Builds mmevm and its extension ``mmevm._C``, the compiled operators.
+
+The operators register themselves through TORCH_LIBRARY; the extension uses no Python API, so one file,
+``mmevm/_C.abi3.so``, serves every Python from 3.10 on. torch must be importable while it is built: install with
+``pip install --no-build-isolation``.
+
+Environment variables:
+    MMEVM_BUILD_EXT: ``auto`` (default) builds the extension and, where that fails, warns and installs pure Python;
+        ``1`` makes the failure an error; ``0`` leaves the extension out.
+    FORCE_CUDA: ``1`` makes a missing CUDA toolkit an error; ``0`` leaves the CUDA operators out. By default they are
+        built when a toolkit of torch's CUDA release is found; no GPU needs to be visible.
+    TORCH_CUDA_ARCH_LIST: GPU architectures to compile for. By default those of the visible GPUs or, without any,
+        DEFAULT_ARCH_LIST below.
+    MAX_JOBS: How many files are compiled at a time.
+"""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_ARCH_LIST = '7.5;8.0;8.6;8.9;9.0+PTX'
+PY_LIMITED_API = 'cp310'
+
+
+def warn(message: str) -> None:
+    """Prints a warning where pip shows it with -v."""
+    print(f'mmevm: WARNING: {message}', file=sys.stderr, flush=True)
+
+
+def build_mode() -> str:
+    """MMEVM_BUILD_EXT, checked."""
+    mode = os.environ.get('MMEVM_BUILD_EXT', 'auto')
+    if mode not in ('auto', '0', '1'):
+        raise ValueError(f'MMEVM_BUILD_EXT must be auto, 0 or 1, got {mode!r}')
+    return mode
+
+
+def source_files(*patterns: str) -> list[str]:
+    """Files below csrc/ that match, relative to this folder as setuptools wants them."""
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / 'csrc').glob(pattern))
+
+
+def use_cuda() -> bool:
+    """Whether to compile csrc/cuda; if so, points torch at the toolkit."""
+    import torch
+
+    force = os.environ.get('FORCE_CUDA')
+    if force == '0' or not source_files('cuda/*.cu'):
+        return False
+    toolkit = runpy.run_path(str(ROOT / 'mmevm' / '_cuda_toolkit.py'))['find_cuda_toolkit']()
+    if torch.version.cuda is None:
+        problem = f'torch {torch.__version__} is a build without CUDA; install a CUDA build of torch'
+    elif toolkit is None:
+        problem = 'there is no nvcc; put the CUDA toolkit on PATH or set CUDA_HOME'
+    elif toolkit.version[0] != int(torch.version.cuda.split('.')[0]):
+        found = '.'.join(map(str, toolkit.version))
+        problem = f'nvcc is of CUDA {found} and torch of CUDA {torch.version.cuda}; install a toolkit of that release'
+    else:
+        os.environ['CUDA_HOME'] = str(toolkit.home)
+        if not torch.cuda.is_available():
+            os.environ.setdefault('TORCH_CUDA_ARCH_LIST', DEFAULT_ARCH_LIST)
+        return True
+    if force == '1':
+        raise RuntimeError(f'FORCE_CUDA=1 asks for the CUDA operators, but {problem}')
+    warn(f'the CUDA operators are left out: {problem}')
+    return False
+
+
+def make_extension() -> Extension:
+    """Describes ``mmevm._C``."""
+    cuda = use_cuda()  # before torch's module below, which reads CUDA_HOME once
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    # at::parallel_for is a plain loop unless the file that uses it is compiled with OpenMP. It is not linked: the
+    # symbols come from the OpenMP library that torch brought along, and a second one would have its own threads.
+    flags = {'cxx': ['-O3', '-g0', '-fopenmp', '-Wall']}
+    patterns = ['*.cpp', 'cpu/*.cpp']
+    if cuda:
+        patterns += ['cuda/*.cpp', 'cuda/*.cu']
+        flags['nvcc'] = ['-O3']
+    extension = (CUDAExtension if cuda else CppExtension)(
+        name='mmevm._C',
+        sources=source_files(*patterns),
+        depends=source_files('**/*.h', '**/*.cuh'),
+        include_dirs=[str(ROOT / 'csrc')],
+        define_macros=[('MMEVM_WITH_CUDA', None)] if cuda else [],
+        extra_compile_args=flags,
+        py_limited_api=True,
+    )
+    # Older releases of torch link it whatever py_limited_api says.
+    extension.libraries = [name for name in extension.libraries if name != 'torch_python']
+    return extension
+
+
+def make_build_ext(required: bool) -> type:
+    """A build_ext command that, unless the extension is required, goes on without it when it does not compile."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class BuildExt(BuildExtension):
+        def run(self) -> None:
+            in_tree = bool(self.inplace)
+            try:
+                super().run()
+            except Exception as error:
+                if required:
+                    raise
+                warn(f'mmevm._C does not compile, installing pure Python ({type(error).__name__}: {error})')
+                self.extensions = self.distribution.ext_modules = []
+                if in_tree:  # an older one would not fit the Python code
+                    (ROOT / 'mmevm' / '_C.abi3.so').unlink(missing_ok=True)
+
+    return BuildExt
+
+
+class BdistWheel(bdist_wheel):
+    """Names the wheel after what the build came to: an extension, or pure Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        return super().get_tag()
+
+
+def extension_arguments() -> dict:
+    """The arguments of ``setup`` that concern the extension."""
+    mode = build_mode()
+    if mode == '0':
+        return {}
+    try:
+        return {'ext_modules': [make_extension()], 'cmdclass': {'build_ext': make_build_ext(required=mode == '1')}}
+    except ImportError as error:
+        advice = 'install torch, then mmevm with --no-build-isolation'
+        if mode == '1':
+            raise RuntimeError(f'MMEVM_BUILD_EXT=1 needs torch to build mmevm._C ({error}); {advice}') from error
+        warn(f'mmevm._C is left out, installing pure Python: {error}; {advice}')
+        return {}
+
+
+arguments = extension_arguments()
+setup(
+    ext_modules=arguments.get('ext_modules', []),
+    cmdclass={'bdist_wheel': BdistWheel, **arguments.get('cmdclass', {})},
+    options={'bdist_wheel': {'py_limited_api': PY_LIMITED_API}},
+)
