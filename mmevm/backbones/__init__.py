@@ -1,0 +1,5 @@
+"""Backbones, registered with MMEngine on import."""
+
+from mmevm.backbones.efficient_vmamba import EfficientVMamba
+
+__all__ = ['EfficientVMamba']

@@ -1,0 +1,6 @@
+"""Checkpoints: upstream's formats, weights-only files, strict loading."""
+
+from mmevm.checkpoint.load import LoadReport, load_checkpoint
+from mmevm.checkpoint.weights_only import CheckpointError, load_file, register_weights_only_loader
+
+__all__ = ['CheckpointError', 'LoadReport', 'load_checkpoint', 'load_file', 'register_weights_only_loader']

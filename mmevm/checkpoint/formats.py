@@ -1,0 +1,95 @@
+"""Upstream's checkpoint formats: pure functions from mapping to mapping.
+
+Names here are those of :class:`mmevm.backbones.EfficientVMamba`. They follow upstream's, except that upstream numbers the
+stem's layers and, in the stages of inverted residuals, counts layout permutations as layers.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')
+"""Top-level keys under which files keep their weights, the trained weights before their moving average."""
+
+_RULES = [
+    (re.compile(r'^patch_embed\.0\.'), 'patch_embed.proj.'),
+    (re.compile(r'^patch_embed\.2\.'), 'patch_embed.norm.'),
+    (re.compile(r'^norm\.'), 'classifier.norm.'),
+    (re.compile(r'^head\.(?=weight|bias)'), 'classifier.head.'),
+    (re.compile(r'^(layers\.\d+\.blocks\.\d+)\.ln_1\.'), r'\1.norm.'),
+    (re.compile(r'^(layers\.\d+\.blocks\.\d+)\.self_attention\.'), r'\1.op.'),
+    (re.compile(r'^(layers\.\d+)\.\d+\.(?=(?:norm|reduction)\.)'), r'\1.downsample.'),
+]
+_NUMBERED_BLOCK = re.compile(r'^(layers\.\d+)\.(\d+)\.')
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights of a loaded file: the mapping under one of :data:`WRAPPERS`, or the mapping itself."""
+    for key in WRAPPERS:
+        if isinstance(checkpoint.get(key), Mapping):
+            return checkpoint[key]
+    return checkpoint
+
+
+def strip_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Removes the ``module.`` that parallel wrappers put before every name, as often as they did."""
+    names = list(state_dict)
+    while names and all(name.startswith('module.') for name in names):
+        names = [name.removeprefix('module.') for name in names]
+    return dict(zip(names, state_dict.values(), strict=True))
+
+
+def rename(name: str) -> str:
+    """The name of a backbone parameter in mmevm's spelling; a name that is in it already stays."""
+    for pattern, replacement in _RULES:
+        name, count = pattern.subn(replacement, name)
+        if count:
+            break
+    # Upstream's stages of inverted residuals are numbered from 1: layer 0 permutes the layout.
+    return _NUMBERED_BLOCK.sub(lambda m: f'{m[1]}.blocks.{int(m[2]) - 1}.', name)
+
+
+def convert(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames a bare backbone or classifier ``state_dict`` to mmevm's spelling. Idempotent."""
+    return {rename(name): value for name, value in state_dict.items()}
+
+
+def promote_classifier_norm(state_dict: dict[str, Any], last_norm: str) -> bool:
+    """Uses the classifier's norm as the last output norm where the file has none. Returns whether it did."""
+    if f'{last_norm}.weight' in state_dict or 'classifier.norm.weight' not in state_dict:
+        return False
+    for leaf in ('weight', 'bias'):
+        state_dict[f'{last_norm}.{leaf}'] = state_dict.pop(f'classifier.norm.{leaf}')
+    return True
+
+
+def convert_in_place(state_dict: dict[str, Any], prefix: str, last_norm: str) -> None:
+    """Rewrites the entries below ``prefix`` for a backbone there, as a module's loading hook has to.
+
+    A whole file can arrive here (``prefix`` empty, weights still wrapped), because MMEngine's loader knows fewer wrappers.
+    The classifier, which a backbone does not have, is dropped.
+    """
+    found = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
+    weights = {name[len(prefix) :]: value for name, value in found.items()}
+    if not prefix:
+        weights = strip_prefix(unwrap(weights))
+    weights = convert(weights)
+    promote_classifier_norm(weights, last_norm)
+    for name, value in weights.items():
+        if not name.startswith('classifier.'):
+            state_dict[prefix + name] = value
+
+
+def signature(state_dict: Mapping[str, Tensor]) -> tuple[list[int], list[int]] | None:
+    """Widths and depths of the stages of a converted ``state_dict``, or None if it holds no such backbone."""
+    stem = state_dict.get('patch_embed.proj.weight')
+    blocks: dict[int, set[int]] = {}
+    for name in state_dict:
+        match = re.match(r'layers\.(\d+)\.blocks\.(\d+)\.', name)
+        if match:
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    if stem is None or not blocks:
+        return None
+    return [stem.shape[0] * 2**i for i in sorted(blocks)], [len(blocks[i]) for i in sorted(blocks)]

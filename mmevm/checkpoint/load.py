@@ -1,0 +1,194 @@
+"""Loading weights: strict, checked before the model changes, and said aloud."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmevm.checkpoint import formats
+from mmevm.checkpoint.weights_only import CheckpointError, load_file
+
+Source = str | os.PathLike | Mapping[str, Any]
+
+
+@dataclass
+class LoadReport:
+    """What a checkpoint had for a model.
+
+    Attributes:
+        loaded (list[str]): Parameters and buffers that were taken from the checkpoint.
+        fresh (list[str]): Output norms that keep their initialisation, because classification files have none.
+        dropped (list[str]): Entries of a classifier or of other parts of a detector, which the model has no place for.
+        missing (list[str]): What the model has and the checkpoint lacks.
+        unexpected (list[str]): What the checkpoint has and the model lacks.
+        mismatched (list[str]): Entries of another shape, with both shapes.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each kind of difference that a strict load refuses."""
+        kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
+        return [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in kinds.items() if names]
+
+
+def load_checkpoint(
+    model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None
+) -> LoadReport:
+    """Loads upstream's or mmevm's weights into a backbone, or into a model with a ``backbone``.
+
+    Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages, ``module.``, ``backbone.``) and
+    old spellings are understood. A bare backbone takes the classifier's norm as its last output norm where the file has
+    no output norms, and leaves the classifier out; an mmpretrain classifier takes both. Everything is compared before
+    the first weight is written: after an error the model is as it was.
+
+    Args:
+        model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one.
+        source (path or mapping): A checkpoint file, or what is in one.
+        strict (bool): Raises on any missing, unexpected or mis-shaped entry; otherwise such entries are logged and
+            the rest is loaded.
+        prefix (str, optional): Takes only the entries below this name, as MMEngine's ``PretrainedInit`` does.
+
+    Returns:
+        LoadReport: What was loaded and what was not.
+
+    Raises:
+        TypeError: If the model has no backbone of mmevm.
+        CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
+    """
+    backbone, place = _find_backbone(model)
+    state_dict = formats.strip_prefix(formats.unwrap(_open(source)))
+    if prefix:
+        state_dict = _below(state_dict, prefix)
+    last_norm = f'outnorm{len(backbone.dims) - 1}'
+    report = LoadReport()
+    weights = _arrange(model, place, state_dict, last_norm, report)
+    target = model.state_dict()
+    _compare(target, weights, place, report)
+    where = f'checkpoint {source}' if isinstance(source, str | os.PathLike) else 'the given state dict'
+    if report.problems and strict:
+        raise CheckpointError('\n  '.join([f'{where} does not fit the model{_variant(backbone, weights, place)}',
+                                           *report.problems]))
+    _write(target, weights, report)
+    _say(where, report)
+    return report
+
+
+def _open(source: Source) -> Mapping[str, Any]:
+    checkpoint = source if isinstance(source, Mapping) else load_file(Path(source))
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(f'a checkpoint must be a mapping of names to tensors, got {type(checkpoint).__name__}')
+    return checkpoint
+
+
+def _find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
+    """The backbone of mmevm in a model and the prefix of its parameters."""
+    for module, place in ((model, ''), (getattr(model, 'backbone', None), 'backbone.')):
+        if hasattr(module, 'arch_zoo'):
+            return module, place
+    raise TypeError(f'expected a backbone of mmevm or a model with one as `backbone`, got {type(model).__name__}')
+
+
+def _below(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    prefix = prefix.rstrip('.') + '.'
+    below = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+    if not below:
+        raise CheckpointError(f'no entry of the checkpoint starts with {prefix!r}; it has {sorted(state_dict)[:5]} …')
+    return below
+
+
+def _arrange(
+    model: nn.Module, place: str, state_dict: Mapping[str, Any], last_norm: str, report: LoadReport
+) -> dict[str, Any]:
+    """Brings the checkpoint's names to the model's, and sets aside what the model has no place for."""
+    whole = any(name.startswith('backbone.') for name in state_dict)
+    inner = _below(state_dict, 'backbone') if whole else dict(state_dict)
+    rest = {name: value for name, value in state_dict.items() if whole and not name.startswith('backbone.')}
+    weights = formats.convert(inner)
+    formats.promote_classifier_norm(weights, last_norm)
+    classifier = {name: weights.pop(name) for name in list(weights) if name.startswith('classifier.')}
+    weights = {place + name: value for name, value in weights.items()}
+    own = model.state_dict().keys()
+    if whole and place:
+        return weights | rest
+    if place and 'head.fc.weight' in own and 'classifier.head.weight' in classifier:
+        for leaf in ('weight', 'bias'):
+            weights[f'head.fc.{leaf}'] = classifier.pop(f'classifier.head.{leaf}')
+    report.dropped = [*classifier, *rest]
+    return weights
+
+
+def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: str, report: LoadReport) -> None:
+    for name, value in weights.items():
+        if name not in target:
+            report.unexpected.append(name)
+        elif not isinstance(value, Tensor):
+            report.mismatched.append(f'{name} (expected a tensor, got {type(value).__name__})')
+        elif value.shape != target[name].shape:
+            report.mismatched.append(f'{name} (expected {list(target[name].shape)}, got {list(value.shape)})')
+        else:
+            report.loaded.append(name)
+    absent = [name for name in target if name not in weights]
+    norms = [name for name in absent if name.startswith(f'{place}outnorm')]
+    # Classification files have no output norms, so a fresh set is expected; half a set is not.
+    if not any(name.startswith(f'{place}outnorm') and not _is_last(name, target) for name in weights):
+        report.fresh = norms
+    # A classification backbone leaves necks and heads to be trained.
+    others = [name for name in absent if place and not name.startswith(place)]
+    report.fresh += [name for name in others if not any(n in weights for n in target if not n.startswith(place))]
+    report.missing = [name for name in absent if name not in report.fresh]
+
+
+def _is_last(name: str, target: Mapping[str, Tensor]) -> bool:
+    norms = sorted({n.rsplit('.', 1)[0] for n in target if 'outnorm' in n})
+    return bool(norms) and name.rsplit('.', 1)[0] == norms[-1]
+
+
+def _variant(backbone: nn.Module, weights: Mapping[str, Any], place: str) -> str:
+    """Which variant the checkpoint is, when it is another one."""
+    found = formats.signature({name.removeprefix(place): value for name, value in weights.items()})
+    if found is None:
+        return ': it holds no EfficientVMamba backbone'
+    dims, depths = found
+    if (dims, depths) == (backbone.dims, backbone.depths):
+        return ''
+    names = [name for name, arch in backbone.arch_zoo.items() if (arch['dims'], arch['depths']) == (dims, depths)]
+    variant = f"the variant '{names[0]}'" if names else 'no known variant'
+    return (
+        f': it is {variant} (dims {dims}, depths {depths}), '
+        f'the model has dims {backbone.dims}, depths {backbone.depths}'
+    )
+
+
+@torch.no_grad()
+def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor], report: LoadReport) -> None:
+    # state_dict() gives views of the parameters, so that copying into them keeps dtype, device and sharing.
+    for name in report.loaded:
+        target[name].copy_(weights[name])
+
+
+def _say(where: str, report: LoadReport) -> None:
+    notes = []
+    if report.dropped:
+        notes.append(f'dropped {_groups(report.dropped)}')
+    if report.fresh:
+        notes.append(f'left fresh {_groups(report.fresh)}')
+    print_log('; '.join([f'loaded {len(report.loaded)} tensors from {where}', *notes]), logger='current')
+    for problem in report.problems:
+        print_log(f'{where}: {problem}', logger='current', level='WARNING')
+
+
+def _groups(names: list[str]) -> str:
+    """Names without their last part, each once."""
+    return ', '.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in names))

@@ -1,0 +1,89 @@
+"""The atrous selective-scan mixer."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmevm.ops import es2d_scan
+
+
+class ES2D(nn.Module):
+    """Token mixer around the atrous selective scan (ES2D, arXiv 2403.09977, section 4.1).
+
+    Args:
+        channels (int): C; the inner width D is ``expand * C``.
+        step_size (int): Distance p between neighbouring cells of a phase, at least 2.
+        d_state (int): States N per channel.
+        expand (float): D / C.
+    """
+
+    n_sets = 4
+    """Parameter sets K: phases whose offsets agree modulo 2 share one."""
+
+    def __init__(self, channels: int, step_size: int = 2, d_state: int = 16, expand: float = 2.0) -> None:
+        super().__init__()
+        if step_size < 2:
+            raise ValueError(f'`step_size` must be at least 2 for the atrous scan, got {step_size}')
+        K, D, N, R = self.n_sets, int(expand * channels), d_state, math.ceil(channels / 16)
+        self.step_size, self.d_inner, self.d_state, self.dt_rank = step_size, D, N, R
+        self.in_proj = nn.Linear(channels, 2 * D, bias=False)
+        self.conv2d = nn.Conv2d(D, D, 3, padding=1, groups=D)
+        self.x_proj_weight = nn.Parameter(torch.empty(K, R + 2 * N, D))
+        self.dt_projs_weight = nn.Parameter(torch.empty(K, D, R))
+        self.dt_projs_bias = nn.Parameter(torch.empty(K, D))
+        self.A_logs = nn.Parameter(torch.empty(K * D, N))
+        self.Ds = nn.Parameter(torch.empty(K * D))
+        for parameter in (self.A_logs, self.Ds):
+            parameter._no_weight_decay = True
+        self.out_norm = nn.LayerNorm(D)
+        self.out_proj = nn.Linear(D, channels, bias=False)
+        self.reset_scan_parameters()
+
+    @torch.no_grad()
+    def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
+        """S4D-real initialisation: A = -(1…N), D = 1, and softplus(dt bias) log-uniform in [dt_min, dt_max]."""
+        nn.init.kaiming_uniform_(self.x_proj_weight[0], a=math.sqrt(5))
+        for weight in self.x_proj_weight[1:]:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        nn.init.uniform_(self.dt_projs_weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
+        log_dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max))
+        dt = log_dt.exp().clamp(min=dt_floor)
+        self.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+        self.A_logs.copy_(torch.arange(1, self.d_state + 1, dtype=torch.float32).log().expand_as(self.A_logs))
+        self.Ds.fill_(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        # Two products instead of one: each half is then contiguous for what follows.
+        weight_x, weight_z = self.in_proj.weight.chunk(2)
+        z = F.silu(F.linear(x, weight_z))
+        x = self.conv2d(F.linear(x, weight_x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        y = self.scan(F.silu(x))
+        return self.out_proj(self.out_norm(y) * z)
+
+    def scan(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
+        K, D, N = self.n_sets, self.d_inner, self.d_state
+        return es2d_scan(
+            x,
+            self.project(x),
+            self.dt_projs_weight.float(),
+            -torch.exp(self.A_logs.float()).view(K, D, N),
+            self.Ds.float().view(K, D),
+            step=self.step_size,
+            dt_bias=self.dt_projs_bias.float(),
+        )
+
+    def project(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, R + 2N], by the parameter set of each cell's phase."""
+        p = self.step_size
+        out = None
+        for m in range(p):
+            for n in range(p):
+                cells = F.linear(x[:, m::p, n::p], self.x_proj_weight[m % 2 + 2 * (n % 2)])
+                if out is None:
+                    out = cells.new_empty(*x.shape[:3], cells.shape[-1])
+                out[:, m::p, n::p] = cells
+        return out

@@ -1,0 +1,42 @@
+"""The efficient visual state space block."""
+
+from torch import Tensor, nn
+
+from mmevm.layers.drop_path import DropPath
+from mmevm.layers.es2d import ES2D
+from mmevm.layers.squeeze_excite import BranchAttention
+
+
+class EVSSBlock(nn.Module):
+    """A global branch (ES2D) and a local one (convolution), fused by channel attention (arXiv 2403.09977, section 4.2).
+
+    Args:
+        channels (int): C.
+        step_size (int): Step of the atrous scan.
+        fusion (bool): Without it the block is the global branch alone, as in the paper's Table 5.
+        drop_path (float): Stochastic depth rate.
+    """
+
+    def __init__(self, channels: int, step_size: int = 2, fusion: bool = True, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.op = ES2D(channels, step_size)
+        self.fusion = fusion
+        if fusion:
+            self.conv_branch = nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+                nn.BatchNorm2d(channels),
+                nn.GELU(),
+                nn.Conv2d(channels, channels, 1),
+            )
+            self.se = BranchAttention(channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        y = self.norm(x)
+        mixed = self.op(y)
+        if self.fusion:
+            local = self.conv_branch(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # channels-last in memory throughout
+            mixed = self.se(mixed) + self.se(local)
+        return x + self.drop_path(mixed)

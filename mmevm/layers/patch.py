@@ -1,0 +1,50 @@
+"""Patch embedding and patch merging: the two ways in which the map's resolution falls."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """Stem: non-overlapping convolution and LayerNorm.
+
+    Args:
+        in_channels (int): Image channels.
+        channels (int): Output channels C.
+        patch_size (int): Kernel size and stride.
+    """
+
+    def __init__(self, in_channels: int, channels: int, patch_size: int = 4) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, H // patch_size, W // patch_size, C]."""
+        x = self.proj(x.contiguous(memory_format=torch.channels_last))
+        return self.norm(x.permute(0, 2, 3, 1))  # [B, C, H, W] -> [B, H, W, C]
+
+
+class PatchMerging(nn.Module):
+    """Halves the resolution and doubles the width (Swin Transformer, arXiv 2103.14030, section 3.1).
+
+    Odd maps are padded with zeros at the bottom and right.
+
+    Args:
+        channels (int): Input channels C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, ceil(H / 2), ceil(W / 2), 2C]."""
+        H, W = x.shape[1:3]
+        if H % 2 or W % 2:
+            x = F.pad(x, (0, 0, 0, W % 2, 0, H % 2))
+        # The checkpoints' channel order is (0, 0), (1, 0), (0, 1), (1, 1) of (row, column): the column varies slowest.
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [B, H/2, 2, W/2, 2, C]
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # [B, H/2, W/2, 4C]
+        return self.reduction(self.norm(x))
