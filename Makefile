@@ -1,0 +1,33 @@
+PYTHON ?= python3
+VENV := .venv
+VENV_OPENMMLAB := .venv-openmmlab
+
+# A missing extension fails the tests that need it, instead of skipping them.
+TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1
+
+.DEFAULT_GOAL := help
+.PHONY: help env env-openmmlab demo test test-openmmlab lint clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: ## Build .venv: pinned torch, the maintained forks of OpenMMLab's libraries, mmevm (15 minutes, once)
+	@$(PYTHON) tools/setup_env.py onedl $(VENV)
+
+env-openmmlab: ## Build .venv-openmmlab: the same with OpenMMLab's own packages (15 minutes, once)
+	@$(PYTHON) tools/setup_env.py openmmlab $(VENV_OPENMMLAB)
+
+demo: env ## Train on miniature COCO, evaluate and draw, on the CPU (10 minutes after make env)
+	$(VENV)/bin/python tools/demo.py
+
+test: lint ## Lint, then run the whole test suite
+	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest tests
+
+test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their own packages
+	$(TEST_ENVIRONMENT) $(VENV_OPENMMLAB)/bin/python -m pytest tests -m openmmlab
+
+lint: env ## Check the Python code with ruff
+	$(VENV)/bin/python -m ruff check .
+
+clean: ## Remove build products; environments, data and training runs stay
+	rm -rf build dist *.egg-info mmevm/_C*.so .pytest_cache .ruff_cache
