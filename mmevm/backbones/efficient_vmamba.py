@@ -23,14 +23,15 @@ _BLOCKS = ('evss', 'inres')
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Keeps batch norms from counting a batch twice while activation checkpointing recomputes it."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    before = [(m.momentum, m.num_batches_tracked) for m in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def _checkpoint_contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

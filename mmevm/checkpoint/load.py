@@ -1,5 +1,6 @@
 """Loading weights: strict, checked before the model changes, and said aloud."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -186,7 +187,7 @@ def _say(where: str, report: LoadReport) -> None:
         notes.append(f'left fresh {_groups(report.fresh)}')
     print_log('; '.join([f'loaded {len(report.loaded)} tensors from {where}', *notes]), logger='current')
     for problem in report.problems:
-        print_log(f'{where}: {problem}', logger='current', level='WARNING')
+        print_log(f'{where}: {problem}', logger='current', level=logging.WARNING)
 
 
 def _groups(names: list[str]) -> str:

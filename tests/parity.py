@@ -1,0 +1,42 @@
+"""Upstream's outputs for weights and inputs that are made, not stored; see tests/data/parity/weights.py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.parity import weights
+
+FOLDER = Path(__file__).parent / 'data' / 'parity'
+NAMES = sorted(path.stem for path in FOLDER.glob('*.npz'))
+
+
+class Fixture:
+    """One fixture: what upstream's code gave, and how to make what it was given."""
+
+    def __init__(self, name: str) -> None:
+        self.arrays = np.load(FOLDER / f'{name}.npz')
+        self.meta: dict[str, Any] = json.loads(str(self.arrays['meta']))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays.files
+
+    def tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self.arrays[name])
+
+    def state(self, outnorm: bool = True) -> dict[str, Tensor]:
+        """The upstream checkpoint, in upstream's spelling, with the output norms of a dense task or without."""
+        manifest = self.meta['manifest'] | (self.meta['outnorm'] if outnorm else {})
+        arrays = weights.make_state(manifest, self.meta['weight_seed'])
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def images(self) -> Tensor:
+        return torch.from_numpy(weights.make_input(self.meta['input_shape'], self.meta['input_seed']))
+
+    def loss(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """The loss that the stored gradients belong to."""
+        factors = [torch.from_numpy(weights.make_input(tuple(m.shape), 100 + i)) for i, m in enumerate(maps)]
+        return sum((m * f).mean() for m, f in zip(maps, factors, strict=True))

@@ -1,0 +1,222 @@
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint as mmengine_load
+from torch import Tensor, nn
+
+from mmevm.backbones import EfficientVMamba
+from mmevm.checkpoint import CheckpointError, formats, load, load_checkpoint
+
+from ..parity import Fixture
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope='module')
+def state() -> State:
+    """A classification checkpoint of the tiny variant, in upstream's spelling."""
+    return Fixture('evm_tiny_64x64').state(outnorm=False)
+
+
+def _older(state: State) -> State:
+    spellings = [
+        (r'^patch_embed\.0\.', 'patch_embed.proj.'),
+        (r'^patch_embed\.2\.', 'patch_embed.norm.'),
+        (r'(blocks\.\d+)\.norm\.', r'\1.ln_1.'),
+        (r'(blocks\.\d+)\.op\.', r'\1.self_attention.'),
+        (r'^classifier\.', ''),
+    ]
+    out = {}
+    for name, value in state.items():
+        for pattern, replacement in spellings:
+            name = re.sub(pattern, replacement, name)
+        out[name] = value
+    return out
+
+
+def _prefixed(prefix: str) -> Callable[[State], State]:
+    return lambda state: {prefix + name: value for name, value in state.items()}
+
+
+FORMATS: dict[str, Callable[[State], dict[str, Any]]] = {
+    'bare': dict,
+    'released': lambda s: {'state_dict': OrderedDict(_prefixed('module.module.')(s))},
+    'one module': lambda s: {'state_dict': _prefixed('module.')(s)},
+    'model': lambda s: {'model': s, 'epoch': 291, 'optimizer': {'lr': 1}},
+    'state_dict_ema': lambda s: {'state_dict_ema': _prefixed('module.')(s)},
+    'model_ema': lambda s: {'model_ema': s, 'model': None},
+    'mmengine': lambda s: {'state_dict': _prefixed('backbone.')(s) | {'bbox_head.x': torch.zeros(1)}, 'meta': {}},
+    'old spelling': lambda s: {'model': _older(s)},
+    'mmevm': lambda s: {'state_dict': formats.convert(s)},
+}
+
+
+def _assert_loaded(model: nn.Module, state: State) -> None:
+    """Every parameter has the checkpoint's value, the last output norm the classifier's, the other norms their start."""
+    expected = formats.convert(state)
+    expected |= {f'outnorm3.{leaf}': expected[f'classifier.norm.{leaf}'] for leaf in ('weight', 'bias')}
+    for name, value in model.state_dict().items():
+        if name.startswith('outnorm') and name not in expected:
+            assert value.eq(1 if name.endswith('weight') else 0).all(), name
+        else:
+            assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize('wrap', FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize('as_file', [True, False], ids=['file', 'mapping'])
+def test_load_checkpoint_reads(wrap: Callable, as_file: bool, state: State, tmp_path: Path) -> None:
+    source: Any = wrap(state)
+    if as_file:
+        torch.save(source, tmp_path / 'upstream.ckpt')
+        source = tmp_path / 'upstream.ckpt'
+    model = EfficientVMamba('tiny')
+    report = load_checkpoint(model, source)
+    _assert_loaded(model, state)
+    assert report.problems == [] and report.fresh == [f'outnorm{i}.{x}' for i in range(3) for x in ('weight', 'bias')]
+
+
+@pytest.mark.parametrize('wrap', FORMATS.values(), ids=FORMATS.keys())
+def test_init_cfg_loads(wrap: Callable, state: State, tmp_path: Path) -> None:
+    torch.save(wrap(state), tmp_path / 'upstream.ckpt')
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'upstream.ckpt')}
+    model = EfficientVMamba('tiny', init_cfg=init_cfg)
+    model.init_weights()
+    _assert_loaded(model, state)
+
+
+@pytest.mark.parametrize('name', ['bare', 'one module', 'released', 'model', 'old spelling', 'mmevm'])
+def test_mmengines_loader_reads(name: str, state: State, tmp_path: Path) -> None:
+    torch.save(FORMATS[name](state), tmp_path / 'upstream.ckpt')
+    model = EfficientVMamba('tiny')
+    mmengine_load(model, str(tmp_path / 'upstream.ckpt'))
+    _assert_loaded(model, state)
+
+
+def test_load_state_dict_reads_upstreams_names(state: State) -> None:
+    model = EfficientVMamba('tiny', out_indices=(3,))
+    model.load_state_dict(state)
+    _assert_loaded(model, state)
+
+
+def test_load_checkpoint_keeps_output_norms_of_dense_checkpoints() -> None:
+    dense, model = Fixture('evm_tiny_64x64').state(), EfficientVMamba('tiny')
+    report = load_checkpoint(model, {'state_dict': _prefixed('backbone.')(dense)})
+    assert report.fresh == []
+    for i in range(4):
+        assert torch.equal(getattr(model, f'outnorm{i}').weight, dense[f'outnorm{i}.weight'])
+
+
+def test_load_checkpoint_is_idempotent(state: State) -> None:
+    first, second = EfficientVMamba('tiny'), EfficientVMamba('tiny')
+    load_checkpoint(first, state)
+    report = load_checkpoint(second, first.state_dict())
+    assert report.fresh == report.dropped == []
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+class Detector(nn.Module):
+    """A model around the backbone, as mmdet's and mmpretrain's are."""
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        self.backbone = EfficientVMamba('tiny', out_indices=(3,))
+        self.add_module(head, nn.ModuleDict({'fc': nn.Linear(384, 1000)}))
+
+
+def test_load_checkpoint_fills_a_classifiers_head(state: State) -> None:
+    model = Detector('head')
+    report = load_checkpoint(model, state)
+    assert report.fresh == report.dropped == []
+    assert torch.equal(model.head['fc'].weight, state['classifier.head.weight'])
+    _assert_loaded(model.backbone, state)
+
+
+def test_load_checkpoint_leaves_a_detectors_head_to_be_trained(state: State) -> None:
+    model = Detector('bbox_head')
+    report = load_checkpoint(model, state)
+    assert report.fresh == ['bbox_head.fc.weight', 'bbox_head.fc.bias']
+    assert set(report.dropped) == {'classifier.head.weight', 'classifier.head.bias'}
+    _assert_loaded(model.backbone, state)
+
+
+def test_load_checkpoint_reads_a_whole_detector() -> None:
+    source, model = Detector('bbox_head'), Detector('bbox_head')
+    load_checkpoint(model, {'state_dict': source.state_dict()})
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def _without(name: str) -> Callable[[State], State]:
+    return lambda s: {k: v for k, v in s.items() if k != name}
+
+
+def _other_variant(state: State) -> State:
+    return EfficientVMamba('small').state_dict()
+
+
+FAILURES = {
+    'missing': (_without('patch_embed.0.bias'), r'1 missing: patch_embed\.proj\.bias'),
+    'unexpected': (lambda s: s | {'extra.weight': torch.zeros(1)}, r'1 unexpected: extra\.weight'),
+    'shape': (
+        lambda s: s | {'patch_embed.0.bias': torch.zeros(50)},
+        r'1 of another shape: patch_embed\.proj\.bias \(expected \[48\], got \[50\]\)',
+    ),
+    'no tensor': (lambda s: s | {'patch_embed.0.bias': 'x'}, r'expected a tensor, got str'),
+    'variant': (_other_variant, r"it is the variant 'small' .*the model has dims \[48, 96, 192, 384\]"),
+    'other model': (lambda s: {'conv1.weight': torch.zeros(3)}, 'no EfficientVMamba backbone'),
+    'half of the norms': (lambda s: s | {'outnorm1.weight': torch.ones(96)}, r'missing: outnorm0\.weight'),
+    'tiny with depth 9': (lambda s: s | {'layers.2.9.conv_pw.0.weight': torch.zeros(1)}, r'depths \[2, 2, 5, 2\]'),
+}
+
+
+@pytest.mark.parametrize('change, message', FAILURES.values(), ids=FAILURES.keys())
+def test_load_checkpoint_refuses_and_leaves_the_model_unchanged(change: Callable, message: str, state: State) -> None:
+    model = EfficientVMamba('tiny')
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(model, change(state))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_init_cfg_refuses_another_variant(tmp_path: Path) -> None:
+    torch.save(EfficientVMamba('small').state_dict(), tmp_path / 'small.pth')
+    model = EfficientVMamba('tiny', init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'small.pth')})
+    with pytest.raises(CheckpointError, match=r"small\.pth .*the variant 'small'"):
+        model.init_weights()
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that loading logs."""
+    lines: list[str] = []
+    monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))
+    return lines
+
+
+def test_load_checkpoint_without_strict_loads_what_fits(state: State, log: list[str]) -> None:
+    model = EfficientVMamba('tiny')
+    report = load_checkpoint(model, _without('patch_embed.0.bias')(state), strict=False)
+    assert report.missing == ['patch_embed.proj.bias']
+    assert torch.equal(model.patch_embed.proj.weight, state['patch_embed.0.weight'])
+    assert '1 missing: patch_embed.proj.bias' in log[-1]
+
+
+def test_load_checkpoint_says_in_one_line_what_it_dropped_and_left(state: State, log: list[str]) -> None:
+    load_checkpoint(EfficientVMamba('tiny'), state)
+    assert len(log) == 1
+    assert 'dropped classifier.head' in log[0] and 'left fresh outnorm0, outnorm1, outnorm2' in log[0]
+
+
+def test_load_checkpoint_needs_a_backbone_of_mmevm() -> None:
+    with pytest.raises(TypeError, match='expected a backbone of mmevm .* got Linear'):
+        load_checkpoint(nn.Linear(1, 1), {})
+
+
+def test_load_checkpoint_names_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises((CheckpointError, FileNotFoundError), match='nowhere.ckpt'):
+        load_checkpoint(EfficientVMamba('tiny'), tmp_path / 'nowhere.ckpt')
