@@ -1,0 +1,37 @@
+"""What all tests share: fixed seeds, GPU tests only where there is a GPU, and the compiled extension on request."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked `gpu` where torch sees no GPU."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if 'gpu' in item.keywords:
+            item.add_marker(pytest.mark.skip(reason='torch sees no CUDA device'))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Starts every test from the same random numbers, whichever tests run."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def extension() -> None:
+    """Skips without the compiled extension, or fails where MMEVM_REQUIRE_EXT=1 promises that it is there."""
+    from mmevm.ops.extension import LOAD_ERROR
+
+    if LOAD_ERROR is None:
+        return
+    if os.environ.get('MMEVM_REQUIRE_EXT') == '1':
+        pytest.fail(f'MMEVM_REQUIRE_EXT=1, but {LOAD_ERROR}')
+    pytest.skip(LOAD_ERROR)
