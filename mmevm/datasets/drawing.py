@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmevm.datasets.shapes import Part, Shape
-from mmevm.datasets.textures import mix, pattern, turned
+from mmevm.datasets.textures import pattern, turned
 
 # Polygons are drawn this many times larger and averaged down.
 _OVERSAMPLING = 3
@@ -43,15 +43,14 @@ class Patch:
                 (slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)))
 
 
-def _average_down(fine: np.ndarray) -> np.ndarray:
-    """Mean over the oversampled pixels: [s * h, s * w, ...] -> [h, w, ...]."""
-    height, width = (length // _OVERSAMPLING for length in fine.shape[:2])
-    return fine.reshape(height, _OVERSAMPLING, width, _OVERSAMPLING, *fine.shape[2:]).mean(axis=(1, 3))
-
-
 def _draw(canvas: Image.Image, points: np.ndarray, value: int) -> None:
     # PIL's pixel i is centred on i; here corners lie on whole numbers.
     ImageDraw.Draw(canvas).polygon([(x, y) for x, y in (points * _OVERSAMPLING - 0.5).tolist()], fill=value)
+
+
+def _average(canvas: Image.Image) -> np.ndarray:
+    """Mean over the oversampled pixels of a canvas, float32 in [0, 255]."""
+    return np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float32)
 
 
 def coverage(polygons: Sequence[np.ndarray], size: int) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -74,26 +73,44 @@ def coverage(polygons: Sequence[np.ndarray], size: int) -> tuple[tuple[slice, sl
     canvas = Image.new('L', ((right - left) * _OVERSAMPLING, (bottom - top) * _OVERSAMPLING))
     for points in polygons:
         _draw(canvas, points - (left, top), 255)
-    return window, np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float32) / 255
+    return window, _average(canvas) / 255
 
 
-def _paint(parts: Sequence[Part], index: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Colour of every oversampled pixel from the number of the part that shows there, 0 for none."""
-    colors = np.array([(0, 0, 0)] + [part.color for part in parts], dtype=np.float32)
-    image = colors[index]
+def _paint(parts: Sequence[Part], canvas: Image.Image, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Colour of an object, black where nothing of it shows.
+
+    Args:
+        parts (Sequence[Part]): The object's parts.
+        canvas (Image): Oversampled; the number of the part that shows, from 1, or 0.
+        u (ndarray[h, w]): First coordinate of the pixels in the object's frame.
+        v (ndarray[h, w]): Second coordinate.
+
+    Returns:
+        ndarray[h, w, 3]: float32 RGB in [0, 255], times the part of the pixel that is covered.
+    """
+    flat = canvas.copy()
+    flat.putpalette([0, 0, 0] + [round(channel) for part in parts for channel in part.color])
+    color = _average(flat.convert('RGB'))
     for number, part in enumerate(parts, start=1):
         if part.pattern == 'plain' or part.accent is None:
             continue
-        here = index == number
-        level = pattern(part.pattern, *turned(u[here], v[here], part.angle), part.frequency)
-        image[here] = mix(colors[number], np.asarray(part.accent, dtype=np.float32), level[:, None])[:, 0]
-    return image
+        shown = _average(canvas.point([255 if value == number else 0 for value in range(256)])) / 255
+        level = shown * pattern(part.pattern, *turned(u, v, part.angle), part.frequency)
+        color += level[..., None] * (np.asarray(part.accent, dtype=np.float32) - np.float32(part.color))
+    return color
 
 
 def _light(u: np.ndarray, v: np.ndarray, direction: float, ball: bool) -> np.ndarray:
     """Brightness from a lamp at ``direction`` radians, near 1; a ball darkens toward the far rim."""
     toward = np.cos(direction) * u + np.sin(direction) * v
     return 1 + 0.2 * toward - (0.22 * (u * u + v * v) - 0.08 if ball else 0)
+
+
+def _random_view(shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    """Matrix [2, 2] from a shape's frame to the picture: squeezed, mirrored, turned."""
+    angle = np.radians(rng.uniform(-shape.max_angle, shape.max_angle))
+    aspect = rng.uniform(shape.min_aspect, 1) * (rng.choice((-1, 1)) if shape.mirror else 1)
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([aspect, 1.])
 
 
 def draw_shape(shape: Shape, rng: np.random.Generator, center: tuple[float, float], half_extent: float,
@@ -111,24 +128,19 @@ def draw_shape(shape: Shape, rng: np.random.Generator, center: tuple[float, floa
         Patch: The drawn object, all of it, whether inside the picture or not.
     """
     parts = shape.make(rng)
-    angle = np.radians(rng.uniform(-shape.max_angle, shape.max_angle))
-    aspect = rng.uniform(shape.min_aspect, 1) * (rng.choice((-1, 1)) if shape.mirror else 1)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = half_extent * turn @ np.diag([aspect, 1.])
-    outlines = [part.points @ matrix.T + center for part in parts]
+    view = half_extent * _random_view(shape, rng)
+    outlines = [part.points @ view.T + center for part in parts]
     corners = np.concatenate(outlines)
-    left, top = np.floor(corners.min(axis=0)).astype(int) - 1
-    width, height = np.ceil(corners.max(axis=0)).astype(int) + 1 - (left, top)
-    canvas = Image.new('L', (int(width) * _OVERSAMPLING, int(height) * _OVERSAMPLING))
+    left, top = (np.floor(corners.min(axis=0)).astype(int) - 1).tolist()
+    width, height = (np.ceil(corners.max(axis=0)).astype(int) + 1 - (left, top)).tolist()
+    canvas = Image.new('L', (width * _OVERSAMPLING, height * _OVERSAMPLING))
     for number, points in enumerate(outlines, start=1):
         _draw(canvas, points - (left, top), number)
-    index = np.asarray(canvas)
-    rows, columns = np.indices(index.shape, dtype=np.float32)
-    offsets = np.stack([(columns + 0.5) / _OVERSAMPLING + left - center[0],
-                        (rows + 0.5) / _OVERSAMPLING + top - center[1]], axis=-1).astype(np.float32)
-    frame = offsets @ np.linalg.inv(matrix).T.astype(np.float32)
-    color = _paint(parts, index, frame[..., 0], frame[..., 1])
-    color *= _light(offsets[..., 0] / half_extent, offsets[..., 1] / half_extent, light, shape.ball)[..., None]
-    alpha = _average_down((index > 0).astype(np.float32))
-    color = _average_down(color * (index > 0)[..., None]) / np.maximum(alpha, 1e-6)[..., None]
-    return Patch(int(left), int(top), np.clip(color, 0, 255), alpha)
+    rows, columns = np.indices((height, width), dtype=np.float32)
+    x, y = columns + (0.5 + left - center[0]), rows + (0.5 + top - center[1])
+    inverse = np.linalg.inv(view).astype(np.float32)
+    color = _paint(parts, canvas, inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y)
+    alpha = _average(canvas.point([0] + [255] * 255)) / 255
+    # Undo the black that was averaged in along the rim.
+    color *= (_light(x / half_extent, y / half_extent, light, shape.ball) / np.maximum(alpha, 1e-3))[..., None]
+    return Patch(left, top, np.clip(color, 0, 255).astype(np.float32), alpha.astype(np.float32))

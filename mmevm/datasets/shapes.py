@@ -179,7 +179,7 @@ def _umbrella(rng: np.random.Generator) -> list[Part]:
         # The cloth between two ribs ends in a bow.
         edge = np.stack([x, 0.05 - 0.09 * np.sin(np.linspace(0, np.pi, 9)[1:-1])], axis=1)
         # Panels reach a little under their neighbours, so that no slit shows.
-        panel = np.concatenate([left - (0.01, 0), right[1:] + (0.01, 0), edge])
+        panel = np.concatenate([right + (0.01, 0), edge, left[::-1] - (0.01, 0)])
         parts.append(Part(panel, colors[i % 2], tuple(0.72 * c + 60 for c in colors[i % 2]), style, 4.))
     return parts
 
