@@ -71,6 +71,14 @@ def use_cuda() -> bool:
     return False
 
 
+def nvidia_include_dirs() -> list[str]:
+    """Headers in the CUDA library packages that torch depends on, where it was installed as a wheel."""
+    import torch
+
+    site_packages = Path(torch.__file__).parent.parent
+    return sorted(str(path) for path in site_packages.glob('nvidia/*/include'))
+
+
 def make_extension() -> Extension:
     """Describes ``mmevm._C``."""
     cuda = use_cuda()  # before torch's module below, which reads CUDA_HOME once
@@ -92,6 +100,10 @@ def make_extension() -> Extension:
         extra_compile_args=flags,
         py_limited_api=True,
     )
+    if cuda:
+        # Headers of torch's own, such as ATen/cuda/CUDAContext.h, include those of CUDA libraries that a toolkit of
+        # nvcc and the runtime alone does not have; torch's wheels bring them. Last, so that the toolkit's win.
+        extension.include_dirs += nvidia_include_dirs()
     # Older releases of torch link it whatever py_limited_api says.
     extension.libraries = [name for name in extension.libraries if name != 'torch_python']
     return extension
