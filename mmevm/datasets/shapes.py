@@ -119,10 +119,12 @@ def _letters() -> list[np.ndarray]:
     """Lines of the word STOP, four letters side by side, each within 0.3 x 0.56."""
     letter_s = [(0.13, -0.2), (0.06, -0.28), (-0.08, -0.28), (-0.14, -0.2), (-0.14, -0.1), (-0.06, -0.02), (0.06, 0.02),
                 (0.14, 0.1), (0.14, 0.2), (0.08, 0.28), (-0.06, 0.28), (-0.13, 0.2)]
-    letter_o = np.concatenate([arc(0.14, 180, 360, (0., -0.14), 9), arc(0.14, 0, 180, (0., 0.14), 9)])
+    # Closed on a straight side, where both ends have the same normal.
+    letter_o = np.concatenate([[(-0.14, 0.)], arc(0.14, 180, 360, (0., -0.14), 9), arc(0.14, 0, 180, (0., 0.14), 9),
+                               [(-0.14, 0.)]])
     bowl = np.concatenate([[(-0.13, -0.26)], arc(0.13, -90, 90, (0., -0.13), 9), [(-0.13, 0.)]])
     words = (([letter_s], -0.57), ([[(-0.16, -0.26), (0., -0.26), (0.16, -0.26)], [(0., -0.26), (0., 0.3)]], -0.2),
-             ([np.concatenate([letter_o, letter_o[:2]])], 0.19), ([[(-0.13, -0.3), (-0.13, 0.3)], bowl], 0.6))
+             ([letter_o], 0.19), ([[(-0.13, -0.3), (-0.13, 0.3)], bowl], 0.6))
     return [np.asarray(line, dtype=float) + (x, 0.) for lines, x in words for line in lines]
 
 
