@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_ARCH_LIST = '7.5;8.0;8.6;8.9;9.0+PTX'
@@ -123,18 +122,13 @@ def make_build_ext(required: bool) -> type:
                     raise
                 warn(f'mmevm._C does not compile, installing pure Python ({type(error).__name__}: {error})')
                 self.extensions = self.distribution.ext_modules = []
+                wheel = self.distribution.get_command_obj('bdist_wheel', create=False)
+                if wheel is not None:  # has made up its mind about the wheel's name before the build
+                    wheel.root_is_pure = True
                 if in_tree:  # an older one would not fit the Python code
                     (ROOT / 'mmevm' / '_C.abi3.so').unlink(missing_ok=True)
 
     return BuildExt
-
-
-class BdistWheel(bdist_wheel):
-    """Names the wheel after what the build came to: an extension, or pure Python."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        self.root_is_pure = not self.distribution.has_ext_modules()
-        return super().get_tag()
 
 
 def extension_arguments() -> dict:
@@ -152,9 +146,4 @@ def extension_arguments() -> dict:
         return {}
 
 
-arguments = extension_arguments()
-setup(
-    ext_modules=arguments.get('ext_modules', []),
-    cmdclass={'bdist_wheel': BdistWheel, **arguments.get('cmdclass', {})},
-    options={'bdist_wheel': {'py_limited_api': PY_LIMITED_API}},
-)
+setup(options={'bdist_wheel': {'py_limited_api': PY_LIMITED_API}}, **extension_arguments())

@@ -1,0 +1,193 @@
+"""Installing mmevm: editable, as a wheel, with and without its extension, and where that does not compile."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCAN = """
+import sys, torch, mmevm
+from mmevm.ops import selective_scan
+torch.manual_seed(0)
+u, delta, A, B = torch.randn(2, 8, 21), torch.rand(2, 8, 21), -torch.rand(8, 4), torch.randn(2, 2, 4, 21)
+expected = selective_scan(u, delta, A, B, B, backend='reference')
+torch.testing.assert_close(selective_scan(u, delta, A, B, B, backend=sys.argv[1]), expected)
+print(mmevm.__file__)
+"""
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmcv', 'mmdet', 'mmseg', 'mmpretrain'):
+            raise ModuleNotFoundError(f'{name} is hidden by this test')
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_python(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Runs Python with `arguments`; `variables` are added to the environment."""
+    kept = {name: value for name, value in os.environ.items() if name not in ('MMEVM_BUILD_EXT', 'PYTHONPATH', 'CXX')}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def source_tree(tmp_path) -> Path:
+    """A copy of what a build reads, without anything built."""
+    return copy_sources(tmp_path / 'source')
+
+
+def copy_sources(tree: Path) -> Path:
+    """Copies what a build reads to a new folder."""
+    ignored = shutil.ignore_patterns('*.so', '__pycache__')
+    for folder in ('mmevm', 'csrc'):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md'):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, tree)
+    return tree
+
+
+@pytest.fixture
+def build_wheel(source_tree, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+    """Builds a wheel of `source_tree` into tmp_path / 'wheels', with extra environment variables."""
+
+    def build(**variables: str) -> subprocess.CompletedProcess:
+        options = ['--no-build-isolation', '--no-deps', '-w', tmp_path / 'wheels']
+        return run_python('-m', 'pip', 'wheel', '-v', *options, source_tree, cwd=tmp_path, **variables)
+
+    return build
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory, extension) -> Path:
+    """The wheel with the compiled extension, which takes about a minute."""
+    folder = tmp_path_factory.mktemp('wheel')
+    options = ['--no-build-isolation', '--no-deps', '-w', folder]
+    result = run_python(
+        '-m', 'pip', 'wheel', *options, copy_sources(folder / 'source'), cwd=folder, MMEVM_BUILD_EXT='1', FORCE_CUDA='0'
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(folder.glob('*.whl'))
+
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder with the wheel installed."""
+    target = tmp_path_factory.mktemp('installed')
+    result = run_python('-m', 'pip', 'install', '--no-deps', '--target', target, wheel, cwd=target)
+    assert result.returncode == 0, result.stderr
+    return target
+
+
+def only_wheel(folder: Path) -> tuple[str, list[str]]:
+    """Tag of the one wheel in a folder, and the names of its files."""
+    (path,) = folder.glob('*.whl')
+    with zipfile.ZipFile(path) as archive:
+        return '-'.join(path.stem.split('-')[2:]), archive.namelist()
+
+
+def test_wheel_serves_every_python_from_3_10(wheel):
+    tag, names = only_wheel(wheel.parent)
+    assert tag.startswith('cp310-abi3-linux')
+    assert 'mmevm/_C.abi3.so' in names
+    packages = [path.relative_to(ROOT) for path in (ROOT / 'mmevm').rglob('*.py')]
+    assert {str(path) for path in packages} <= set(names)
+    assert {name.split('/')[0].split('-')[0] for name in names} == {'mmevm'}
+    assert any(name.endswith('licenses/LICENSE') for name in names)
+
+
+def test_installed_wheel_scans_from_another_folder(installed, tmp_path):
+    result = run_python('-c', SCAN, 'compiled', cwd=tmp_path, PYTHONPATH=str(installed))
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.split()[-1]).parent == installed / 'mmevm'
+
+
+def test_extension_links_neither_python_nor_an_openmp_of_its_own(installed):
+    readelf = shutil.which('readelf')
+    if readelf is None:
+        pytest.skip('binutils are not installed')
+    command = [readelf, '-d', installed / 'mmevm' / '_C.abi3.so']
+    section = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    needed = [line.split('[')[1].rstrip(']') for line in section.splitlines() if '(NEEDED)' in line]
+    unwanted = ('libpython', 'libtorch_python', 'libgomp', 'libomp', 'libiomp')
+    assert 'libtorch_cpu.so' in needed
+    assert not [name for name in needed if name.startswith(unwanted)]
+
+
+@pytest.mark.openmmlab
+def test_editable_install_is_this_checkout(extension, tmp_path):
+    result = run_python('-c', SCAN, 'compiled', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.split()[-1]) == ROOT / 'mmevm' / '__init__.py'
+
+
+@pytest.mark.openmmlab
+def test_import_needs_neither_the_extension_nor_mmcv_and_its_dependents(source_tree, tmp_path):
+    code = BLOCKER + SCAN + 'from mmevm.ops.extension import LOAD_ERROR; print(LOAD_ERROR)'
+    result = run_python('-c', code, 'auto', cwd=tmp_path, PYTHONPATH=str(source_tree))
+    assert result.returncode == 0, result.stderr
+    assert str(source_tree) in result.stdout
+    assert 'not built' in result.stdout
+
+
+def test_wheel_without_extension_on_request(build_wheel, source_tree, tmp_path):
+    (source_tree / 'mmevm' / '_C.abi3.so').write_bytes(b'left by an editable install')
+    result = build_wheel(MMEVM_BUILD_EXT='0')
+    assert result.returncode == 0, result.stderr
+    tag, names = only_wheel(tmp_path / 'wheels')
+    assert tag == 'py3-none-any'
+    assert not [name for name in names if name.endswith('.so')]
+
+
+def test_required_extension_fails_loudly_with_a_broken_compiler(build_wheel, tmp_path):
+    result = build_wheel(MMEVM_BUILD_EXT='1', FORCE_CUDA='0', CXX='/bin/false')
+    assert result.returncode != 0
+    assert '/bin/false' in result.stdout + result.stderr
+    assert not list(tmp_path.glob('wheels/*.whl'))
+
+
+def test_optional_extension_falls_back_to_pure_python_with_a_broken_compiler(build_wheel, tmp_path):
+    result = build_wheel(FORCE_CUDA='0', CXX='/bin/false')
+    assert result.returncode == 0, result.stderr
+    assert 'WARNING: mmevm._C does not compile, installing pure Python' in result.stdout + result.stderr
+    tag, names = only_wheel(tmp_path / 'wheels')
+    assert tag == 'py3-none-any'
+    assert 'mmevm/__init__.py' in names
+
+
+@pytest.mark.parametrize('mode', ['auto', '1'])
+def test_build_without_torch(build_wheel, tmp_path, mode):
+    (tmp_path / 'shadow').mkdir()
+    (tmp_path / 'shadow' / 'torch.py').write_text('raise ImportError("no torch here")')
+    result = build_wheel(MMEVM_BUILD_EXT=mode, PYTHONPATH=str(tmp_path / 'shadow'))
+    output = result.stdout + result.stderr
+    assert (result.returncode == 0) == (mode == 'auto')
+    assert 'no torch here' in output
+    assert '--no-build-isolation' in output
+    if mode == 'auto':
+        assert only_wheel(tmp_path / 'wheels')[0] == 'py3-none-any'
+
+
+def test_unknown_build_mode_names_the_choices(build_wheel):
+    result = build_wheel(MMEVM_BUILD_EXT='yes')
+    assert result.returncode != 0
+    assert "MMEVM_BUILD_EXT must be auto, 0 or 1, got 'yes'" in result.stdout + result.stderr
+
+
+def test_forced_cuda_without_a_fitting_toolkit_says_so(build_wheel, source_tree, tmp_path):
+    (source_tree / 'csrc' / 'cuda').mkdir(exist_ok=True)
+    (source_tree / 'csrc' / 'cuda' / 'empty.cu').write_text('')
+    nvcc = tmp_path / 'toolkit' / 'bin' / 'nvcc'
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text('#!/bin/sh\necho release 7.5\n')
+    nvcc.chmod(0o755)
+    result = build_wheel(MMEVM_BUILD_EXT='1', FORCE_CUDA='1', CUDA_HOME=str(tmp_path / 'toolkit'))
+    assert result.returncode != 0
+    assert 'FORCE_CUDA=1 asks for the CUDA operators, but' in result.stdout + result.stderr
