@@ -21,14 +21,14 @@ template <class T>
 struct SequenceParams {
   int64_t B, D, L, N, G;
   bool delta_softplus;
-  const T *u, *delta;         // [B, D, L]
+  const T *x, *delta;         // [B, D, L], x being u
   const T* A;                 // [D, N]
   const T *Bs, *Cs;           // [B, G, N, L]
   const T *Ds, *delta_bias;   // [D]
   T* states;                  // [B, G, chunks, N, D / G], the state before each chunk; written forward, read backward
   T *y, *last_state;          // [B, D, L], [B, D, N]
   const T *dy, *dlast_state;  // as y, last_state
-  T *du, *ddelta;             // [B, D, L]
+  T *dx, *ddelta;             // [B, D, L]
   T* dA;                      // [B, D, N]
   T *dBs, *dCs;               // [splits, B, G, N, L]
   T *dDs, *ddelta_bias;       // [B, D]

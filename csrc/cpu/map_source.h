@@ -11,9 +11,11 @@ struct MapSource {
   MapSource(const MapParams<T>& p, const Task& task)
       : p(p), route(p.routes[task.route]), N(p.N), row_length(p.R + 2 * p.N), blocks(task.block_end - task.block),
         length(extent(p.H) * extent(p.W)), bc_offset(p.R), task(task), first(task.block * W),
-        zero_row(row_length), dt_weight(blocks * p.R * W), ddt_weight(blocks * p.R * W) {
+        channels((task.block_end * W < p.D ? task.block_end * W : p.D) - first), zero_row(row_length),
+        dt_weight(blocks * p.R * W), ddt_weight(blocks * p.R * W), x(blocks * kChunk * W), out(blocks * kChunk * W),
+        dy(p.dy ? blocks * kChunk * W : 0) {
     const T* weight = p.dt_weight + route.parameters * p.D * p.R;
-    for (int64_t i = 0; i < blocks * W && first + i < p.D; ++i)
+    for (int64_t i = 0; i < channels; ++i)
       for (int64_t r = 0; r < p.R; ++r) dt_weight[(i / W * p.R + r) * W + i % W] = weight[(first + i) * p.R + r];
   }
 
@@ -31,10 +33,16 @@ struct MapSource {
       rows[t] = cell[t] < 0 ? zero_row.p : p.x_dbl + projection(0, cell[t]);
       bc[t] = rows[t] + p.R;
     }
+    gather(p.x, x);
   }
 
-  void load_x(int64_t k, T* x) const { gather(p.x, k, x); }
-  void load_dy(int64_t k, T* dy) const { gather(p.dy, k, dy); }
+  // Whole tokens are staged at once, all blocks of a token together: down a column neighbouring tokens lie pages apart.
+  void open_gradients() { gather(p.dy, dy); }
+  const T* load_x(int64_t k) const { return x.p + k * kChunk * W; }
+  const T* load_dy(int64_t k) const { return dy.p + k * kChunk * W; }
+  T* output(int64_t k) const { return out.p + k * kChunk * W; }
+  void close_block(int64_t, T*) const {}
+  void close_chunk(T* to) const { scatter(to); }
 
   // delta = softplus(dt_weight . dt + dt_bias) from the token's R low-rank values.
   void load_delta(int64_t k, const T* bias, T* raw, T* delta) const {
@@ -48,22 +56,11 @@ struct MapSource {
     }
   }
 
-  void store_y(int64_t k, const T* y) const { scatter(y, k, p.y); }
-  void store_dx(int64_t k, const T* dx) const { scatter(dx, k, p.dx); }
-
-  // Through the low-rank projection: to its weight, and, by lane, to the R values of each token's row.
+  // Through the low-rank projection: to its weight, and to the R values of each token's row.
   void store_ddelta(int64_t k, const T* ddelta, T* drows) {
-    for (int64_t r = 0; r < p.R; ++r) {
-      const auto weight = V::load(dt_weight.p + (k * p.R + r) * W);
-      auto dweight = V::load(ddt_weight.p + (k * p.R + r) * W);
-      for (int t = 0; t < tokens; ++t) {
-        const auto d = V::load(ddelta + t * W);
-        T* drow = drows + (t * row_length + r) * W;
-        V::store(drow, V::load(drow) + d * weight);
-        dweight += d * rows[t][r];
-      }
-      V::store(ddt_weight.p + (k * p.R + r) * W, dweight);
-    }
+    int64_t r = 0;
+    for (; r + 4 <= p.R; r += 4) store_ddelta_rows<4>(k, r, ddelta, drows);
+    for (; r < p.R; ++r) store_ddelta_rows<1>(k, r, ddelta, drows);
   }
 
   void save_state(int64_t chunk, int64_t k, const T* h) const {
@@ -102,8 +99,26 @@ struct MapSource {
   static constexpr bool delta_softplus = true;
 
  private:
+  template <int G>
+  void store_ddelta_rows(int64_t k, int64_t r, const T* ddelta, T* drows) {
+    typename V::reg weight[G], dweight[G], drow[G];
+    for (int j = 0; j < G; ++j) {
+      weight[j] = V::load(dt_weight.p + (k * p.R + r + j) * W);
+      dweight[j] = V::load(ddt_weight.p + (k * p.R + r + j) * W);
+    }
+    for (int t = 0; t < tokens; ++t) {
+      const auto d = V::load(ddelta + t * W);
+      for (int j = 0; j < G; ++j) {
+        drow[j] = d * weight[j];
+        dweight[j] += d * rows[t][r + j];
+      }
+      add_lane_sums<V, G>(drow, drows + t * row_length + r);
+    }
+    for (int j = 0; j < G; ++j) V::store(ddt_weight.p + (k * p.R + r + j) * W, dweight[j]);
+  }
+
   int64_t extent(int64_t size) const { return (size + p.step - 1) / p.step; }
-  int64_t valid(int64_t k) const { return p.D - first - k * W; }
+  int64_t valid(int64_t k) const { return channels - k * W; }
 
   // Index of a token's cell in the map, or -1 past the edge.
   int64_t cell_of(int64_t token) const {
@@ -125,27 +140,32 @@ struct MapSource {
     return p.states + ((task.batch * p.n_routes + task.route) * chunks + chunk) * N * p.D + first + k * W;
   }
 
-  int64_t offset(int t, int64_t k) const { return (task.batch * p.H * p.W + cell[t]) * p.D + first + k * W; }
-
-  void gather(const T* from, int64_t k, T* to) const {
-    for (int t = 0; t < tokens; ++t)
-      V::store(to + t * W, cell[t] < 0 ? V::set(T(0)) : load_channels<V>(from + offset(t, k), valid(k)));
+  // Rows of `channels` values in the map <-> staged [block][T][lanes].
+  void gather(const T* map, Scratch<T>& to) const {
+    for (int t = 0; t < tokens; ++t) {
+      const T* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
+      for (int64_t k = 0; k < blocks; ++k)
+        V::store(to.p + (k * kChunk + t) * W, cell[t] < 0 ? V::set(T(0)) : load_channels<V>(row + k * W, channels - k * W));
+    }
   }
 
-  void scatter(const T* from, int64_t k, T* to) const {
+  void scatter(T* map) const {
     for (int t = 0; t < tokens; ++t) {
       if (cell[t] < 0) continue;
-      auto v = V::load(from + t * W);
-      T* at = to + offset(t, k);
-      if (p.accumulate) v += load_channels<V>(at, valid(k));
-      store_channels<V>(at, v, valid(k));
+      T* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
+      for (int64_t k = 0; k < blocks; ++k) {
+        auto v = V::load(out.p + (k * kChunk + t) * W);
+        if (p.accumulate) v += load_channels<V>(row + k * W, channels - k * W);
+        store_channels<V>(row + k * W, v, channels - k * W);
+      }
     }
   }
 
   const Task& task;
-  const int64_t first;  // first channel of the task
+  const int64_t first;     // first channel of the task
+  const int64_t channels;  // channels of the task
   int tokens = 0;
   int64_t cell[kChunk];
   const T* rows[kChunk];
-  Scratch<T> zero_row, dt_weight, ddt_weight;
+  Scratch<T> zero_row, dt_weight, ddt_weight, x, out, dy;
 };

@@ -1,5 +1,6 @@
 // Walks a route chunk by chunk and, inside a chunk, over blocks of V::lanes channels. A Source knows where tokens,
-// projections and results lie; SequenceSource and MapSource are the two there are.
+// projections and results lie; SequenceSource and MapSource are the two there are. load_x, load_dy and output give the
+// staged [T][lanes] tile of block k, valid until close_block(k); what output(k) holds then goes to the named array.
 //
 // No include guard on purpose, see vec.h.
 
@@ -69,9 +70,9 @@ void scan_forward(Source& src) {
   using T = typename V::scalar;
   constexpr int W = V::lanes;
   const int64_t N = src.N, blocks = src.blocks;
-  BlockParameters<V> par = src.parameters();
+  const BlockParameters<V> par = src.parameters();
   Scratch<T> state(blocks * N * W);
-  alignas(64) T x[kChunk * W], delta[kChunk * W], raw[kChunk * W], y[kChunk * W];
+  alignas(64) T delta[kChunk * W], raw[kChunk * W];
   const T* bc[kChunk];
 
   for (int64_t t0 = 0; t0 < src.length; t0 += kChunk) {
@@ -80,26 +81,17 @@ void scan_forward(Source& src) {
     for (int64_t k = 0; k < blocks; ++k) {
       T* h = state.p + k * N * W;
       if (src.saves_states()) src.save_state(t0 / kChunk, k, h);
-      src.load_x(k, x);
+      const T* x = src.load_x(k);
       src.load_delta(k, par.bias.p + k * W, raw, delta);
+      T* y = src.output(k);
       const auto skip = V::load(par.skip.p + k * W);
       for (int t = 0; t < tokens; ++t) V::store(y + t * W, V::load(x + t * W) * skip);
       forward_tile(Tile<V>{tokens, int(N), delta, x, y, bc, par.rate.p + k * N * W}, h);
-      src.store_y(k, y);
+      src.close_block(k, src.p.y);
     }
+    src.close_chunk(src.p.y);
   }
   src.finish_forward(state.p);
-}
-
-// Sums of `count` rows of lanes, [count][lanes] -> [count].
-template <class V>
-void sum_lanes(const typename V::scalar* from, int64_t count, typename V::scalar* to) {
-  for (int64_t i = 0; i < count; ++i) {
-    const auto v = V::load(from + i * V::lanes);
-    typename V::scalar s = 0;
-    for (int j = 0; j < V::lanes; ++j) s += v[j];
-    to[i] = s;
-  }
 }
 
 template <class V, class Source>
@@ -107,11 +99,10 @@ void scan_backward(Source& src) {
   using T = typename V::scalar;
   constexpr int W = V::lanes;
   const int64_t N = src.N, E = src.row_length, blocks = src.blocks;
-  BlockParameters<V> par = src.parameters();
+  const BlockParameters<V> par = src.parameters();
   Scratch<T> dstate(blocks * N * W), dA(blocks * N * W), dD(blocks * W), dbias(blocks * W), start(N * W);
-  // Gradients of a token's shared row (low-rank delta, B, C), still separate by lane.
-  Scratch<T> drows(kChunk * E * W), sums(kChunk * E);
-  alignas(64) T x[kChunk * W], delta[kChunk * W], raw[kChunk * W], dy[kChunk * W], dx[kChunk * W], ddelta[kChunk * W];
+  Scratch<T> drows(kChunk * E);  // gradients of the tokens' shared rows: low-rank delta, B, C
+  alignas(64) T delta[kChunk * W], raw[kChunk * W], ddelta[kChunk * W];
   const T* bc[kChunk];
   src.start_backward(dstate.p);
 
@@ -119,12 +110,13 @@ void scan_backward(Source& src) {
     const int64_t t0 = chunk * kChunk;
     const int tokens = int(src.length - t0 < kChunk ? src.length - t0 : kChunk);
     src.open_chunk(t0, tokens, bc);
+    src.open_gradients();
     drows.zero();
     for (int64_t k = 0; k < blocks; ++k) {
       src.load_state(chunk, k, start.p);
-      src.load_x(k, x);
+      const T *x = src.load_x(k), *dy = src.load_dy(k);
       src.load_delta(k, par.bias.p + k * W, raw, delta);
-      src.load_dy(k, dy);
+      T* dx = src.output(k);
       const auto skip = V::load(par.skip.p + k * W);
       auto dskip = V::load(dD.p + k * W);
       for (int t = 0; t < tokens; ++t) {
@@ -135,8 +127,7 @@ void scan_backward(Source& src) {
       }
       V::store(dD.p + k * W, dskip);
       const Tile<V> tile{tokens, int(N), delta, x, nullptr, bc, par.rate.p + k * N * W};
-      const TileGrad<V> grad{
-          dy, dx, ddelta, dA.p + k * N * W, drows.p + src.bc_offset * W, int(E)};
+      const TileGrad<V> grad{dy, dx, ddelta, dA.p + k * N * W, drows.p + src.bc_offset, int(E)};
       backward_tile(tile, grad, start.p, dstate.p + k * N * W);
       auto dsum = V::load(dbias.p + k * W);
       for (int t = 0; t < tokens; ++t) {
@@ -146,11 +137,11 @@ void scan_backward(Source& src) {
         dsum += d;
       }
       V::store(dbias.p + k * W, dsum);
-      src.store_dx(k, dx);
+      src.close_block(k, src.p.dx);
       src.store_ddelta(k, ddelta, drows.p);
     }
-    sum_lanes<V>(drows.p, tokens * E, sums.p);
-    src.store_drows(sums.p);
+    src.close_chunk(src.p.dx);
+    src.store_drows(drows.p);
   }
   src.finish_backward(dA.p, dD.p, dbias.p);
 }

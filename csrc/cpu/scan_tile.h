@@ -29,7 +29,7 @@ struct TileGrad {
   T* dx;      // += through the state; the skip term is the caller's
   T* ddelta;  // +=
   T* dA;      // [N][lanes], +=
-  T* dbc;     // [T][dbc_stride][lanes], B's N rows and then C's, +=; the caller sums over lanes after the last block
+  T* dbc;     // [T][dbc_stride], B's N values and then C's, +=: sums over channels
   int dbc_stride;
 };
 
@@ -109,19 +109,20 @@ MMEVM_INLINE void backward_group(
     const reg drive = delta * x;
     const T* b = tile.bc[t] + n0;
     const T* c = b + N;
-    T* db = grad.dbc + (t * grad.dbc_stride + n0) * W;
-    T* dc = db + N * W;
-    reg ddrive = V::set(0), dlog = V::set(0);
+    T* db = grad.dbc + t * grad.dbc_stride + n0;
+    reg ddrive = V::set(0), dlog = V::set(0), to_b[G], to_c[G];
     for (int j = 0; j < G; ++j) {
       dh[j] += dy * c[j];
-      V::store(dc + j * W, V::load(dc + j * W) + V::load(states + ((t + 1) * G + j) * W) * dy);
-      V::store(db + j * W, V::load(db + j * W) + dh[j] * drive);
+      to_c[j] = V::load(states + ((t + 1) * G + j) * W) * dy;
+      to_b[j] = dh[j] * drive;
       ddrive += dh[j] * b[j];
       dh[j] *= V::load(decays + (t * G + j) * W);
       const reg dexponent = dh[j] * V::load(states + (t * G + j) * W);
       dlog += dexponent * rate[j];
       dA[j] += dexponent * delta;
     }
+    add_lane_sums<V, G>(to_b, db);
+    add_lane_sums<V, G>(to_c, db + N);
     V::store(grad.dx + t * W, V::load(grad.dx + t * W) + ddrive * delta);
     V::store(grad.ddelta + t * W, V::load(grad.ddelta + t * W) + ddrive * x + dlog * T(0.6931471805599453));
   }

@@ -24,7 +24,7 @@ struct Inputs {
   SequenceParams<T> params(const Tensor& states) const {
     SequenceParams<T> p{};
     p.B = B, p.D = D, p.L = L, p.N = N, p.G = G, p.delta_softplus = delta_softplus;
-    p.u = u.data_ptr<T>(), p.delta = delta.data_ptr<T>(), p.A = A.data_ptr<T>();
+    p.x = u.data_ptr<T>(), p.delta = delta.data_ptr<T>(), p.A = A.data_ptr<T>();
     p.Bs = Bs.data_ptr<T>(), p.Cs = Cs.data_ptr<T>();
     p.Ds = pointer<T>(Ds), p.delta_bias = pointer<T>(delta_bias);
     p.states = states.numel() ? states.data_ptr<T>() : nullptr;
@@ -84,7 +84,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> selective_sca
     dBs = at::empty({splits, in.B, in.G, in.N, in.L}, in.options), dCs = at::empty_like(dBs);
     auto p = in.params<scalar_t>(states);
     p.dy = dy_.data_ptr<scalar_t>(), p.dlast_state = pointer<scalar_t>(dlast_);
-    p.du = du.data_ptr<scalar_t>(), p.ddelta = ddelta.data_ptr<scalar_t>(), p.dA = dA.data_ptr<scalar_t>();
+    p.dx = du.data_ptr<scalar_t>(), p.ddelta = ddelta.data_ptr<scalar_t>(), p.dA = dA.data_ptr<scalar_t>();
     p.dBs = dBs.data_ptr<scalar_t>(), p.dCs = dCs.data_ptr<scalar_t>();
     p.dDs = Ds ? dDs.data_ptr<scalar_t>() : nullptr;
     p.ddelta_bias = delta_bias ? dbias.data_ptr<scalar_t>() : nullptr;

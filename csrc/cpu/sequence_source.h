@@ -30,8 +30,12 @@ struct SequenceSource {
     for (int t = 0; t < tokens; ++t) bc[t] = rows.p + t * 2 * N;
   }
 
-  void load_x(int64_t k, T* x) const { gather(p.u, k, x); }
-  void load_dy(int64_t k, T* dy) const { gather(p.dy, k, dy); }
+  void open_gradients() const {}
+  const T* load_x(int64_t k) { return gather(p.x, k, x); }
+  const T* load_dy(int64_t k) { return gather(p.dy, k, dy); }
+  T* output(int64_t) { return out; }
+  void close_block(int64_t k, T* to) const { scatter(out, k, to); }
+  void close_chunk(T*) const {}
 
   void load_delta(int64_t k, const T* bias, T* raw, T* delta) const {
     gather(p.delta, k, raw);
@@ -43,8 +47,6 @@ struct SequenceSource {
     }
   }
 
-  void store_y(int64_t k, const T* y) const { scatter(y, k, p.y); }
-  void store_dx(int64_t k, const T* dx) const { scatter(dx, k, p.du); }
   void store_ddelta(int64_t k, const T* ddelta, T*) const { scatter(ddelta, k, p.ddelta); }
 
   void save_state(int64_t chunk, int64_t k, const T* h) const {
@@ -102,11 +104,12 @@ struct SequenceSource {
   }
 
   // [channel][t] -> [t][lane]; unused lanes become zero.
-  void gather(const T* from, int64_t k, T* to) const {
+  const T* gather(const T* from, int64_t k, T* to) const {
     const T* row = from + (task.batch * p.D + channel0 + first + k * W) * length + t0;
     const int64_t n = valid(k);
     for (int i = 0; i < W; ++i)
       for (int t = 0; t < tokens; ++t) to[t * W + i] = i < n ? row[i * length + t] : T(0);
+    return to;
   }
 
   void scatter(const T* from, int64_t k, T* to) const {
@@ -121,4 +124,5 @@ struct SequenceSource {
   int64_t t0 = 0;
   int tokens = 0;
   Scratch<T> rows;
+  alignas(64) T x[kChunk * W], dy[kChunk * W], out[kChunk * W];
 };

@@ -95,6 +95,49 @@ struct Vec<double> {
   }
 };
 
+// The sums over lanes of four registers, added to out[0..3]. Every 128-bit part is transposed and summed on the way.
+MMEVM_INLINE void add_lane_sums(
+    Vec<float>::reg a, Vec<float>::reg b, Vec<float>::reg c, Vec<float>::reg d, float* out) {
+  typedef float quad __attribute__((vector_size(16)));
+#if MMEVM_LANES == 16
+#define MMEVM_SHUFFLE(x, y, i, j, k, l)                                                                            \
+  __builtin_shufflevector(x, y, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, l + 8, i + 12, j + 12, \
+                          k + 12, l + 12)
+#elif MMEVM_LANES == 8
+#define MMEVM_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l, i + 4, j + 4, k + 4, l + 4)
+#else
+#define MMEVM_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#endif
+  constexpr int W = MMEVM_LANES;
+  const auto ab = MMEVM_SHUFFLE(a, b, 0, W, 1, W + 1) + MMEVM_SHUFFLE(a, b, 2, W + 2, 3, W + 3);
+  const auto cd = MMEVM_SHUFFLE(c, d, 0, W, 1, W + 1) + MMEVM_SHUFFLE(c, d, 2, W + 2, 3, W + 3);
+  const auto abcd = MMEVM_SHUFFLE(ab, cd, 0, 1, W, W + 1) + MMEVM_SHUFFLE(ab, cd, 2, 3, W + 2, W + 3);
+#undef MMEVM_SHUFFLE
+  quad parts[W / 4];
+  __builtin_memcpy(parts, &abcd, sizeof(parts));
+  quad sum;
+  __builtin_memcpy(&sum, out, sizeof(sum));
+  for (int i = 0; i < W / 4; ++i) sum += parts[i];
+  __builtin_memcpy(out, &sum, sizeof(sum));
+}
+
+template <class V>
+MMEVM_INLINE typename V::scalar lane_sum(typename V::reg v) {
+  typename V::scalar s = 0;
+  for (int i = 0; i < V::lanes; ++i) s += v[i];
+  return s;
+}
+
+// The sums over lanes of `count` registers, added to out[0..count).
+template <class V, int count>
+MMEVM_INLINE void add_lane_sums(const typename V::reg* v, typename V::scalar* out) {
+  if constexpr (count == 4 && std::is_same_v<V, Vec<float>>) {
+    add_lane_sums(v[0], v[1], v[2], v[3], out);
+  } else {
+    for (int i = 0; i < count; ++i) out[i] += lane_sum<V>(v[i]);
+  }
+}
+
 template <class V>
 MMEVM_INLINE typename V::reg abs_of(typename V::reg x) {
   return x < 0 ? -x : x;

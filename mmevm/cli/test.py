@@ -21,7 +21,8 @@ def _set_drawing(cfg: Any, args: argparse.Namespace) -> None:
     # The libraries' hooks differ in how they are switched on and where they write.
     if cfg.get('default_scope') == 'mmpretrain':
         if args.tta:
-            raise UsageError('MMPretrain cannot draw under test-time augmentation. Leave --tta or --show/--show-dir out.')
+            raise UsageError('MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and '
+                             '--show-dir.')
         hook.update(enable=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
         return
     hook.update(draw=True, show=args.show, wait_time=args.wait_time)

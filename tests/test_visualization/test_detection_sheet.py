@@ -21,7 +21,8 @@ def coco(tmp_path: Path) -> dict[str, str]:
     for image in images:
         Image.new('RGB', (160, 120), '#808080').save(tmp_path / image['file_name'])
     annotations = [dict(id=i, image_id=i, category_id=18, bbox=[20, 30, 60, 50]) for i in (1, 2)]
-    truth = dict(images=images, annotations=annotations, categories=[dict(id=18, name='dog'), dict(id=1, name='person')])
+    categories = [dict(id=18, name='dog'), dict(id=1, name='person')]
+    truth = dict(images=images, annotations=annotations, categories=categories)
     results = [dict(image_id=1, category_id=18, bbox=[22, 31, 58, 50], score=0.9)]
     paths = {'annotations': tmp_path / 'truth.json', 'results': tmp_path / 'results.json'}
     for content, path in ((truth, paths['annotations']), (results, paths['results'])):

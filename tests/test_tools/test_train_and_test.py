@@ -1,0 +1,128 @@
+"""`tools/train.py` and `tools/test.py` as a user runs them: the real config on miniature data, from another folder."""
+
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmevm.checkpoint import load_file
+from mmevm.cli import test_main as run_test
+from mmevm.cli import train_main as run_train
+
+from .conftest import CONFIG, Run
+
+pytestmark = pytest.mark.openmmlab
+
+
+def last_scalars(work: Path) -> list[dict]:
+    path = max(work.glob('*/vis_data/scalars.json'), key=os.path.getmtime)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_train_runs_the_config_and_evaluates_it(trained: Path) -> None:
+    log = (trained / 'train.log').read_text()
+    loss, metrics = last_scalars(trained)
+    assert np.isfinite(loss['loss']) and loss['loss'] == pytest.approx(loss['loss_cls'] + loss['loss_bbox'], rel=1e-3)
+    assert loss['step'] == 2
+    # A detector that found nothing has no metrics, only MMDetection's remark.
+    assert 'coco/bbox_mAP' in metrics or 'The testing results of the whole dataset is empty' in log
+
+
+def test_train_saves_what_opens_weights_only(trained: Path) -> None:
+    checkpoint = load_file(trained / 'epoch_1.pth')
+    assert checkpoint['meta']['iter'] == 2
+    assert len(checkpoint['message_hub']['log_scalars']['train/loss'].data[0]) == 2
+    assert sum(key.endswith('A_logs') for key in checkpoint['state_dict']) == 4
+
+
+def test_train_resumes_at_the_saved_iteration(trained: Path, run_tool: Run, small_run: list[str]) -> None:
+    done = run_tool('train.py', CONFIG, '--work-dir', trained, '--resume', '--cfg-options', *small_run,
+                    'train_cfg.max_epochs=2', cwd=trained)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert re.search(r'resumed epoch: 1, iter: 2', done.stdout + done.stderr)
+    assert last_scalars(trained)[0]['step'] == 4
+    checkpoint = load_file(trained / 'epoch_2.pth')
+    assert checkpoint['meta']['iter'] == 4
+    assert {int(state['step']) for state in checkpoint['optimizer']['state'].values()} == {4}
+
+
+def test_test_evaluates_draws_and_dumps(trained: Path, run_tool: Run, small_run: list[str], tmp_path: Path) -> None:
+    done = run_tool('test.py', CONFIG, trained / 'epoch_1.pth', '--work-dir', tmp_path, '--show-dir', 'drawn', '--out',
+                    tmp_path / 'out.pkl', '--tta', '--cfg-options', *small_run, 'model.test_cfg.score_thr=0.001',
+                    cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    metrics = json.loads(next(tmp_path.glob('*/*.json')).read_text())
+    assert {'coco/bbox_mAP', 'coco/bbox_mAP_50'} <= set(metrics)
+    with open(tmp_path / 'out.pkl', 'rb') as file:
+        results = pickle.load(file)
+    picture = Image.open(results[0]['img_path']).convert('RGB')
+    assert (results[0]['pred_instances']['bboxes'] <= max(picture.size)).all()
+    drawn = Image.open(next(tmp_path.glob(f'*/drawn/{Path(results[0]["img_path"]).name}'))).convert('RGB')
+    left_half = np.asarray(drawn.crop((0, 0, *picture.size)), dtype=int)
+    assert (np.abs(left_half - np.asarray(picture, dtype=int)) > 64).any()
+
+
+def test_test_does_not_run_code_from_a_checkpoint(run_tool: Run, small_run: list[str], tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.system, (f'touch {tmp_path}/ran',)
+
+    torch.save({'state_dict': {}, 'meta': Evil()}, tmp_path / 'evil.pth')
+    done = run_tool('test.py', CONFIG, 'evil.pth', '--cfg-options', *small_run, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(r'Refused to load .*evil\.pth: it asks for `posix\.system`', done.stderr)
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_train_does_not_execute_the_config_text_of_a_checkpoint(trained: Path, run_tool: Run, small_run: list[str],
+                                                                tmp_path: Path) -> None:
+    checkpoint = load_file(trained / 'epoch_1.pth')
+    checkpoint['meta']['config'] = f'open({str(tmp_path / "ran")!r}, "w")'
+    torch.save(checkpoint, tmp_path / 'evil.pth')
+    done = run_tool('train.py', CONFIG, '--work-dir', tmp_path, '--resume', tmp_path / 'evil.pth', '--cfg-options',
+                    *small_run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_train_says_that_the_data_is_missing_before_a_model_is_built(run_tool: Run, tmp_path: Path) -> None:
+    done = run_tool('train.py', CONFIG, cwd=tmp_path)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert f'  missing: {tmp_path}/data/coco/annotations/instances_train2017.json' in lines
+    assert '  python tools/make_mini_data.py --out data/mini' in lines
+    assert len(lines) <= 12 and 'Traceback' not in done.stderr
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+@pytest.mark.parametrize(('run', 'arguments', 'message'), [
+    (run_train, ['no/such.py'], r'Config file not found: /.*/no/such\.py'),
+    (run_train, [str(CONFIG).replace('evm_t', 'evm_tt')], r'Did you mean retinanet_evm_t\.py'),
+    (run_test, [str(CONFIG), 'no.pth'], r'Checkpoint not found: /.*/no\.pth'),
+    (run_test, [str(CONFIG), __file__], r'The data set is not there'),
+], ids=['config', 'misspelt-config', 'checkpoint', 'data'])
+def test_tools_say_what_is_not_found(run: Any, arguments: list[str], message: str, tmp_path: Path,
+                                     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(('flags', 'message'), [
+    (['--amp'], '--amp needs a GPU'),
+    (['--launcher', 'pytorch'], '--launcher pytorch needs accelerators'),
+    (['--resume', 'no.pth'], 'Checkpoint not found'),
+], ids=['amp', 'launcher', 'resume'])
+def test_train_refuses_flags_that_cannot_work(flags: list[str], message: str, mini_coco: Path,
+                                              capsys: pytest.CaptureFixture) -> None:
+    if torch.cuda.is_available() and flags[0] != '--resume':
+        pytest.skip('only refused on the CPU')
+    assert run_train([str(CONFIG), *flags, '--cfg-options', f'data_root={mini_coco}']) == 2
+    assert message in capsys.readouterr().err
