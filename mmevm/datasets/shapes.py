@@ -152,17 +152,17 @@ def _clock(rng: np.random.Generator) -> list[Part]:
 
 
 def _kite(rng: np.random.Generator) -> list[Part]:
-    top, right, bottom, left, middle = (0., -1.), (0.62, -0.42), (0., 0.45), (-0.62, -0.42), (0., -0.42)
+    top, right, bottom, left, middle = (0., -1.), (0.76, -0.36), (0., 0.6), (-0.76, -0.36), (0., -0.36)
     colors = _lively(rng, 4)
     style, frequency = rng.choice(('plain', 'stripes', 'checkers', 'dots')), rng.uniform(2.5, 4)
-    sway = rng.uniform(0.05, 0.13) * rng.choice((-1, 1))
-    y = np.linspace(0.4, 1., 13)
-    tail = np.stack([sway * np.sin((y - 0.4) * 9), y], axis=1)
-    parts = [Part(stroke(tail, 0.06), colors[2])]
-    for index in (4, 8, 12):
+    sway = rng.uniform(0.04, 0.1) * rng.choice((-1, 1))
+    y = np.linspace(0.55, 1., 13)
+    tail = np.stack([sway * np.sin((y - 0.55) * 12), y], axis=1)
+    parts = [Part(stroke(tail, 0.08), colors[2])]
+    for index in (6, 12):
         x, y_bow = tail[index]
-        bow = [(x - 0.15, y_bow - 0.08), (x + 0.15, y_bow + 0.08), (x + 0.15, y_bow - 0.08), (x - 0.15, y_bow + 0.08)]
-        parts.append(Part(np.array(bow), colors[index % 3]))
+        bow = [(x - 0.17, y_bow - 0.08), (x + 0.17, y_bow + 0.08), (x + 0.17, y_bow - 0.08), (x - 0.17, y_bow + 0.08)]
+        parts.append(Part(np.array(bow), colors[index // 6]))
     for i, panel in enumerate(((top, right, middle), (right, bottom, middle), (bottom, left, middle),
                                (left, top, middle))):
         parts.append(Part(np.array(panel), colors[i % 2], colors[2 + i % 2], style, frequency, 0.6))
@@ -231,7 +231,7 @@ SHAPES: dict[str, Shape] = {
     'tennis ball': Shape(_tennis_ball, 180, 0.96, ball=True),
     'stop sign': Shape(_stop_sign, 14, 0.75, mirror=False),
     'clock': Shape(_clock, 18, 0.8),
-    'kite': Shape(_kite, 60, 0.8),
+    'kite': Shape(_kite, 40, 0.85),
     'umbrella': Shape(_umbrella, 28, 0.85),
     'traffic light': Shape(_traffic_light, 10, 0.85),
     'vase': Shape(_vase, 8, 0.85),
