@@ -1,7 +1,8 @@
-"""What all tests share: fixed seeds, GPU tests only where there is a GPU, and the compiled extension on request."""
+"""What all tests share: equal starting conditions, GPU tests only with a GPU, the compiled extension on request."""
 
 import os
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,6 +24,17 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def unchanged_default_scope() -> Iterator[None]:
+    """Undoes a test's change of mmengine's default scope, which would decide what the next test's names resolve to."""
+    from mmengine.registry import DefaultScope
+
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(scope='session')
