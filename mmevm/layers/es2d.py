@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmevm.layers.conv_norm import depthwise
 from mmevm.ops import es2d_scan
 
 
@@ -58,10 +59,12 @@ class ES2D(nn.Module):
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
         # Two products instead of one: each half is then contiguous for what follows.
         weight_x, weight_z = self.in_proj.weight.chunk(2)
-        z = F.silu(F.linear(x, weight_z))
-        x = self.conv2d(F.linear(x, weight_x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        y = self.scan(F.silu(x))
-        return self.out_proj(self.out_norm(y) * z)
+        # In inference every map that nothing else holds is reused: fresh memory costs more than the arithmetic.
+        reuse = not torch.is_grad_enabled()
+        y = depthwise(F.linear(x, weight_x), self.conv2d.weight, self.conv2d.bias)
+        y = self.out_norm(self.scan(F.silu(y, inplace=reuse)))
+        z = F.silu(F.linear(x, weight_z), inplace=reuse)
+        return self.out_proj(y.mul_(z) if reuse else y * z)
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""

@@ -1,7 +1,9 @@
 """The efficient visual state space block."""
 
+import torch
 from torch import Tensor, nn
 
+from mmevm.layers.conv_norm import depthwise_norm, pointwise
 from mmevm.layers.drop_path import DropPath
 from mmevm.layers.es2d import ES2D
 from mmevm.layers.squeeze_excite import BranchAttention
@@ -36,7 +38,10 @@ class EVSSBlock(nn.Module):
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
         y = self.norm(x)
         mixed = self.op(y)
-        if self.fusion:
-            local = self.conv_branch(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # channels-last in memory throughout
-            mixed = self.se(mixed) + self.se(local)
-        return x + self.drop_path(mixed)
+        if not self.fusion:
+            return x + self.drop_path(mixed)
+        depthwise, norm, activation, conv = self.conv_branch
+        local = pointwise(activation(depthwise_norm(y, depthwise, norm)), conv)
+        # x + drop_path(gate * mixed + gate * local), with the drop applied to the gates: two passes over the map.
+        gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
+        return torch.addcmul(torch.addcmul(x, mixed, gates[:, :1]), local, gates[:, 1:])

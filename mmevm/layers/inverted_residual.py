@@ -1,15 +1,16 @@
 """Inverted residual block."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmevm.layers.conv_norm import depthwise_norm, normalise, pointwise
 from mmevm.layers.drop_path import DropPath
 from mmevm.layers.squeeze_excite import SqueezeExcite
 
 
-def _conv_bn(in_channels: int, channels: int, kernel_size: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
+def _conv_bn(in_channels: int, channels: int, kernel_size: int = 1, groups: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
-    layers = [conv, nn.BatchNorm2d(channels)]
-    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels))
 
 
 class InvertedResidual(nn.Module):
@@ -28,11 +29,12 @@ class InvertedResidual(nn.Module):
         self.conv_pw = _conv_bn(channels, hidden)
         self.conv_dw = _conv_bn(hidden, hidden, 3, groups=hidden)
         self.se = SqueezeExcite(hidden, hidden // 8)
-        self.conv_pw2 = _conv_bn(hidden, channels, relu=False)
+        self.conv_pw2 = _conv_bn(hidden, channels)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        y = x.permute(0, 3, 1, 2)  # [B, H, W, C] -> [B, C, H, W], channels-last in memory
-        y = self.conv_pw2(self.se(self.conv_dw(self.conv_pw(y))))
-        return x + self.drop_path(y.permute(0, 2, 3, 1))
+        y = F.relu(normalise(pointwise(x, self.conv_pw[0]), self.conv_pw[1]), inplace=True)
+        y = self.se(F.relu(depthwise_norm(y, *self.conv_dw), inplace=True))
+        y = normalise(pointwise(y, self.conv_pw2[0]), self.conv_pw2[1])
+        return x + self.drop_path(y)

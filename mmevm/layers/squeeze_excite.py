@@ -4,11 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmevm.layers.conv_norm import pointwise
+
 
 class BranchAttention(nn.Module):
     """Channel attention of the EVSS block. One module serves both of its branches.
 
-    The gate is computed from the LayerNorm-ed map and multiplies the map itself.
+    The gate is computed from the LayerNorm-ed map; the block multiplies the map itself with it.
 
     Args:
         channels (int): C.
@@ -22,18 +24,14 @@ class BranchAttention(nn.Module):
         self.global_reduce = nn.Linear(channels, hidden)
         self.channel_select = nn.Linear(hidden, channels)
 
-    def gate(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C] in (0, 1)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """The gate. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C] in (0, 1)."""
         squeezed = self.norm(x).mean(dim=(1, 2), keepdim=True)
         return torch.sigmoid(self.channel_select(F.gelu(self.global_reduce(squeezed))))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        return x * self.gate(x)
-
 
 class SqueezeExcite(nn.Module):
-    """Channel attention of the inverted residual, on channels-first maps.
+    """Channel attention of the inverted residual, on channels-last maps.
 
     Args:
         channels (int): C.
@@ -46,6 +44,6 @@ class SqueezeExcite(nn.Module):
         self.conv_expand = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, C, H, W]). Returns: Tensor[B, C, H, W]."""
-        squeezed = x.mean(dim=(2, 3), keepdim=True)
-        return x * torch.sigmoid(self.conv_expand(F.relu(self.conv_reduce(squeezed))))
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        squeezed = x.mean(dim=(1, 2), keepdim=True)
+        return x * torch.sigmoid(pointwise(F.relu(pointwise(squeezed, self.conv_reduce)), self.conv_expand))
