@@ -7,10 +7,11 @@ MODELS = Registry('model', parent=ROOT_MODELS, scope='mmevm', locations=['mmevm.
 
 
 def register_backbone(cls: type) -> type:
-    """Class decorator that registers a backbone under ``mmevm.<Name>`` and, in MMEngine's root, under its plain name.
+    """Registers a backbone class under ``mmevm.<Name>`` and, in MMEngine's root, under its plain name.
 
     A library's registry falls back to the root for names it does not know, so that after
-    ``custom_imports = dict(imports=['mmevm'])`` the unscoped ``type='<Name>'`` works in mmdet, mmseg and mmpretrain configs.
+    ``custom_imports = dict(imports=['mmevm'])`` the unscoped ``type='<Name>'`` works in mmdet, mmseg and mmpretrain
+    configs.
     """
     MODELS.register_module(module=cls)
     ROOT_MODELS.register_module(module=cls)

@@ -1,9 +1,9 @@
 """EfficientVMamba (arXiv 2403.09977): atrous selective scans early, inverted residuals late."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.load import load_checkpoint
-from mmevm.layers import ES2D, EVSSBlock, InvertedResidual, PatchEmbed, PatchMerging
+from mmevm.layers import EVSSBlock, InvertedResidual, PatchEmbed, PatchMerging
 from mmevm.registry import register_backbone
 
 _BLOCKS = ('evss', 'inres')
@@ -82,8 +82,8 @@ class EfficientVMamba(BaseModule):
         frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval (bool): Keeps batch norms in evaluation mode while training.
         with_cp (bool): Trades time for memory by recomputing the blocks' activations in the backward pass.
-        init_cfg (dict or list[dict], optional): MMEngine initialisation. ``type='Pretrained'`` takes upstream's files as
-            they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
+        init_cfg (dict or list[dict], optional): MMEngine initialisation. ``type='Pretrained'`` takes upstream's files
+            as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
 
     Raises:
         ValueError: If an argument does not fit; the message says what was expected.
@@ -147,7 +147,7 @@ class EfficientVMamba(BaseModule):
         blocks = list(arch.get('blocks', ['evss'] * half + ['inres'] * (len(dims) - half)))
         if len(blocks) != len(dims) or not set(blocks) <= set(_BLOCKS):
             raise ValueError(f"`blocks` must have 'evss' or 'inres' for each of {len(dims)} stages, got {blocks}")
-        if any(b != 2 * a for a, b in zip(dims, dims[1:], strict=False)):
+        if any(b != 2 * a for a, b in pairwise(dims)):
             raise ValueError(f'`dims` must double from stage to stage, as patch merging does, got {dims}')
         return dims, depths, blocks
 
@@ -185,7 +185,7 @@ class EfficientVMamba(BaseModule):
         """Computes the feature maps.
 
         Args:
-            x (Tensor[B, in_channels, H, W]): Normalised images, any H and W from 4; 32 keeps the last map above one cell.
+            x (Tensor[B, in_channels, H, W]): Normalised images of any height and width from 32.
 
         Returns:
             tuple[Tensor[B, dims[i], H / 4 / 2^i, W / 4 / 2^i], ...]: One map for each of ``out_indices``, contiguous;

@@ -1,7 +1,7 @@
 """Upstream's checkpoint formats: pure functions from mapping to mapping.
 
-Names here are those of :class:`mmevm.backbones.EfficientVMamba`. They follow upstream's, except that upstream numbers the
-stem's layers and, in the stages of inverted residuals, counts layout permutations as layers.
+Names here are those of :class:`mmevm.backbones.EfficientVMamba`. They follow upstream's, except that upstream numbers
+the stem's layers and, in the stages of inverted residuals, counts layout permutations as layers.
 """
 
 import re
@@ -68,8 +68,8 @@ def promote_classifier_norm(state_dict: dict[str, Any], last_norm: str) -> bool:
 def convert_in_place(state_dict: dict[str, Any], prefix: str, last_norm: str) -> None:
     """Rewrites the entries below ``prefix`` for a backbone there, as a module's loading hook has to.
 
-    A whole file can arrive here (``prefix`` empty, weights still wrapped), because MMEngine's loader knows fewer wrappers.
-    The classifier, which a backbone does not have, is dropped.
+    A whole file can arrive here (``prefix`` empty, weights still wrapped), because MMEngine's loader knows fewer
+    wrappers. The classifier, which a backbone does not have, is dropped.
     """
     found = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
     weights = {name[len(prefix) :]: value for name, value in found.items()}

@@ -10,7 +10,7 @@ from mmevm.ops import extension
 
 BACKENDS = ('auto', 'reference', 'compiled')
 
-_REBUILD = 'reinstall mmevm with MMEVM_BUILD_EXT=1 and read the compiler messages: pip install -v --no-build-isolation -e .'
+_REBUILD = 'reinstall with MMEVM_BUILD_EXT=1 and read the messages: pip install -v --no-build-isolation -e .'
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,9 @@ def _compiled(device: str) -> BackendStatus:
 
 
 def status() -> list[BackendStatus]:
-    """The state of every backend on the CPU and, where torch sees one, on the CUDA device."""
-    devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    """The state of every backend on every kind of device."""
     reference = BackendStatus('reference', 'any', True, 'plain PyTorch, the specification; slow')
-    return [reference, *(_compiled(device) for device in devices)]
+    return [reference, _compiled('cpu'), _compiled('cuda')]
 
 
 _announced: set[tuple[str, str]] = set()

@@ -35,8 +35,8 @@ def _parameter(tensor: Tensor | None, name: str, first: Tensor) -> None:
         return
     dtype = accumulate_dtype(first)
     if tensor.dtype != dtype:
-        hint = '; complex state matrices are not supported' if tensor.is_complex() else f'; convert it with .to({dtype})'
-        raise TypeError(f'`{name}` must be {dtype} for {first.dtype} data, got {tensor.dtype}{hint}')
+        remedy = 'complex state matrices are not supported' if tensor.is_complex() else f'convert it with .to({dtype})'
+        raise TypeError(f'`{name}` must be {dtype} for {first.dtype} data, got {tensor.dtype}; {remedy}')
     if tensor.device != first.device:
         raise ValueError(f'`{name}` must be on {first.device} like the first input, got {tensor.device}')
 

@@ -32,9 +32,9 @@ class Route(NamedTuple):
 def es2d_routes(step: int = 2) -> list[Route]:
     """Routes of the atrous scan (ES2D, arXiv 2403.09977, section 4.1): one forward route per phase of the map.
 
-    Phase ``(m, n)`` holds the cells whose row is ``m`` and whose column is ``n`` modulo ``step``. Even ``m`` are scanned
-    along the rows and odd ``m`` down the columns, with parameter set ``(m mod 2) + 2 * (n mod 2)``, so that every cell
-    is covered for any step.
+    Phase ``(m, n)`` holds the cells whose row is ``m`` and whose column is ``n`` modulo ``step``. Even ``m`` are
+    scanned along the rows and odd ``m`` down the columns, with parameter set ``(m mod 2) + 2 * (n mod 2)``, so that
+    every cell is covered for any step.
 
     Args:
         step (int): Distance between neighbouring cells of a phase, at least 2.

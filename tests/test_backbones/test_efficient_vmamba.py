@@ -109,7 +109,7 @@ def test_efficient_vmamba_keeps_frozen_stages_out_of_training(frozen_stages: int
         assert module.training != (module in frozen)
         assert all(p.requires_grad != (module in frozen) for p in module.parameters())
     before = copy.deepcopy(model.state_dict())
-    sum(m.sum() for m in model(torch.randn(2, 3, 64, 64))).backward() if frozen_stages < 4 else model(torch.randn(2, 3, 64, 64))
+    model(torch.randn(2, 3, 64, 64))  # batch norms in training mode would move their statistics
     after = model.state_dict()
     for i in range(max(frozen_stages, 0)):
         assert all(torch.equal(before[k], after[k]) for k in before if k.startswith(f'layers.{i}.'))

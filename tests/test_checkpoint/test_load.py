@@ -57,7 +57,7 @@ FORMATS: dict[str, Callable[[State], dict[str, Any]]] = {
 
 
 def _assert_loaded(model: nn.Module, state: State) -> None:
-    """Every parameter has the checkpoint's value, the last output norm the classifier's, the other norms their start."""
+    """The model has the checkpoint's values, the classifier's in the last output norm, and fresh other norms."""
     expected = formats.convert(state)
     expected |= {f'outnorm3.{leaf}': expected[f'classifier.norm.{leaf}'] for leaf in ('weight', 'bias')}
     for name, value in model.state_dict().items():

@@ -1,0 +1,51 @@
+"""Convolutions followed by batch norm, on channels-last maps."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1 x 1 convolution as the matrix product that it is on a channels-last map.
+
+    Args:
+        x (Tensor[..., C_in]): Map or vector.
+        conv (nn.Conv2d): Convolution of kernel size 1.
+
+    Returns:
+        Tensor[..., C_out].
+    """
+    return F.linear(x, conv.weight.flatten(1), conv.bias)
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 3 x 3 depthwise convolution of a channels-last map: Tensor[B, H, W, C] -> Tensor[B, H, W, C]."""
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=weight.shape[0]).permute(0, 2, 3, 1)
+
+
+def normalise(x: Tensor, norm: nn.Module) -> Tensor:
+    """A batch norm, or what replaces it, over the last dimension of Tensor[B, H, W, C]."""
+    return norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """A 3 x 3 depthwise convolution and its batch norm.
+
+    With fixed statistics the norm is folded into the few weights of the convolution, which saves a pass over the map.
+
+    Args:
+        x (Tensor[B, H, W, C]): Map.
+        conv (nn.Conv2d): Depthwise convolution.
+        norm (nn.Module): Batch norm, or what replaces it (a synchronised one, an identity).
+
+    Returns:
+        Tensor[B, H, W, C].
+    """
+    if norm.training or not isinstance(norm, _BatchNorm) or norm.running_var is None:
+        return normalise(depthwise(x, conv.weight, conv.bias), norm)
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        shift = torch.addcmul(shift, conv.bias, scale)
+    return depthwise(x, conv.weight * scale.view(-1, 1, 1, 1), shift)
