@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmevm.checkpoint import formats
-from mmevm.checkpoint.weights_only import CheckpointError, load_file
+from mmevm.checkpoint.weights_only import CheckpointError, load_file, load_from_http
 
 Source = str | os.PathLike | Mapping[str, Any]
 
@@ -56,7 +55,7 @@ def load_checkpoint(
 
     Args:
         model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one.
-        source (path or mapping): A checkpoint file, or what is in one.
+        source (path, address or mapping): A checkpoint file, its http(s) address, or what is in one.
         strict (bool): Raises on any missing, unexpected or mis-shaped entry; otherwise such entries are logged and
             the rest is loaded.
         prefix (str, optional): Takes only the entries below this name, as MMEngine's ``PretrainedInit`` does.
@@ -87,7 +86,12 @@ def load_checkpoint(
 
 
 def _open(source: Source) -> Mapping[str, Any]:
-    checkpoint = source if isinstance(source, Mapping) else load_file(Path(source))
+    if isinstance(source, Mapping):
+        checkpoint = source
+    elif str(source).startswith(('http://', 'https://')):
+        checkpoint = load_from_http(str(source), 'cpu')
+    else:
+        checkpoint = load_file(source)
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f'a checkpoint must be a mapping of names to tensors, got {type(checkpoint).__name__}')
     return checkpoint

@@ -1,7 +1,10 @@
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -220,3 +223,16 @@ def test_load_checkpoint_needs_a_backbone_of_mmevm() -> None:
 def test_load_checkpoint_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises((CheckpointError, FileNotFoundError), match='nowhere.ckpt'):
         load_checkpoint(EfficientVMamba('tiny'), tmp_path / 'nowhere.ckpt')
+
+
+def test_load_checkpoint_downloads_addresses(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'served').mkdir()
+    torch.save({'state_dict': state}, tmp_path / 'served' / 'upstream.ckpt')
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / 'served'))
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'hub'))
+    model = EfficientVMamba('tiny')
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        load_checkpoint(model, f'http://127.0.0.1:{server.server_port}/upstream.ckpt')
+        server.shutdown()
+    _assert_loaded(model, state)
