@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmevm.ops import checks, extension
 
-CHUNK = 64
+CHUNK = 32
 """Tokens between two saved states; ``kChunk`` in csrc/cpu/kernels.h."""
 
 Gradients = tuple[Tensor | None, ...]
