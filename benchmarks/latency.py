@@ -1,0 +1,167 @@
+"""Latency of the classifiers: EfficientVMamba against timm's networks of the same cost class, in one run.
+
+Evaluation mode, ``torch.inference_mode``, float32, batch 1, 224 x 224 unless options say otherwise. Every timm network
+runs in both memory layouts, contiguous (NCHW) and channels_last, because which is faster differs from network to
+network and from machine to machine; EfficientVMamba takes contiguous images and works channels-last inside.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import timing
+import torch
+from torch import Tensor, nn
+
+from mmevm.backbones import EfficientVMamba
+
+matplotlib.use('Agg')
+
+COUNTERPARTS = {'evm_tiny': 'regnety_008', 'evm_small': 'regnety_016', 'evm_base': 'swin_tiny_patch4_window7_224'}
+"""The timm network that each variant is measured against: comparable cost and accuracy."""
+
+MODELS = (
+    'evm_tiny', 'evm_small', 'evm_base', 'regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s', 'regnety_016',
+    'deit_tiny_patch16_224', 'swin_tiny_patch4_window7_224',
+)  # fmt: skip
+
+# Of MODELS, those whose position tables or windows are made for one image size.
+SIZED = ('deit', 'swin')
+
+LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
+
+Forward = Callable[[], Tensor]
+
+COLUMNS = {
+    'model': '{model}',
+    'params, M': '{params:.2f}',
+    'layout': '{layout}',
+    'median, ms': '{median:.1f}',
+    'p25–p75, ms': '{p25:.1f}–{p75:.1f}',
+    'counterpart': '{counterpart:s}',
+    '× its default layout': '{ratio_default:.2f}',
+    '× its best layout': '{ratio_best:.2f}',
+}
+
+
+class EVMClassifier(nn.Module):
+    """EfficientVMamba with its classification head: normalised last map, global average pool, linear layer.
+
+    Args:
+        arch (str): 'tiny', 'small' or 'base'.
+        num_classes (int): Classes.
+    """
+
+    def __init__(self, arch: str, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.backbone = EfficientVMamba(arch, out_indices=(3,))
+        self.fc = nn.Linear(self.backbone.dims[3], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, 3, H, W]). Returns: Tensor[B, num_classes]."""
+        return self.fc(self.backbone(x)[0].mean(dim=(2, 3)))
+
+
+def build(name: str, resolution: int) -> nn.Module:
+    """A network with random weights in evaluation mode.
+
+    Args:
+        name (str): 'evm_tiny', 'evm_small', 'evm_base' or a name of timm's.
+        resolution (int): Image size, which some of timm's networks have to know.
+    """
+    if name.startswith('evm_'):
+        return EVMClassifier(name.removeprefix('evm_')).eval()
+    import timm
+
+    sized = {'img_size': resolution} if name.startswith(SIZED) else {}
+    return timm.create_model(name, pretrained=False, **sized).eval()
+
+
+def make_callables(names: list[str], resolution: int, batch: int) -> tuple[list[timing.Row], list[Forward]]:
+    """Every network in each of its layouts.
+
+    Returns:
+        tuple[list[Row], list[Forward]]: Model, layout and parameters (millions) of each, and its forward pass.
+    """
+    images = torch.randn(batch, 3, resolution, resolution)
+    rows, callables = [], []
+    for name in names:
+        model = build(name, resolution)
+        params = sum(p.numel() for p in model.parameters()) / 1e6
+        for layout, memory_format in LAYOUTS.items():
+            if name.startswith('evm_') and layout != 'contiguous':
+                continue
+            placed = copy.deepcopy(model).to(memory_format=memory_format)
+            x = images.contiguous(memory_format=memory_format)
+            rows.append({'model': name, 'layout': layout, 'params': params})
+            callables.append(lambda placed=placed, x=x: placed(x))
+    return rows, callables
+
+
+def add_ratios(rows: list[timing.Row]) -> None:
+    """Divides each variant's median by its counterpart's, in the counterpart's default layout and in its faster one."""
+    for row in rows:
+        counterpart = COUNTERPARTS.get(row['model'])
+        layouts = {r['layout']: r['median'] for r in rows if r['model'] == counterpart}
+        if layouts:
+            row['counterpart'] = counterpart
+            row['ratio_default'] = row['median'] / layouts['contiguous']
+            row['ratio_best'] = row['median'] / min(layouts.values())
+
+
+def plot(path: Path, rows: list[timing.Row], title: str) -> None:
+    """Draws one bar per network, in its faster layout, with its quartiles."""
+    from matplotlib import pyplot as plt
+
+    fastest = {}
+    for row in sorted(rows, key=lambda r: -r['median']):
+        fastest[row['model']] = row  # the last one, the fastest, stays
+    shown = sorted(fastest.values(), key=lambda r: r['median'], reverse=True)
+    medians = [r['median'] for r in shown]
+    spread = [[r['median'] - r['p25'] for r in shown], [r['p75'] - r['median'] for r in shown]]
+    labels = [r['model'] if r['model'].startswith('evm_') else f'{r["model"]} ({r["layout"]})' for r in shown]
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.4 * len(shown)), layout='constrained')
+    colors = ['tab:blue' if r['model'].startswith('evm_') else 'lightgray' for r in shown]
+    bars = axes.barh(labels, medians, xerr=spread, color=colors, ecolor='dimgray', capsize=2)
+    axes.bar_label(bars, [f'{m:.1f}' for m in medians], padding=6)
+    axes.margins(x=0.12)
+    axes.set(xlabel='median, ms', title=title)
+    axes.spines[['top', 'right']].set_visible(False)
+    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
+    plt.close(figure)
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--models', nargs='+', default=MODELS, help='evm_tiny, evm_small, evm_base, names of timm')
+    parser.add_argument('--resolution', type=int, default=224, help='image size (default: %(default)s)')
+    parser.add_argument('--batch', type=int, default=1, help='images per forward pass (default: %(default)s)')
+    timing.add_arguments(parser, repeats=50, warmup=5)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures, prints and writes latency.md, latency.json and latency.png."""
+    args = parse_args()
+    timing.set_threads(args.threads)
+    rows, callables = make_callables(list(args.models), args.resolution, args.batch)
+    with torch.inference_mode():
+        times = timing.interleaved({str(i): f for i, f in enumerate(callables)}, args.repeats, args.warmup)
+    for i, row in enumerate(rows):
+        row.update(timing.summarise(times[str(i)]), times=times[str(i)])
+    add_ratios(rows)
+    title = f'Latency, {args.resolution} × {args.resolution}, batch {args.batch}, {torch.get_num_threads()} threads'
+    note = (
+        f'Forward pass of the classifier, eval and inference mode, float32, random weights; {args.repeats} rounds, '
+        'each with one timed call of every line, in shuffled order. Ratios are of medians, to the counterpart in '
+        "torch's default layout (contiguous) and in its faster one."
+    )
+    timing.save(args.out, 'latency', title, rows, COLUMNS, [note])
+    plot(args.out / 'latency.png', rows, title)
+
+
+if __name__ == '__main__':
+    main()
