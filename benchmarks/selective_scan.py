@@ -29,6 +29,7 @@ GROUPS = 4
 D_STATE = 16
 RATE_SIZES = (1024, 3072)
 RATE_CALLS = 200
+REFERENCE_REPEATS = 3
 
 # Named in `rows` as in `COLUMNS`; the three ways in which every backend is timed.
 PASSES = ('inference', 'forward', 'backward')
@@ -151,18 +152,23 @@ def scan_callables(case: Case, backend: str) -> dict[str, Callable[[], object]]:
 
 
 def measure(case: Case, names: list[str], args: argparse.Namespace) -> tuple[list[timing.Row], dict[str, list[float]]]:
-    """Times the backends on one scan, the exponentials in the same rounds.
+    """Times the backends on one scan, the exponentials in the same rounds; then the reference.
 
     Returns:
         tuple[list[Row], dict[str, list[float]]]: A line per backend, and the exponentials' times.
     """
     callables: dict[str, Callable[[], object]] = rate_callables()
     rates = list(callables)
+    for name in names:
+        if name != 'reference':
+            callables |= scan_callables(case, name)
+    times = timing.interleaved(callables, args.repeats, args.warmup)
     if case.exponentials > args.reference_limit:
         names = [name for name in names if name != 'reference']
-    for name in names:
-        callables |= scan_callables(case, name)
-    times = timing.interleaved(callables, args.repeats, args.warmup)
+    else:
+        # Tens of times slower than the others: a few rounds of its own tell enough.
+        repeats = min(args.repeats, REFERENCE_REPEATS)
+        times |= timing.interleaved(scan_callables(case, 'reference'), repeats, warmup=1, settle=0)
     rows = []
     for name in names:
         row = {'scan': case.scan, 'size': case.size, 'backend': name, 'exponentials': case.exponentials}

@@ -2,7 +2,7 @@
 _base_ = 'retinanet_evm_t.py'
 
 data_root = 'data/mini/coco/'
-scale = (160, 160)
+scale = (128, 128)
 
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].scale = scale
@@ -10,7 +10,7 @@ test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = scale
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(
@@ -23,10 +23,10 @@ test_evaluator = val_evaluator
 
 max_epochs = 8
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
-auto_scale_lr = dict(base_batch_size=8)
-optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.))
+auto_scale_lr = dict(base_batch_size=4)
+optim_wrapper = dict(optimizer=dict(lr=2e-4), clip_grad=dict(max_norm=1.))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True, eta_min=1e-5),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_epochs))

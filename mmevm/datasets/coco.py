@@ -11,7 +11,7 @@ from mmevm.datasets.options import SPLITS, Options, Progress
 from mmevm.datasets.polygons import mask_to_box, mask_to_polygons
 from mmevm.datasets.scene import JPEG_QUALITY, Scene, SceneStyle, render_scene
 
-_STYLE = SceneStyle(groups=tuple(COCO_SHAPES.values()), counts=(2, 6), extents=(0.13, 0.5))
+_STYLE = SceneStyle(groups=tuple(COCO_SHAPES.values()), counts=(1, 4), extents=(0.22, 0.6))
 _CATEGORY = {shape: category for category, shapes in COCO_SHAPES.items() for shape in shapes}
 # Ids are unique over both splits, as in COCO.
 _FIRST_IMAGE_ID = {'train': 1, 'val': 100_001}

@@ -13,7 +13,7 @@ from mmevm.datasets.imagenet import write_imagenet
 from mmevm.datasets.options import SUBSETS, Options, Progress
 
 # Raised whenever the same options would give other bytes, so that old trees are rendered anew.
-_RENDERER_VERSION = 2
+_RENDERER_VERSION = 3
 
 
 @dataclass(frozen=True)

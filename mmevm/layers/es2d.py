@@ -45,8 +45,7 @@ class ES2D(nn.Module):
     @torch.no_grad()
     def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
         """S4D-real initialisation: A = -(1…N), D = 1, and softplus(dt bias) log-uniform in [dt_min, dt_max]."""
-        nn.init.kaiming_uniform_(self.x_proj_weight[0], a=math.sqrt(5))
-        for weight in self.x_proj_weight[1:]:
+        for weight in self.x_proj_weight:
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         nn.init.uniform_(self.dt_projs_weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
         log_dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max))
@@ -69,14 +68,16 @@ class ES2D(nn.Module):
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
         K, D, N = self.n_sets, self.d_inner, self.d_state
+        # The scan's parameters stay in float32 where the model or autocast is in half precision.
+        dtype = torch.promote_types(x.dtype, torch.float32)
         return es2d_scan(
             x,
             self.project(x),
-            self.dt_projs_weight.float(),
-            -torch.exp(self.A_logs.float()).view(K, D, N),
-            self.Ds.float().view(K, D),
+            self.dt_projs_weight.to(dtype),
+            -torch.exp(self.A_logs.to(dtype)).view(K, D, N),
+            self.Ds.to(dtype).view(K, D),
             step=self.step_size,
-            dt_bias=self.dt_projs_bias.float(),
+            dt_bias=self.dt_projs_bias.to(dtype),
         )
 
     def project(self, x: Tensor) -> Tensor:

@@ -151,6 +151,17 @@ def test_efficient_vmamba_is_stable_in_bfloat16() -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-4), (torch.bfloat16, 0.3)], ids=str)
+def test_efficient_vmamba_runs_in_other_precisions(dtype: torch.dtype, tolerance: float) -> None:
+    model, images = EfficientVMamba(SMALL).eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(images)
+        maps = model.to(dtype)(images.to(dtype))
+    for got, want in zip(maps, expected, strict=True):
+        assert got.dtype == dtype
+        assert (got.double() - want.double()).abs().max() < tolerance
+
+
 def test_efficient_vmamba_compiles_without_graph_breaks() -> None:
     model, images = EfficientVMamba(SMALL).eval(), torch.randn(2, 3, 64, 96)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
