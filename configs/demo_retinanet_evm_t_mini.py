@@ -24,7 +24,14 @@ test_evaluator = val_evaluator
 max_epochs = 8
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 auto_scale_lr = dict(base_batch_size=4)
-optim_wrapper = dict(optimizer=dict(lr=2e-4), clip_grad=dict(max_norm=1.))
+# From random weights, the backbone learns fast where the detector's unnormalised head would diverge.
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3),
+    clip_grad=dict(max_norm=1.),
+    paramwise_cfg=dict(custom_keys={
+        'neck': dict(lr_mult=0.1),
+        'bbox_head': dict(lr_mult=0.1),
+    }))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True, eta_min=1e-5),

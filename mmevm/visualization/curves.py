@@ -30,7 +30,13 @@ def series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         tuple[ndarray[n], ndarray[n]]: Iterations and values.
     """
-    pairs = [(record['step'], record[key]) for record in records if key in record]
+    pairs, iteration = [], 0
+    for record in records:
+        # Epoch-based runs count validations in epochs; the training record before one tells the iteration.
+        if 'lr' in record:
+            iteration = record['step']
+        if key in record:
+            pairs.append((iteration, record[key]))
     return np.array([step for step, _ in pairs]), np.array([value for _, value in pairs], dtype=float)
 
 
