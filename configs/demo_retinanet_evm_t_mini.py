@@ -1,5 +1,7 @@
-# configs/retinanet_evm_t.py on miniature COCO: another data root, image scale and schedule, nothing else.
+# configs/retinanet_evm_t.py on miniature COCO: from random weights, with another data root, image scale and schedule.
 _base_ = 'retinanet_evm_t.py'
+
+model = dict(backbone=dict(init_cfg=None))
 
 data_root = 'data/mini/coco/'
 scale = (128, 128)

@@ -1,4 +1,4 @@
-# RetinaNet with EfficientVMamba-T on COCO 2017: 12 epochs, 15.99 M parameters.
+# RetinaNet with EfficientVMamba-T on COCO 2017, 12 epochs: the paper's Table 3.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/datasets/coco_detection.py',
@@ -13,11 +13,13 @@ model = dict(
         type='mmevm.EfficientVMamba',
         arch='tiny',
         out_indices=(0, 1, 2, 3),
-        # EfficientVMamba paper, section 5.2.
         drop_path_rate=0.2,
-        # Random, so that training starts without a download. From upstream's ImageNet checkpoint: --cfg-options
-        # model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=/path/efficient_vmamba_tiny.ckpt
-        init_cfg=None),
+        # Upstream's ImageNet checkpoint, converted on load. From random weights:
+        # --cfg-options model.backbone.init_cfg=None
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/'
+            'resolve/main/efficient_vmamba_tiny.ckpt')),
     neck=dict(in_channels=[48, 96, 192, 384], start_level=1, add_extra_convs='on_input'))
 
 # The FPN starts at the second map, so the first map's output norm gets no gradient.

@@ -14,10 +14,16 @@ from torch.utils.checkpoint import checkpoint
 
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.load import load_checkpoint
+from mmevm.checkpoint.weights_only import CheckpointError
 from mmevm.layers import EVSSBlock, InvertedResidual, PatchEmbed, PatchMerging
 from mmevm.registry import register_backbone
 
 _BLOCKS = ('evss', 'inres')
+_UNAVAILABLE = '''The pretrained weights {} cannot be had: {}
+Without a network, fetch the file elsewhere and give its path:
+  --cfg-options model.backbone.init_cfg.checkpoint=/where/it/lies
+or train from random weights:
+  --cfg-options model.backbone.init_cfg=None'''
 
 
 @contextmanager
@@ -166,7 +172,11 @@ class EfficientVMamba(BaseModule):
                 nn.init.zeros_(module.bias)
 
     def init_weights(self) -> None:
-        """Initialises the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream."""
+        """Initialises the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.
+
+        Raises:
+            CheckpointError: If the file cannot be had or opened, or does not fit.
+        """
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
         pretrained = [c for c in configs if c['type'] in ('Pretrained', 'PretrainedInit')]
         if self.is_init or not pretrained:
@@ -178,7 +188,10 @@ class EfficientVMamba(BaseModule):
         finally:
             self.init_cfg = whole
         for config in pretrained:
-            load_checkpoint(self, config['checkpoint'], prefix=config.get('prefix'))
+            try:
+                load_checkpoint(self, config['checkpoint'], prefix=config.get('prefix'))
+            except OSError as error:
+                raise CheckpointError(_UNAVAILABLE.format(config['checkpoint'], error)) from error
         return None
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -1,8 +1,11 @@
 """``tools/train.py``."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from typing import Any
+
+from mmengine.logging import print_log
 
 from mmevm.cli.arguments import parse_train_args
 from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoint
@@ -18,6 +21,16 @@ def _set_amp(cfg: Any) -> None:
         raise UsageError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {wrapper}.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _leave_amp_on_cpu(cfg: Any) -> None:
+    """Replaces a recipe's mixed precision where MMEngine would refuse it, so that any config can be tried on a CPU."""
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and on_cpu():
+        print_log('The config asks for mixed precision, which MMEngine has on accelerators alone: training in float32',
+                  logger='current', level=logging.WARNING)
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype'):
+            cfg.optim_wrapper.pop(key, None)
 
 
 def _set_auto_scale_lr(cfg: Any) -> None:
@@ -43,6 +56,7 @@ def train(args: argparse.Namespace) -> None:
     check_data(cfg, phases, f'python tools/train.py {args.config}')
     if args.amp:
         _set_amp(cfg)
+    _leave_amp_on_cpu(cfg)
     if args.auto_scale_lr:
         _set_auto_scale_lr(cfg)
     if args.resume:

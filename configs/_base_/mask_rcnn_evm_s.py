@@ -1,0 +1,18 @@
+# Mask R-CNN with EfficientVMamba-S: mmdet's R-50 FPN model with another backbone.
+_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
+custom_imports = dict(imports=['mmevm'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmevm.EfficientVMamba',
+        arch='small',
+        out_indices=(0, 1, 2, 3),
+        drop_path_rate=0.2,
+        # Upstream's ImageNet checkpoint, converted on load. From random weights:
+        # --cfg-options model.backbone.init_cfg=None
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/'
+            'resolve/main/efficient_vmamba_small.ckpt')),
+    neck=dict(in_channels=[64, 128, 256, 512]))

@@ -1,0 +1,10 @@
+# RetinaNet with EfficientVMamba-S on COCO 2017, 12 epochs: the paper's Table 3.
+_base_ = 'retinanet_evm_t.py'
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/'
+            'resolve/main/efficient_vmamba_small.ckpt')),
+    neck=dict(in_channels=[64, 128, 256, 512]))

@@ -1,0 +1,137 @@
+"""Parameters, FLOPs and activations of a model, counted without computing anything.
+
+The rules are fvcore's (its port is ``mmengine.analysis``), which the field's tables use: one multiply-add is one FLOP;
+convolutions, matrix products, norms, bilinear resizing and adaptive pooling count, activation functions and
+element-wise sums do not. A selective scan counts ``9 N + 1`` per token and channel (N states; the 1 is the skip
+connection), and the projection of the time step, which the operator does on its way, R per token and channel.
+
+The model runs on fake tensors: shapes alone, so that any picture size takes seconds and no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mmevm.ops import extension
+
+_aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a forward pass costs.
+
+    Attributes:
+        params (int): Parameters.
+        flops (int): Multiply-adds and what else the module's rules count.
+        activations (int): Elements that convolutions, matrix products and scans write.
+    """
+
+    params: int
+    flops: int
+    activations: int
+
+    def __add__(self, other: Complexity) -> Complexity:
+        return Complexity(self.params + other.params, self.flops + other.flops, self.activations + other.activations)
+
+
+def _norm(per_element: int, affine: int) -> Callable[..., int]:
+    """A norm's cost: ``per_element`` for statistics and scaling, one more where it has a weight."""
+    return lambda args, out: args[0].numel() * (per_element + (args[affine] is not None))
+
+
+def _of_output(per_element: int) -> Callable[..., int]:
+    return lambda args, out: out.numel() * per_element
+
+
+_ELEMENTWISE: dict[Any, Callable[[tuple, Any], int]] = {
+    _aten.native_layer_norm: _norm(4, affine=2),
+    _aten.native_group_norm: _norm(4, affine=1),
+    # Evaluation mode: the statistics are given.
+    _aten.native_batch_norm: _norm(1, affine=1),
+    _aten._native_batch_norm_legit_no_training: _norm(1, affine=1),
+    _aten.upsample_bilinear2d: _of_output(4),
+    _aten._adaptive_avg_pool2d: lambda args, out: args[0].numel(),
+}
+
+
+def _visual_scan(args: tuple, out: Any) -> int:
+    x, _, dt_weight, _, A, Ds, step, routes = args[:8]
+    B, H, W, D = x.shape
+    tokens = math.ceil(H / step) * math.ceil(W / step) * len(routes) // 6  # six integers describe a route
+    return B * tokens * D * (9 * A.shape[2] + (Ds is not None) + dt_weight.shape[2])
+
+
+def _selective_scan(args: tuple, out: Any) -> int:
+    u, _, A, _, _, Ds = args[:6]
+    return u.numel() * (9 * A.shape[1] + (Ds is not None))
+
+
+_SCANS = {'visual_scan': _visual_scan, 'selective_scan': _selective_scan}
+
+
+class _Counter(TorchDispatchMode):
+    """Sums the cost of every operator that runs inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.activations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if func.namespace.startswith('mmevm') and packet.__name__ in _SCANS:
+            self.flops += _SCANS[packet.__name__](args, out)
+            self.activations += out[0].numel()
+        elif packet in _ELEMENTWISE:
+            self.flops += _ELEMENTWISE[packet](args, out)
+        elif packet in flop_registry:
+            # PyTorch's formulas count a multiply-add twice.
+            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
+            self.activations += out.numel()
+        return out
+
+
+def count(module: nn.Module, *shapes: tuple[int, ...]) -> Complexity:
+    """Counts one forward pass in evaluation mode.
+
+    Args:
+        module (nn.Module): Anything whose ``forward`` takes float32 tensors.
+        *shapes (tuple[int, ...]): Shapes of its inputs.
+
+    Returns:
+        Complexity: The parameters of ``module``, and the cost of the pass.
+
+    Raises:
+        RuntimeError: If the compiled extension is absent. The reference would be counted as what it is made of.
+    """
+    return count_calls(module, lambda *inputs: module(*inputs), *shapes)
+
+
+def count_calls(module: nn.Module, run: Callable[..., Any], *shapes: tuple[int, ...]) -> Complexity:
+    """As :func:`count`, for ``run`` in place of the module's own ``forward``."""
+    if 'cpu' not in extension.DEVICES:
+        raise RuntimeError(f'Counting needs the compiled extension, whose scan is one operator: {extension.LOAD_ERROR}')
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Counter() as counter:
+            run(*(torch.empty(shape) for shape in shapes))
+    finally:
+        module.train(training)
+    return Complexity(_parameters(module), counter.flops, counter.activations)
+
+
+def _parameters(module: nn.Module) -> int:
+    parameters: list[Tensor] = list(module.parameters())
+    return sum(p.numel() for p in parameters)
