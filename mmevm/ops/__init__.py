@@ -1,10 +1,9 @@
 """Selective-scan operators.
 
-Every operator has a ``reference`` backend in plain PyTorch, which is the specification, and a ``compiled`` one in the
-extension ``mmevm._C``. ``backend='auto'`` takes the fastest that serves the tensors' device.
+Every operator has a ``reference`` backend in plain PyTorch, which is the specification, a ``compiled`` one in the
+extension ``mmevm._C``, and one in ``triton``. ``backend='auto'`` takes the fastest that serves the tensors.
 """
 
-from mmevm.ops import compiled as _compiled  # noqa: F401  registers fake kernels and gradients
 from mmevm.ops.routes import Route, es2d_routes
 from mmevm.ops.selective_scan import selective_scan
 from mmevm.ops.visual_scan import es2d_scan, visual_scan

@@ -1,16 +1,23 @@
 """Which backends there are, and which one serves a tensor."""
 
+import os
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmevm.ops import extension
+from mmevm.ops import compiled, extension, triton
 
-BACKENDS = ('auto', 'reference', 'compiled')
+BACKENDS = ('auto', 'reference', 'compiled', 'triton')
 
+_NAMESPACES = {'compiled': compiled.NAMESPACE, 'triton': triton.NAMESPACE}
 _REBUILD = 'reinstall with MMEVM_BUILD_EXT=1 and read the messages: pip install -v --no-build-isolation -e .'
+
+Problem = tuple[str, str]
+"""Why a backend is not available, and what would make it so."""
 
 
 @dataclass(frozen=True)
@@ -32,59 +39,114 @@ class BackendStatus:
     remedy: str = ''
 
 
-def _compiled(device: str) -> BackendStatus:
+def _compiled_problem(device: str, dtype: torch.dtype) -> Problem | None:
     if extension.LOAD_ERROR is not None:
-        return BackendStatus('compiled', device, False, extension.LOAD_ERROR, _REBUILD)
+        return extension.LOAD_ERROR, _REBUILD
     if device not in extension.DEVICES:
-        remedy = 'use backend="reference" or "auto", or move the tensors to the CPU'
-        return BackendStatus('compiled', device, False, f'the extension has no {device} kernels', remedy)
-    return BackendStatus('compiled', device, True, f'kernels of mmevm._C for {device}')
+        others = '"triton", "reference"' if device == 'cuda' else '"reference"'
+        remedy = f'use backend={others} or "auto", or move the tensors to the CPU'
+        return f'the extension has no {device} kernels', remedy
+    if device == 'cuda' and dtype == torch.float64:
+        return (
+            'its CUDA kernels serve float16, bfloat16 and float32 data, got torch.float64',
+            'use backend="triton", "reference" or "auto", or convert the data',
+        )
+    return None
+
+
+# Tried once, since it takes a second, and when needed; torch.compile takes the answer as it is.
+@torch.compiler.assume_constant_result
+@lru_cache
+def _triton_import_error() -> str | None:
+    try:
+        import triton as _  # noqa: F401
+    except Exception as error:  # a broken installation fails in any way
+        return f'triton does not import ({type(error).__name__}: {error})'
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels in its interpreter, which is slow and takes tensors on the CPU."""
+    return os.environ.get('TRITON_INTERPRET') == '1'
+
+
+def _triton_problem(device: str, dtype: torch.dtype) -> Problem | None:
+    error = _triton_import_error()
+    if error is not None:
+        return error, 'install the triton package that fits this torch: pip install triton'
+    if device != 'cuda' and not _interpreted():
+        return f'triton has no kernels for {device} tensors', 'use backend="auto", or move the tensors to a GPU'
+    return None
+
+
+_PROBLEMS = {'compiled': _compiled_problem, 'triton': _triton_problem}
 
 
 def status() -> list[BackendStatus]:
     """The state of every backend on every kind of device."""
-    reference = BackendStatus('reference', 'any', True, 'plain PyTorch, the specification; slow')
-    return [reference, _compiled('cpu'), _compiled('cuda')]
+    rows = [BackendStatus('reference', 'any', True, 'plain PyTorch, the specification; slow')]
+    kernels = {'compiled': 'compiled with mmevm', 'triton': 'compiled by Triton when they first run'}
+    for name, device in (('compiled', 'cpu'), ('compiled', 'cuda'), ('triton', 'cuda')):
+        problem = _PROBLEMS[name](device, torch.float32)
+        if problem is None and device == 'cuda' and not torch.cuda.is_available():
+            problem = 'torch sees no GPU', 'run on a machine with a GPU, its driver, and a torch that is built for it'
+        if problem is None:
+            rows.append(BackendStatus(name, device, True, f'{device} kernels, {kernels[name]}'))
+        else:
+            rows.append(BackendStatus(name, device, False, *problem))
+    return rows
 
 
 _announced: set[tuple[str, str]] = set()
 
 
-def _announce(backend: str, device: str) -> None:
-    """Says once per device which backend 'auto' took, and why it is the slow one."""
+def _announce(backend: str, device: str, passed_over: list[str]) -> None:
+    """Says once per device which backend 'auto' took, and why no better one."""
     if (backend, device) in _announced:
         return
     _announced.add((backend, device))
-    why = '' if backend == 'compiled' else f', because {_compiled(device).reason}'
+    why = f', because {" and ".join(passed_over)}' if passed_over else ''
     print_log(f'mmevm scans {device} tensors with the {backend} backend{why}', logger='current')
 
 
+def _first_available(device: str, dtype: torch.dtype) -> tuple[str, list[str]]:
+    """The fastest backend, and why those before it are passed over."""
+    passed_over = []
+    for name in ('compiled', 'triton') if device == 'cuda' else ('compiled',):
+        problem = _PROBLEMS[name](device, dtype)
+        if problem is None:
+            return name, passed_over
+        passed_over.append(problem[0])
+    return 'reference', passed_over
+
+
 def choose(backend: str, first: Tensor) -> str:
-    """Resolves a ``backend`` argument for the device of ``first``.
+    """Resolves a ``backend`` argument for the device and dtype of ``first``.
 
     Raises:
         ValueError: If the name is unknown.
-        RuntimeError: If the backend was asked for by name and cannot serve the device.
+        RuntimeError: If the backend was asked for by name and cannot serve the tensor.
     """
     if backend not in BACKENDS:
         raise ValueError(f'`backend` must be one of {", ".join(map(repr, BACKENDS))}, got {backend!r}')
-    if backend == 'reference':
-        return backend
     device = first.device.type
-    if device in extension.DEVICES:
-        chosen = 'compiled'
-    elif backend == 'auto':
-        chosen = 'reference'
-    else:
-        missing = _compiled(device)
-        raise RuntimeError(
-            f'backend {backend!r} is not available for {device} tensors: {missing.reason}; {missing.remedy}'
-        )
-    if backend == 'auto' and not torch.compiler.is_compiling():
-        _announce(chosen, device)
-    return chosen
+    if backend == 'auto':
+        chosen, passed_over = _first_available(device, first.dtype)
+        if not torch.compiler.is_compiling():
+            _announce(chosen, device, passed_over)
+        return chosen
+    problem = None if backend == 'reference' else _PROBLEMS[backend](device, first.dtype)
+    if problem is not None:
+        raise RuntimeError(f'backend {backend!r} is not available for {device} tensors: {problem[0]}; {problem[1]}')
+    return backend
+
+
+def operators(backend: str) -> Any:
+    """The operators of a backend other than the reference, which has none, as in ``torch.ops``."""
+    return getattr(torch.ops, _NAMESPACES[backend])
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    """Whether a gradient will be asked for, so that a compiled forward has to save its chunk states."""
+    """Whether a gradient will be asked for, so that the forward pass has to save its chunk states."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

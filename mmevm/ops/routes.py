@@ -54,3 +54,17 @@ def es2d_routes(step: int = 2) -> list[Route]:
 def flatten(routes: list[Route]) -> list[int]:
     """The routes as the operator's flat list of integers, six per route in field order."""
     return [int(field) for route in routes for field in route]
+
+
+def unflatten(fields: list[int]) -> list[Route]:
+    """The inverse of :func:`flatten`.
+
+    Raises:
+        ValueError: If the integers are not six per route.
+    """
+    if not fields or len(fields) % 6:
+        raise ValueError(f'`routes` must hold 6 integers per route, got {len(fields)}')
+    return [
+        Route(row, col, bool(column_major), bool(reverse), parameters, projection)
+        for row, col, column_major, reverse, parameters, projection in zip(*[iter(fields)] * 6, strict=True)
+    ]

@@ -1,6 +1,5 @@
 """The one-dimensional selective scan."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,7 +39,7 @@ def selective_scan(
         delta_bias (Tensor[D], optional): Added to ``delta``, dtype as ``A``.
         delta_softplus (bool): Applies softplus to ``delta + delta_bias``.
         return_last_state (bool): Returns the state after the last token, too.
-        backend (str): 'auto', 'compiled' or 'reference'; 'auto' takes the fastest that serves the device.
+        backend (str): 'auto', 'compiled', 'triton' or 'reference'; 'auto' takes the fastest that serves the data.
 
     Returns:
         Tensor[B, D, L], in ``u``'s dtype, or a tuple of it and the last state Tensor[B, D, N].
@@ -48,7 +47,7 @@ def selective_scan(
     Raises:
         ValueError: If a shape, device or the backend's name does not fit.
         TypeError: If a dtype does not fit, a complex ``A`` among them.
-        RuntimeError: If the backend was asked for by name and cannot serve the device.
+        RuntimeError: If the backend was asked for by name and cannot serve the data.
     """
     if Bs.dim() == 3:
         Bs = Bs.unsqueeze(1)
@@ -57,11 +56,13 @@ def selective_scan(
     checks.check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias)
     if z is not None:
         checks.check_gate(z, u)
-    if backends.choose(backend, u) == 'reference':
+    chosen = backends.choose(backend, u)
+    if chosen == 'reference':
         y, last_state = reference.selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus)
     else:
         inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
-        y, last_state, _ = torch.ops.mmevm.selective_scan(*inputs, delta_softplus, backends.needs_grad(*inputs))
+        operator = backends.operators(chosen).selective_scan
+        y, last_state, _ = operator(*inputs, delta_softplus, backends.needs_grad(*inputs))
     if z is not None:
         y = y * F.silu(z).to(y.dtype)
     return (y, last_state) if return_last_state else y

@@ -1,6 +1,5 @@
 """Selective scans along routes over a feature map."""
 
-import torch
 from torch import Tensor
 
 from mmevm.ops import backends, checks, reference
@@ -35,7 +34,7 @@ def visual_scan(
         routes (list[Route]): The routes; see :class:`mmevm.ops.Route`.
         step (int): Distance between neighbouring cells of a route, at least 1.
         dt_bias (Tensor[K, D], optional): Bias of the time step, float32.
-        backend (str): 'auto', 'compiled' or 'reference'; 'auto' takes the fastest that serves the device.
+        backend (str): 'auto', 'compiled', 'triton' or 'reference'; 'auto' takes the fastest that serves the data.
 
     Returns:
         Tensor[B, H, W, D]: Merged map in ``x``'s dtype; zero where no route passes.
@@ -43,14 +42,15 @@ def visual_scan(
     Raises:
         ValueError: If a shape, device, step, route or the backend's name does not fit.
         TypeError: If a dtype does not fit, a complex ``A`` among them.
-        RuntimeError: If the backend was asked for by name and cannot serve the device.
+        RuntimeError: If the backend was asked for by name and cannot serve the data.
     """
     checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
     checks.check_routes(routes, step, parameter_sets=A.shape[0], projections=x_dbl.shape[3])
     inputs = (x, x_dbl, dt_weight, dt_bias, A, Ds)
-    if backends.choose(backend, x) == 'reference':
+    chosen = backends.choose(backend, x)
+    if chosen == 'reference':
         return reference.visual_scan(*inputs, step, routes)
-    return torch.ops.mmevm.visual_scan(*inputs, step, flatten(routes), backends.needs_grad(*inputs))[0]
+    return backends.operators(chosen).visual_scan(*inputs, step, flatten(routes), backends.needs_grad(*inputs))[0]
 
 
 def es2d_scan(

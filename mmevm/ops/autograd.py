@@ -1,0 +1,150 @@
+"""Fake kernels and gradients of the operators, the same for every set of kernels."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmevm.ops import checks
+
+CHUNK = 32
+"""Tokens between two saved states; ``kChunk`` in csrc/cpu/kernels.h."""
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def _chunks(length: int) -> int:
+    return -(-length // CHUNK)
+
+
+def _selective_scan_fake(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    save_states: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    checks.check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias)
+    B, D, L = u.shape
+    N, G = A.shape[1], Bs.shape[1]
+    dtype = checks.accumulate_dtype(u)
+    states = (B, G, _chunks(L), N, D // G) if save_states else (0,)
+    return u.new_empty(B, D, L), u.new_empty(B, D, N, dtype=dtype), u.new_empty(states, dtype=dtype)
+
+
+def _selective_scan_backward_fake(
+    dy: Tensor,
+    dlast_state: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+    states: Tensor,
+    delta_softplus: bool,
+) -> tuple[Tensor, ...]:
+    per_channel = A.new_empty(A.shape[0])
+    empties = [t.new_empty(t.shape) for t in (u, delta, A, Bs, Cs)]
+    return (*empties, per_channel, torch.empty_like(per_channel))
+
+
+def _selective_scan_setup(ctx: Any, inputs: tuple, output: tuple) -> None:
+    *tensors, ctx.delta_softplus, _ = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.mark_non_differentiable(output[2])
+    # Without this, the unused gradient of the states would be filled with zeros.
+    ctx.set_materialize_grads(False)
+
+
+def _selective_scan_backward(
+    namespace: str, ctx: Any, dy: Tensor | None, dlast_state: Tensor | None, _: None
+) -> Gradients:
+    *tensors, states = ctx.saved_tensors
+    if dy is None:
+        dy = torch.zeros_like(tensors[0])
+    operator = getattr(torch.ops, namespace)._selective_scan_backward
+    grads = operator(dy, dlast_state, *tensors, states, ctx.delta_softplus)
+    return (*_needed(ctx, grads), None, None)
+
+
+def _visual_scan_fake(
+    x: Tensor,
+    x_dbl: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor | None,
+    A: Tensor,
+    Ds: Tensor | None,
+    step: int,
+    routes: list[int],
+    save_states: bool,
+) -> tuple[Tensor, Tensor]:
+    checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
+    B, H, W, D = x.shape
+    tokens = -(-H // step) * -(-W // step)
+    states = (B, len(routes) // 6, _chunks(tokens), A.shape[2], D) if save_states else (0,)
+    return x.new_empty(x.shape), x.new_empty(states, dtype=checks.accumulate_dtype(x))
+
+
+def _visual_scan_backward_fake(
+    dy: Tensor,
+    x: Tensor,
+    x_dbl: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor | None,
+    A: Tensor,
+    Ds: Tensor | None,
+    states: Tensor,
+    step: int,
+    routes: list[int],
+) -> tuple[Tensor, ...]:
+    dx, dx_dbl, ddt_weight, dA = (t.new_empty(t.shape) for t in (x, x_dbl, dt_weight, A))
+    per_channel = A.new_empty(A.shape[:2])
+    return dx, dx_dbl, ddt_weight, per_channel, dA, torch.empty_like(per_channel)
+
+
+def _visual_scan_setup(ctx: Any, inputs: tuple, output: tuple) -> None:
+    *tensors, ctx.step, ctx.routes, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _visual_scan_backward(namespace: str, ctx: Any, dy: Tensor | None, _: None) -> Gradients:
+    *tensors, states = ctx.saved_tensors
+    if dy is None:
+        dy = torch.zeros_like(tensors[0])
+    grads = getattr(torch.ops, namespace)._visual_scan_backward(dy, *tensors, states, ctx.step, ctx.routes)
+    return (*_needed(ctx, grads), None, None, None)
+
+
+def _needed(ctx: Any, grads: Gradients) -> Gradients:
+    """Drops the gradients that nobody asked for, those of absent inputs among them."""
+    return tuple(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False))
+
+
+def register(namespace: str) -> None:
+    """Gives the operators of a namespace their fake kernels and gradients.
+
+    Args:
+        namespace (str): As in ``torch.ops``; its operators have the schemas of csrc/library.cpp.
+    """
+    fakes = {
+        'selective_scan': _selective_scan_fake,
+        '_selective_scan_backward': _selective_scan_backward_fake,
+        'visual_scan': _visual_scan_fake,
+        '_visual_scan_backward': _visual_scan_backward_fake,
+    }
+    for name, fake in fakes.items():
+        torch.library.register_fake(f'{namespace}::{name}', fake)
+    for name, backward, setup in (
+        ('selective_scan', _selective_scan_backward, _selective_scan_setup),
+        ('visual_scan', _visual_scan_backward, _visual_scan_setup),
+    ):
+        torch.library.register_autograd(f'{namespace}::{name}', partial(backward, namespace), setup_context=setup)

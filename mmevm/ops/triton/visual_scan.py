@@ -1,0 +1,143 @@
+"""The operators of the scan over a feature map."""
+
+from collections import Counter
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from mmevm.ops import checks
+from mmevm.ops.routes import Route, unflatten
+from mmevm.ops.triton import launch
+
+
+def _layers(keys: list[tuple[int, ...]]) -> list[int]:
+    """How many earlier routes have the same key: routes that share cells write to layers of their own."""
+    seen = Counter()
+    layers = []
+    for key in keys:
+        layers.append(seen[key])
+        seen[key] += 1
+    return layers
+
+
+@lru_cache(maxsize=64)
+def route_table(routes: tuple[Route, ...], device: torch.device) -> tuple[Tensor, int, int]:
+    """The routes as the kernels read them.
+
+    Kept, because copying it to the device would interrupt every call, and could not be captured in a CUDA graph.
+
+    Returns:
+        tuple[Tensor[routes, 8], int, int]: int64: the route's fields, the layer of its results, the layer of its
+        projection's gradient; and how many layers of either kind there are.
+    """
+    results = _layers([(r.row, r.col) for r in routes])
+    projections = _layers([(r.row, r.col, r.projection) for r in routes])
+    rows = [[*map(int, route), y, g] for route, y, g in zip(routes, results, projections, strict=True)]
+    return torch.tensor(rows, device=device), max(results) + 1, max(projections) + 1
+
+
+def _scan(
+    x: Tensor,
+    x_dbl: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor | None,
+    A: Tensor,
+    Ds: Tensor | None,
+    step: int,
+    routes: list[Route],
+) -> launch.Scan:
+    checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
+    checks.check_routes(routes, step, parameter_sets=A.shape[0], projections=x_dbl.shape[3])
+    B, H, W, D = x.shape
+    P, E = x_dbl.shape[3:]
+    R, N = dt_weight.shape[2], A.shape[2]
+    x, x_dbl, A, weight = (t.contiguous() for t in (x, x_dbl, A, dt_weight))
+    Ds, bias = (None if t is None else t.contiguous() for t in (Ds, dt_bias))
+    table, _, _ = route_table(tuple(routes), x.device)
+    length = -(-H // step) * -(-W // step)
+    x_strides, bc_strides = (H * W * D, 0, D, 1), (H * W * P * E, E, P * E, 1)
+    return launch.Scan(
+        x, x_dbl, A, x_dbl[..., R:], x_dbl[..., R + N :], Ds, bias, True, B, len(routes), D, length, x_strides,
+        bc_strides, weight, table, (H, W), step,
+    )  # fmt: skip
+
+
+def _new_map(x: Tensor, routes: list[Route], step: int) -> Tensor:
+    """A map of results [layers, B, H, W, D], zero where no route passes; sums of layers are kept precise."""
+    _, layers, _ = route_table(tuple(routes), x.device)
+    new = x.new_empty if layers * step**2 == len(routes) else x.new_zeros
+    return new((layers, *x.shape), dtype=x.dtype if layers == 1 else checks.accumulate_dtype(x))
+
+
+def _merge(layers: Tensor, dtype: torch.dtype) -> Tensor:
+    return layers[0] if layers.shape[0] == 1 else layers.sum(0).to(dtype)
+
+
+def _by_parameters(grad: Tensor | None, routes: list[Route], like: Tensor) -> Tensor:
+    """Sums the routes' gradients [routes, ...] into those of the parameter sets."""
+    which = [route.parameters for route in routes]
+    if grad is not None and which == list(range(like.shape[0])):
+        return grad
+    total = torch.zeros_like(like, memory_format=torch.contiguous_format)
+    if grad is not None:
+        for i, k in enumerate(which):
+            total[k] += grad[i]
+    return total
+
+
+def forward(
+    x: Tensor,
+    x_dbl: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor | None,
+    A: Tensor,
+    Ds: Tensor | None,
+    step: int,
+    flat_routes: list[int],
+    save_states: bool,
+) -> tuple[Tensor, Tensor]:
+    """``visual_scan``: merged map, and the states before each chunk [B, routes, chunks, N, D] or nothing."""
+    routes = unflatten(flat_routes)
+    scan = _scan(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes)
+    shape = (scan.batch, scan.n_routes, scan.n_chunks, A.shape[2], scan.channels) if save_states else (0,)
+    states = scan.new(*shape)
+    y = _new_map(scan.x, routes, step)
+    launch.forward(scan, y, x.numel(), states if save_states else None, None)
+    return _merge(y, x.dtype), states
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    x_dbl: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor | None,
+    A: Tensor,
+    Ds: Tensor | None,
+    states: Tensor,
+    step: int,
+    flat_routes: list[int],
+) -> tuple[Tensor, ...]:
+    """``_visual_scan_backward``: the gradients of the six tensors, zero for absent ones."""
+    routes = unflatten(flat_routes)
+    scan = _scan(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes)
+    R, N = dt_weight.shape[2], A.shape[2]
+    dx = _new_map(scan.x, routes, step)
+    _, _, layers = route_table(tuple(routes), x.device)
+    # Every block of channels, and every route of a projection's cells, adds to these: atomically to one copy, or each
+    # to its own where order must not matter.
+    copies = scan.n_blocks * layers if torch.are_deterministic_algorithms_enabled() else 1
+    dx_dbl = scan.new(copies, *x_dbl.shape).zero_()
+    outputs = {'p_dx': dx, 'p_ddelta': dx_dbl, 'p_dB': dx_dbl[..., R:], 'p_dC': dx_dbl[..., R + N :]}
+    outputs |= {'s_y': x.numel(), 's_copy': x_dbl.numel() if copies > 1 else 0}
+    sums = launch.backward(scan, dy.contiguous(), states.contiguous(), None, outputs)
+    per_channel = A[..., 0]
+    return (
+        _merge(dx, x.dtype),
+        dx_dbl.sum(0).to(x_dbl.dtype),
+        _by_parameters(sums.weight, routes, dt_weight),
+        _by_parameters(sums.bias, routes, per_channel),
+        _by_parameters(sums.A, routes, A),
+        _by_parameters(sums.Ds, routes, per_channel),
+    )
