@@ -1,13 +1,19 @@
 """The benchmarks run and write plausible results. Nothing here depends on how fast the machine is."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
+
+from mmevm.layers.es2d import ES2D
+from mmevm.ops import selective_scan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,3 +91,95 @@ def test_memory_compares_the_step_with_and_without_scan(run: Run, extension: Non
     assert noop['resident'] == real['resident'] > parameters
     assert noop['step'] > 0.95 * parameters
     assert 1 <= real['ratio'] < 2
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of ``benchmarks/``, which is a folder of scripts."""
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    return importlib.import_module
+
+
+@pytest.mark.parametrize('H, W', [(2, 2), (8, 6), (7, 8), (8, 5), (9, 11)])
+def test_composed_scan_equals_es2d(load: Callable[[str], ModuleType], H: int, W: int) -> None:
+    composed, op = load('composed'), ES2D(16)
+    x = torch.randn(2, H, W, op.d_inner, requires_grad=True)
+    leaves = [x, op.x_proj_weight, op.dt_projs_weight, op.dt_projs_bias, op.A_logs, op.Ds]
+    expected, got = op.scan(x), composed.compose(op).scan(x)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    dy = torch.randn_like(expected)
+    pairs = zip(torch.autograd.grad(got, leaves, dy), torch.autograd.grad(expected, leaves, dy), strict=True)
+    for grad, expected_grad in pairs:
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-3, atol=1e-4)
+
+
+def test_composed_scan_serves_step_2_alone(load: Callable[[str], ModuleType]) -> None:
+    op = load('composed').compose(ES2D(16, step_size=3))
+    with pytest.raises(ValueError, match='step 2 alone, got 3'):
+        op.scan(torch.randn(1, 6, 6, op.d_inner))
+
+
+def test_gpu_benchmark_does_not_time_paths_that_disagree(load: Callable[[str], ModuleType]) -> None:
+    gpu_operator = load('gpu_operator')
+    bench = gpu_operator.Bench(torch.device('cpu'), torch.float32, lambda u, *_, **__: u, None, 1, 1)
+    with pytest.raises(RuntimeError, match='the fused and the composed scan differ by'):
+        gpu_operator.callables(gpu_operator.Case('tiny', 1, 32, 32, 1), bench)
+
+
+def test_gpu_benchmark_computes_the_floors_of_an_h200(load: Callable[[str], ModuleType],
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    gpu_timing = load('gpu_timing')
+    h200 = SimpleNamespace(multi_processor_count=132, clock_rate=1_980_000)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda _: h200)
+    rates = gpu_timing.Rates(4.3e12, gpu_timing.exponential_rate(torch.device('cuda')))
+    bytes_ms, exponentials_ms = rates.es2d_floors(128, 56, 56, 96, 16, 3)
+    assert bytes_ms == pytest.approx(0.042, rel=0.02)
+    assert exponentials_ms == pytest.approx(0.147, rel=0.01)
+
+
+def test_gpu_benchmark_measures_the_rate_of_a_copy(load: Callable[[str], ModuleType]) -> None:
+    rates = load('gpu_timing').measure_rates(torch.device('cpu'), copy_bytes=2**22)
+    assert 1e8 < rates.bandwidth < 1e13 and rates.exponentials is None
+
+
+def test_gpu_report_judges_by_measured_numbers_alone(load: Callable[[str], ModuleType]) -> None:
+    report = {
+        'dry_run': False,
+        'paths': [{'forward_ratio': 3.2, 'training_ratio': 2.6}, {'forward_ratio': 2.9, 'training_ratio': 2.5}],
+        'backends': [{'backend': 'compiled', 'floor_ratio': 1.4}, {'backend': 'triton', 'floor_ratio': 9.0}],
+        'models': [
+            {'model': 'evm_tiny', 'scan': 'fused', 'training_ratio': 1.7, 'inference_rate': 100.0},
+            {'model': 'mobilevit_xs', 'scan': '–', 'inference_rate': 90.0},
+            {'model': 'mobilevit_xs', 'scan': '–', 'inference_rate': 110.0},
+        ],
+    }
+    judge = load('gpu_report').judge
+    lines = [(line['measured'], line['verdict']) for line in judge(report)]
+    assert lines == [
+        ('2.90 × to 3.20 ×, 1 of 2 cases', 'not reached'),
+        ('2.50 × to 2.60 ×, 2 of 2 cases', 'reached'),
+        ('1.40 ×', 'reached'),  # of the backend that is taken by default
+        ('1.70 ×', 'not reached'),
+        ('–', 'not measured'),
+        ('0.91 ×', 'not reached'),  # against the faster layout
+        ('–', 'not measured'),
+    ]
+    assert {line['verdict'] for line in judge(report | {'dry_run': True})} == {'none: a dry run', 'not measured'}
+
+
+def test_mamba_scan_is_taken_only_if_it_computes_the_scan(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    gpu_mamba, cpu = load('gpu_mamba'), torch.device('cpu')
+    gpu_mamba.check(selective_scan, cpu)
+    with pytest.raises(AssertionError):
+        gpu_mamba.check(lambda u, *args, **kwargs: 2 * selective_scan(u, *args, **kwargs), cpu)
+    assert gpu_mamba.load(tmp_path) == (None, f'mamba_ssm is not built in {tmp_path}')
+    function, text = gpu_mamba.choose(None, cpu)
+    assert function is selective_scan and text == "mmevm's own selective_scan: mamba_ssm has no CPU kernels"
+
+
+def test_gpu_benchmark_refuses_to_run_without_a_gpu_or_to_keep_a_dry_run() -> None:
+    command = [sys.executable, str(ROOT / 'benchmarks' / 'gpu.py')]
+    for options, message in (([], '--dry-run shows on the CPU'), (['--dry-run'], 'give it a folder with --out')):
+        environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+        done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and message in done.stderr

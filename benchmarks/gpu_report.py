@@ -1,0 +1,204 @@
+"""What the GPU benchmark says: targets beside the measurements, the Markdown and JSON files, the plots."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import timing
+from gpu_models import MODEL_COLUMNS, RESOLUTION_COLUMNS
+from gpu_operator import BACKEND_COLUMNS, PATH_COLUMNS
+
+matplotlib.use('Agg')
+
+TABLES = {
+    'paths': ('Atrous scan with its projections, fused against composed', PATH_COLUMNS),
+    'backends': ('The operator alone, by backend, against the floors', BACKEND_COLUMNS),
+    'models': ('Classifiers', MODEL_COLUMNS),
+    'resolution': ('Inference over resolution', RESOLUTION_COLUMNS),
+}
+
+TARGET_COLUMNS = {'target, on an H200': '{text}', 'measured': '{measured}', 'verdict': '{verdict}'}
+CHECK_COLUMNS = {'phase': '{name}', 'outcome': '{outcome}', 'seconds': '{seconds}', 'detail': '{detail}'}
+
+Report = dict[str, Any]
+"""Everything that is written, as the JSON file holds it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A number that has to be at least, or at most, something.
+
+    Attributes:
+        text (str): What is asked.
+        limit (float): The bound.
+        at_least (bool): Whether the bound is the lower one.
+        values (Callable): Report -> measurements; the target is reached when every one of them is within the bound.
+        unit (str): Printed behind the numbers.
+    """
+
+    text: str
+    limit: float
+    at_least: bool
+    values: Callable[[Report], list[float]]
+    unit: str = ' ×'
+
+    def judge(self, report: Report) -> timing.Row:
+        """A line of the table of targets, from measured numbers alone."""
+        values = self.values(report)
+        if not values:
+            return {'text': self.text, 'measured': '–', 'verdict': 'not measured', 'values': values}
+        if report['dry_run']:
+            return {'text': self.text, 'measured': '–', 'verdict': 'none: a dry run', 'values': values}
+        reached = [v >= self.limit if self.at_least else v <= self.limit for v in values]
+        low, high = (f'{v:.2f}{self.unit}' for v in (min(values), max(values)))
+        count = f', {sum(reached)} of {len(values)} cases' if len(values) > 1 else ''
+        return {
+            'text': self.text,
+            'measured': (low if len(values) == 1 else f'{low} to {high}') + count,
+            'verdict': 'reached' if all(reached) else 'not reached',
+            'values': values,
+        }
+
+
+def _column(table: str, name: str, **wanted: Any) -> Callable[[Report], list[float]]:
+    """The present values of a column in the lines whose fields are as wanted."""
+
+    def values(report: Report) -> list[float]:
+        rows = [row for row in report.get(table, []) if all(row.get(k) == v for k, v in wanted.items())]
+        return [row[name] for row in rows if row.get(name) is not None]
+
+    return values
+
+
+def _fastest_backend(report: Report) -> list[float]:
+    """Forward over binding floor of the backend that 'auto' takes, for every case."""
+    names = [row['backend'] for row in report.get('backends', [])]
+    return _column('backends', 'floor_ratio', backend=names[0])(report) if names else []
+
+
+def _throughput_over(counterpart: str) -> Callable[[Report], list[float]]:
+    """EVM-T's images per second over the counterpart's in its faster layout."""
+
+    def values(report: Report) -> list[float]:
+        ours = _column('models', 'inference_rate', model='evm_tiny', scan='fused')(report)
+        theirs = _column('models', 'inference_rate', model=counterpart)(report)
+        return [ours[0] / max(theirs)] if ours and theirs else []
+
+    return values
+
+
+TARGETS = (
+    Target('ES2D forward at least 3 × as fast as the composed path', 3.0, True, _column('paths', 'forward_ratio')),
+    Target('ES2D forward + backward at least 2.5 ×', 2.5, True, _column('paths', 'training_ratio')),
+    Target('ES2D forward within 1.5 × the binding floor', 1.5, False, _fastest_backend),
+    Target('EVM-T training step at least 1.8 × as fast as the composed path', 1.8, True,
+           _column('models', 'training_ratio', model='evm_tiny', scan='fused')),
+    Target('EVM-T peak memory at most 0.6 × the composed path', 0.6, False,
+           _column('models', 'memory_ratio', model='evm_tiny', scan='fused')),
+    Target('EVM-T inference throughput above mobilevit_xs', 1.0, True, _throughput_over('mobilevit_xs')),
+    Target('EVM-T inference throughput above pvt_v2_b0', 1.0, True, _throughput_over('pvt_v2_b0')),
+)  # fmt: skip
+
+
+def judge(report: Report) -> list[timing.Row]:
+    """The table of targets."""
+    return [target.judge(report) for target in TARGETS]
+
+
+def read_checks(path: Path | None) -> list[timing.Row]:
+    """The phases of tools/gpu_check.sh, a line each: name, outcome, seconds, detail, separated by tabs."""
+    if path is None:
+        return []
+    lines = path.read_text(encoding='utf-8').splitlines()
+    return [dict(zip(('name', 'outcome', 'seconds', 'detail'), line.split('\t'), strict=True)) for line in lines]
+
+
+def markdown(report: Report) -> str:
+    """The report for readers."""
+    parts = [f'# {report["title"]}', *report['notes'], '## Targets']
+    parts.append(timing.markdown_table(report['targets'], TARGET_COLUMNS))
+    if report['checks']:
+        parts += ['## Checks in the same run', timing.markdown_table(report['checks'], CHECK_COLUMNS)]
+    for name, (heading, columns) in TABLES.items():
+        body = timing.markdown_table(report[name], columns) if name in report else 'Not measured.'
+        parts += [f'## {heading}', body]
+    parts += [f'![{text}]({name})' for text, name in report['plots'].items()]
+    parts += ['## Machine', '\n'.join(f'- {key}: {value}' for key, value in report['environment'].items())]
+    return '\n\n'.join(parts) + '\n'
+
+
+def save(out: Path, name: str, report: Report) -> None:
+    """Writes ``<out>/<name>.json`` and ``<out>/<name>.md``, each complete at any moment."""
+    content = json.dumps(report, indent=1, ensure_ascii=False) + '\n'
+    timing.replace_file(out / f'{name}.json', lambda path: path.write_text(content, encoding='utf-8'))
+    timing.replace_file(out / f'{name}.md', lambda path: path.write_text(markdown(report), encoding='utf-8'))
+
+
+def _label(row: timing.Row) -> str:
+    return f'{row["model"]}, composed' if row['scan'] == 'composed' else row['model'].split('_patch')[0]
+
+
+def _styles(rows: list[timing.Row]) -> dict[str, dict[str, Any]]:
+    """By label: ours in strong lines, composed dashed; others thin and dotted, in colours of their own."""
+    ours = {'evm_tiny': 'tab:blue', 'evm_small': 'tab:orange', 'evm_base': 'tab:green'}
+    others = itertools.cycle(('tab:gray', 'tab:red', 'tab:purple', 'tab:brown', 'tab:pink'))
+    styles = {}
+    for row in rows:
+        if _label(row) in styles:
+            continue
+        if row['model'] in ours:
+            line = '--' if row['scan'] == 'composed' else '-'
+            styles[_label(row)] = {'color': ours[row['model']], 'linestyle': line, 'linewidth': 2}
+        else:
+            styles[_label(row)] = {'color': next(others), 'linestyle': ':', 'linewidth': 1.5}
+    return styles
+
+
+def plot_resolution(path: Path, rows: list[timing.Row], title: str) -> None:
+    """Draws images per second and cost per pixel over the image side, a line per network."""
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, ScalarFormatter
+
+    figure, panels = plt.subplots(1, 2, figsize=(12, 5), layout='constrained')
+    for axes, key, text in zip(panels, ('rate', 'per_pixel'), ('images / s', 'ns / pixel'), strict=True):
+        for label, style in _styles(rows).items():
+            points = sorted((row['resolution'], row[key]) for row in rows if _label(row) == label)
+            axes.plot(*zip(*points, strict=True), marker='o', markersize=4, label=label, **style)
+        sides = sorted({row['resolution'] for row in rows})
+        axes.set(xlabel='image side, pixels', ylabel=text, xscale='log')
+        axes.set_xticks(sides, map(str, sides))
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+    panels[0].set_yscale('log')
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[0].yaxis.set_major_formatter(ScalarFormatter())
+    panels[0].yaxis.set_minor_locator(plt.NullLocator())
+    panels[1].set_ylim(bottom=0)
+    panels[1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.suptitle(title)
+    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
+    plt.close(figure)
+
+
+def plot_models(path: Path, rows: list[timing.Row], title: str) -> None:
+    """Draws a bar per network, in its faster layout, for training and for inference."""
+    from matplotlib import pyplot as plt
+
+    labels = list(dict.fromkeys(map(_label, rows)))[::-1]
+    figure, panels = plt.subplots(1, 2, figsize=(12, 1 + 0.4 * len(labels)), sharey=True, layout='constrained')
+    for axes, which in zip(panels, ('training', 'inference'), strict=True):
+        best = [max(row[f'{which}_rate'] for row in rows if _label(row) == label) for label in labels]
+        colors = ['tab:blue' if x.startswith('evm_') and 'composed' not in x else 'lightgray' for x in labels]
+        bars = axes.barh(labels, best, color=colors)
+        axes.bar_label(bars, [f'{value:,.0f}' for value in best], padding=4)
+        axes.margins(x=0.15)
+        axes.set(xlabel='images / s', title=which)
+        axes.spines[['top', 'right']].set_visible(False)
+    figure.suptitle(title)
+    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
+    plt.close(figure)

@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can show, in one call of less than ten minutes and without a network: loads or builds the
+# extension, runs the GPU tests, compute-sanitizer's memcheck and racecheck on small shapes, and the GPU benchmark.
+#
+#   tools/gpu_check.sh [--out FOLDER]              results go to benchmarks/results unless told otherwise
+#   tools/gpu_check.sh --dry-run [--out FOLDER]    the same phases on the CPU at tiny sizes, into a temporary folder
+#
+# Needs a Python (PYTHON, by default python3) with torch, timm, matplotlib and pytest. What else is missing there comes
+# from the folder of wheels MMEVM_WHEELS (by default build/gpu-wheels); docs/gpu.md says how to fill it. A phase that
+# fails or runs out of time is reported, the others run all the same, and the exit status is 1.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+
+SECONDS=0
+DEADLINE=590
+
+dry_run=''
+out=''
+while (($#)); do
+  case $1 in
+    --dry-run) dry_run=--dry-run ;;
+    --out) out=$(realpath -m "${2:?--out needs a folder}") && shift ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+  esac
+  shift
+done
+
+if [[ $dry_run ]]; then
+  out=${out:-$(mktemp -d)}
+  work=$out
+  device=cpu
+  [[ ${PYTHON:-} || ! -x .venv/bin/python ]] || PYTHON=.venv/bin/python
+else
+  out=${out:-benchmarks/results}
+  work=build/gpu-check
+  device=cuda
+fi
+# The interpreter itself: a sanitizer should not start by following launchers.
+python=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)') || exit 2
+wheels=${MMEVM_WHEELS:-build/gpu-wheels}
+phases=$work/phases.tsv
+mkdir -p "$work/logs" "$out" && : >"$phases" || exit 2
+export PYTHONPATH=$PWD:$work/site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 MMEVM_GPU_TEST_DEVICE=$device
+failures=0
+
+say() { printf '[%3d s] %s\n' "$SECONDS" "$*"; }
+
+# report NAME OUTCOME SECONDS DETAIL: tells how a phase ended, now and to the benchmark's report.
+report() {
+  printf '%s\t%s\t%s\t%s\n' "$@" >>"$phases"
+  say "$1: $2${4:+: $4}"
+  case $2 in ok | 'left out') ;; *) failures=$((failures + 1)) ;; esac
+}
+
+# The last line with something in it.
+last_line() { grep -v '^[[:space:]]*$' "$1" 2>/dev/null | tail -n 1 | tr '\t|' '  ' | cut -c 1-160; }
+
+# phase NAME RESERVE COMMAND...: runs a command, leaving at least RESERVE seconds for the phases after it.
+phase() {
+  local name=$1 limit=$((DEADLINE - SECONDS - $2)) log=$work/logs/$1.log began=$SECONDS code outcome=ok
+  shift 2
+  say "$name (at most $limit s, $log)"
+  if ((limit < 1)); then
+    report "$name" 'no time left' 0 ''
+    return 1
+  fi
+  timeout -k 5 "$limit" "$@" >"$log" 2>&1
+  code=$?
+  ((code == 0)) || outcome="failed ($code)"
+  ((code != 124 && code != 137)) || outcome='out of time'
+  report "$name" "$outcome" $((SECONDS - began)) "$(last_line "$log")"
+  return "$code"
+}
+
+has_kernels() {
+  "$python" -c "
+import sys
+from mmevm.ops import extension
+sys.exit(extension.LOAD_ERROR or ('$device' not in extension.DEVICES and 'the extension has no $device kernels'))" 2>&1
+}
+
+if ! "$python" -c 'import torch' || { [[ ! $dry_run ]] && ! "$python" -c 'import torch; torch.cuda.init()'; }; then
+  say "$python has no torch that sees a GPU; --dry-run shows on the CPU that the check works"
+  exit 2
+fi
+
+if ! "$python" -c 'import mmengine' 2>/dev/null && compgen -G "$wheels/*.whl" >/dev/null; then
+  phase wheels 540 "$python" -m pip install -q --root-user-action ignore --no-index --no-deps --upgrade --target "$work/site" "$wheels"/*.whl
+fi
+if ! problem=$("$python" -c 'import mmevm' 2>&1); then
+  say "mmevm does not import: ${problem##*$'\n'}; docs/gpu.md says which wheels to bring along in $wheels"
+  exit 2
+fi
+
+# mamba_ssm compiles beside the next phases; it is wanted for the comparison, not needed.
+sdist=$(compgen -G "$wheels/mamba_ssm-*.tar.gz" | tail -n 1)
+mamba=''
+if [[ $sdist && ! $dry_run ]]; then
+  setsid "$python" benchmarks/gpu_mamba.py "$sdist" "$work/mamba" >"$work/logs/mamba_ssm.log" 2>&1 &
+  mamba=$!
+fi
+
+began=$SECONDS
+kernels=ok
+if problem=$(has_kernels); then
+  report extension ok $((SECONDS - began)) 'prebuilt'
+elif [[ $dry_run ]]; then
+  kernels='left out'
+  report extension "$kernels" $((SECONDS - began)) "${problem##*$'\n'}"
+else
+  phase 'extension build' 420 env MMEVM_BUILD_EXT=1 FORCE_CUDA=1 "$python" setup.py build_ext --inplace
+  if problem=$(has_kernels); then
+    report extension ok $((SECONDS - began)) 'built here'
+  else
+    kernels=failed
+    report extension "$kernels" $((SECONDS - began)) "${problem##*$'\n'}; going on with Triton"
+  fi
+fi
+# Where the kernels are there, tests may not skip them.
+[[ $kernels != ok ]] || export MMEVM_REQUIRE_EXT=1
+
+workers=()
+[[ $dry_run ]] || ! "$python" -c 'import xdist' 2>/dev/null || workers=(-n 4)
+phase tests 270 "$python" -m pytest tests/gpu tests/test_ops -m gpu -q -rfE -p no:cacheprovider "${workers[@]}"
+
+sanitizer=$(command -v compute-sanitizer || compgen -G '/usr/local/cuda*/bin/compute-sanitizer' | head -n 1)
+reserve=230
+for tool in memcheck racecheck; do
+  prefix=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 9 --report-api-errors no)
+  if [[ $dry_run ]]; then
+    phase "$tool (script alone)" "$reserve" "$python" -m tests.gpu.sanitize
+    break # without a sanitizer, once tells everything
+  elif [[ $sanitizer ]]; then
+    phase "$tool" "$reserve" "${prefix[@]}" "$python" -m tests.gpu.sanitize
+  else
+    report "$tool" 'not run' 0 'there is no compute-sanitizer'
+  fi
+  reserve=190
+done
+
+if [[ $mamba ]]; then
+  if kill -0 "$mamba" 2>/dev/null; then
+    kill -- "-$mamba" 2>/dev/null
+    report mamba_ssm 'left out' "$SECONDS" 'not compiled in time'
+  elif wait "$mamba"; then
+    report mamba_ssm ok "$SECONDS" "$(last_line "$work/logs/mamba_ssm.log")"
+  else
+    report mamba_ssm 'left out' "$SECONDS" "$(last_line "$work/logs/mamba_ssm.log")"
+  fi
+else
+  report mamba_ssm 'left out' 0 "no mamba_ssm-*.tar.gz in $wheels"
+fi
+
+options=()
+[[ ! -d $work/mamba ]] || options+=(--mamba "$work/mamba")
+phase benchmark 0 "$python" benchmarks/gpu.py $dry_run "${options[@]}" --checks "$phases" --out "$out"
+
+say "$((failures)) of $(wc -l <"$phases") phases failed; results in $out, logs in $work/logs"
+exit $((failures > 0))
