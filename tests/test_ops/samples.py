@@ -1,7 +1,12 @@
 """Inputs for the operator tests: one list feeds the correctness, gradient and opcheck tests of every backend."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
+
+Named = dict[str, Tensor]
 
 # Largest error relative to the largest reference value, by dtype of the data.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -15,6 +20,18 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     return ((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12)).item()
 
 
+def _normal(seed: int) -> Callable[..., Tensor]:
+    """Draws normal values of any shape in float64, so that every dtype gets the same ones."""
+    return partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _leaves(data: Named, parameters: Named, dtype: torch.dtype, requires_grad: bool) -> Named:
+    """The data in ``dtype`` and the parameters in the dtype that goes with it."""
+    parameter_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    tensors = {k: v.to(dtype) for k, v in data.items()} | {k: v.to(parameter_dtype) for k, v in parameters.items()}
+    return {k: v.requires_grad_(requires_grad) for k, v in tensors.items()}
+
+
 def sequence_inputs(
     B: int = 2,
     D: int = 24,
@@ -24,22 +41,16 @@ def sequence_inputs(
     dtype: torch.dtype = torch.float32,
     requires_grad: bool = False,
     seed: int = 0,
-) -> dict[str, Tensor]:
+) -> Named:
     """Named inputs of ``selective_scan``: realistic time steps, A = -(1…N)."""
-    gen = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=gen, dtype=torch.float64)
-
-    parameter_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    randn = _normal(seed)
     data = {'u': randn(B, D, L), 'delta': randn(B, D, L), 'Bs': randn(B, G, N, L), 'Cs': randn(B, G, N, L)}
     parameters = {
         'A': -torch.arange(1, N + 1, dtype=torch.float64) * (1 + 0.1 * randn(D, N)),
         'Ds': randn(D),
         'delta_bias': randn(D) - 2,
     }
-    tensors = {k: v.to(dtype) for k, v in data.items()} | {k: v.to(parameter_dtype) for k, v in parameters.items()}
-    return {k: v.requires_grad_(requires_grad) for k, v in tensors.items()}
+    return _leaves(data, parameters, dtype, requires_grad)
 
 
 def map_inputs(
@@ -54,14 +65,9 @@ def map_inputs(
     dtype: torch.dtype = torch.float32,
     requires_grad: bool = False,
     seed: int = 0,
-) -> dict[str, Tensor]:
+) -> Named:
     """Named inputs of ``visual_scan``."""
-    gen = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=gen, dtype=torch.float64)
-
-    parameter_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    randn = _normal(seed)
     data = {'x': randn(B, H, W, D), 'x_dbl': randn(B, H, W, P, R + 2 * N)}
     parameters = {
         'dt_weight': randn(K, D, R) * R**-0.5,
@@ -69,10 +75,9 @@ def map_inputs(
         'Ds': randn(K, D),
         'dt_bias': randn(K, D) - 2,
     }
-    tensors = {k: v.to(dtype) for k, v in data.items()} | {k: v.to(parameter_dtype) for k, v in parameters.items()}
-    return {k: v.requires_grad_(requires_grad) for k, v in tensors.items()}
+    return _leaves(data, parameters, dtype, requires_grad)
 
 
-def to_float64(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_float64(inputs: Named) -> Named:
     """Detached float64 copies that require the same gradients."""
     return {k: v.detach().double().requires_grad_(v.requires_grad) for k, v in inputs.items()}

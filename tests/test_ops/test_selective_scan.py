@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmevm.ops import selective_scan
 
+from .compare import compare_sequence, run_sequence
 from .samples import TOLERANCE, relative_error, sequence_inputs, to_float64
 
 pytestmark = pytest.mark.usefixtures('extension')
@@ -14,51 +15,27 @@ pytestmark = pytest.mark.usefixtures('extension')
 LENGTHS = [1, 2, 31, 32, 33, 63, 64, 65, 129, 500]
 
 
-def _run(inputs: dict[str, Tensor], backend: str, **kwargs: object) -> tuple[Tensor, Tensor]:
-    return selective_scan(**inputs, delta_softplus=True, return_last_state=True, backend=backend, **kwargs)
-
-
-def _compare(inputs: dict[str, Tensor], dtype: torch.dtype, **kwargs: object) -> None:
-    """Outputs and, where required, every gradient of the compiled backend against the float64 reference."""
-    exact = to_float64(inputs)
-    exact_kwargs = {k: v.double() if isinstance(v, Tensor) else v for k, v in kwargs.items()}
-    got, expected = _run(inputs, 'compiled', **kwargs), _run(exact, 'reference', **exact_kwargs)
-    for name, g, e in zip(('y', 'last_state'), got, expected, strict=True):
-        assert relative_error(g, e) < TOLERANCE[dtype], name
-    wanted = [k for k, v in inputs.items() if v.requires_grad]
-    if not wanted:
-        return
-    seeds = [torch.randn_like(e) for e in expected]
-    for tensors, outputs in ((inputs, got), (exact, expected)):
-        total = sum((o * s.to(o.dtype)).double().sum() for o, s in zip(outputs, seeds, strict=True))
-        for name, grad in zip(wanted, torch.autograd.grad(total, [tensors[k] for k in wanted]), strict=True):
-            tensors[name].grad = grad
-    for name in wanted:
-        assert inputs[name].grad.dtype == inputs[name].dtype
-        assert relative_error(inputs[name].grad, exact[name].grad) < 4 * TOLERANCE[dtype], name
-
-
 @pytest.mark.parametrize('L', LENGTHS)
 @pytest.mark.parametrize('G', [1, 4])
 def test_selective_scan_matches_reference(L: int, G: int) -> None:
-    _compare(sequence_inputs(L=L, G=G, requires_grad=True), torch.float32)
+    compare_sequence(sequence_inputs(L=L, G=G, requires_grad=True), 'compiled')
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_selective_scan_matches_reference_in_every_dtype(dtype: torch.dtype) -> None:
-    _compare(sequence_inputs(L=70, dtype=dtype, requires_grad=True), dtype)
+    compare_sequence(sequence_inputs(L=70, dtype=dtype, requires_grad=True), 'compiled')
 
 
 @pytest.mark.parametrize('N', [1, 2, 3, 8, 17, 256])
 @pytest.mark.parametrize('D', [1, 5, 40])
 def test_selective_scan_serves_any_state_size_and_width(N: int, D: int) -> None:
-    _compare(sequence_inputs(D=D, N=N, L=67, requires_grad=True), torch.float32)
+    compare_sequence(sequence_inputs(D=D, N=N, L=67, requires_grad=True), 'compiled')
 
 
 @pytest.mark.parametrize('absent', [('Ds',), ('delta_bias',), ('Ds', 'delta_bias')], ids='+'.join)
 def test_selective_scan_takes_absent_optional_inputs(absent: tuple[str, ...]) -> None:
     inputs = sequence_inputs(requires_grad=True)
-    _compare({k: v for k, v in inputs.items() if k not in absent}, torch.float32)
+    compare_sequence({k: v for k, v in inputs.items() if k not in absent}, 'compiled')
 
 
 @pytest.mark.parametrize('wanted', [('u',), ('A', 'delta_bias'), ('Bs',), ('delta', 'Ds')], ids='+'.join)
@@ -66,7 +43,7 @@ def test_selective_scan_gives_subsets_of_gradients(wanted: tuple[str, ...]) -> N
     inputs = sequence_inputs()
     for name in wanted:
         inputs[name].requires_grad_()
-    _compare(inputs, torch.float32)
+    compare_sequence(inputs, 'compiled')
 
 
 def test_selective_scan_reads_non_contiguous_slices() -> None:
@@ -77,7 +54,7 @@ def test_selective_scan_reads_non_contiguous_slices() -> None:
         inputs[name] = wide[..., ::2]
     inputs['A'] = inputs['A'].t().contiguous().t()
     assert not inputs['u'].is_contiguous()
-    _compare(inputs, torch.float32)
+    compare_sequence(inputs, 'compiled')
 
 
 def test_selective_scan_without_softplus_takes_positive_and_negative_steps() -> None:
@@ -93,14 +70,14 @@ def test_selective_scan_gates_with_z() -> None:
     inputs, z = sequence_inputs(requires_grad=True), torch.randn(2, 24, 33)
     gated, plain = (selective_scan(**inputs, z=gate, delta_softplus=True, backend='compiled') for gate in (z, None))
     torch.testing.assert_close(gated, plain * F.silu(z))
-    _compare(inputs, torch.float32, z=z)
+    compare_sequence(inputs, 'compiled', z=z)
 
 
 def test_selective_scan_takes_ungrouped_matrices() -> None:
     inputs = sequence_inputs()
-    expected, _ = _run(inputs, 'reference')
+    expected, _ = run_sequence(inputs, 'reference')
     flat = inputs | {k: inputs[k].squeeze(1) for k in ('Bs', 'Cs')}
-    assert relative_error(_run(flat, 'compiled')[0], expected) < TOLERANCE[torch.float32]
+    assert relative_error(run_sequence(flat, 'compiled')[0], expected) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize('backend', ['reference', 'compiled'])
@@ -109,7 +86,7 @@ def test_selective_scan_gradcheck(backend: str) -> None:
     names = list(inputs)
 
     def scan(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return _run(dict(zip(names, tensors, strict=True)), backend)
+        return run_sequence(dict(zip(names, tensors, strict=True)), backend)
 
     assert torch.autograd.gradcheck(scan, tuple(inputs.values()))
 
@@ -125,7 +102,7 @@ def test_selective_scan_opcheck(kwargs: dict) -> None:
 @pytest.mark.parametrize('backend', ['reference', 'compiled'])
 def test_selective_scan_returns_empty_for_an_empty_batch(backend: str) -> None:
     inputs = sequence_inputs(B=0, requires_grad=True)
-    y, last_state = _run(inputs, backend)
+    y, last_state = run_sequence(inputs, backend)
     assert y.shape == (0, 24, 33) and last_state.shape == (0, 24, 16)
     y.sum().backward()
     assert inputs['u'].grad.shape == (0, 24, 33)
@@ -135,14 +112,14 @@ def test_selective_scan_keeps_precision_over_65536_tokens() -> None:
     inputs = sequence_inputs(B=1, D=1, L=65536, N=1)
     # Slow decay, so that the state sums thousands of tokens.
     inputs['A'], inputs['delta_bias'] = torch.full((1, 1), -0.01), torch.full((1,), -4.0)
-    _compare(inputs, torch.float32)
+    compare_sequence(inputs, 'compiled')
 
 
 def test_selective_scan_survives_huge_time_steps() -> None:
     inputs = sequence_inputs(L=100, requires_grad=True)
     with torch.no_grad():
         inputs['delta'].copy_(torch.rand_like(inputs['delta']) * 1e4)
-    _compare(inputs, torch.float32)
+    compare_sequence(inputs, 'compiled')
 
 
 @pytest.mark.parametrize('name', ['u', 'delta', 'Bs', 'A'])
@@ -151,8 +128,8 @@ def test_selective_scan_contains_non_finite_inputs(name: str, value: float) -> N
     inputs = sequence_inputs(requires_grad=True)
     with torch.no_grad():
         inputs[name].view(-1)[5] = value
-    y, _ = _run(inputs, 'compiled')
-    expected, _ = _run(inputs, 'reference')
+    y, _ = run_sequence(inputs, 'compiled')
+    expected, _ = run_sequence(inputs, 'reference')
     y.sum().backward()
     finite = expected.isfinite()
     assert relative_error(y[finite], expected[finite]) < TOLERANCE[torch.float32]
@@ -166,7 +143,7 @@ def test_selective_scan_shares_nothing_between_threads() -> None:
     try:
         for n in (1, 2, 7):
             torch.set_num_threads(n)
-            y, _ = _run(inputs, 'compiled')
+            y, _ = run_sequence(inputs, 'compiled')
             results.append([y, *torch.autograd.grad(y.sum(), list(inputs.values()))])
     finally:
         torch.set_num_threads(threads)
@@ -210,8 +187,8 @@ def test_selective_scan_operator_repeats_the_checks() -> None:
 
 def test_selective_scan_compiles_without_graph_breaks() -> None:
     inputs = sequence_inputs(requires_grad=True)
-    compiled = torch.compile(lambda **i: _run(i, 'auto'), fullgraph=True, backend='aot_eager')
-    for got, expected in zip(compiled(**inputs), _run(inputs, 'compiled'), strict=True):
+    compiled = torch.compile(lambda **i: run_sequence(i, 'auto'), fullgraph=True, backend='aot_eager')
+    for got, expected in zip(compiled(**inputs), run_sequence(inputs, 'compiled'), strict=True):
         torch.testing.assert_close(got, expected)
 
 
@@ -229,9 +206,9 @@ def test_selective_scan_exports() -> None:
 
 def test_selective_scan_keeps_the_state_in_float32_under_autocast() -> None:
     inputs = sequence_inputs(L=200)
-    exact, _ = _run(to_float64(inputs), 'reference')
+    exact, _ = run_sequence(to_float64(inputs), 'reference')
     mixed = inputs | {k: inputs[k].bfloat16() for k in ('u', 'Bs', 'Cs')}
     with torch.autocast('cpu', torch.bfloat16):
-        y, last_state = _run(mixed, 'compiled')
+        y, last_state = run_sequence(mixed, 'compiled')
     assert y.dtype == torch.bfloat16 and last_state.dtype == torch.float32
     assert relative_error(y, exact) < TOLERANCE[torch.bfloat16]

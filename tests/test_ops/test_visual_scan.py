@@ -6,7 +6,8 @@ from torch import Tensor
 
 from mmevm.ops import Route, es2d_routes, es2d_scan, selective_scan, visual_scan
 
-from .samples import TOLERANCE, map_inputs, relative_error, to_float64
+from .compare import compare_map
+from .samples import TOLERANCE, map_inputs, relative_error
 
 pytestmark = pytest.mark.usefixtures('extension')
 
@@ -14,47 +15,30 @@ SS2D = [Route(0, 0, bool(k % 2), k >= 2, k, k) for k in range(4)]
 PAIR = [Route(0, 0, False, False, 0, 0), Route(0, 0, False, True, 1, 1)]
 
 
-def _compare(inputs: dict[str, Tensor], routes: list[Route], step: int, dtype: torch.dtype = torch.float32) -> None:
-    """The output and, where required, every gradient of the compiled backend against the float64 reference."""
-    exact = to_float64(inputs)
-    got = visual_scan(**inputs, routes=routes, step=step, backend='compiled')
-    expected = visual_scan(**exact, routes=routes, step=step, backend='reference')
-    assert got.dtype == inputs['x'].dtype
-    assert relative_error(got, expected) < TOLERANCE[dtype]
-    names = [k for k, v in inputs.items() if v.requires_grad]
-    if not names:
-        return
-    seed = torch.randn_like(expected)
-    grads = torch.autograd.grad(got, [inputs[k] for k in names], seed.to(got.dtype))
-    exact_grads = torch.autograd.grad(expected, [exact[k] for k in names], seed.to(got.dtype).double())
-    for name, g, e in zip(names, grads, exact_grads, strict=True):
-        assert relative_error(g, e) < 4 * TOLERANCE[dtype], name
-
-
 @pytest.mark.parametrize('H, W', [(1, 1), (1, 9), (9, 1), (2, 2), (7, 8), (8, 7), (16, 24), (33, 31)])
 def test_es2d_scan_matches_reference(H: int, W: int) -> None:
-    _compare(map_inputs(H=H, W=W, requires_grad=True), es2d_routes(2), 2)
+    compare_map(map_inputs(H=H, W=W, requires_grad=True), 'compiled', es2d_routes(2), 2)
 
 
 @pytest.mark.parametrize('step', [3, 4, 5])
 def test_es2d_scan_matches_reference_for_wider_steps(step: int) -> None:
-    _compare(map_inputs(H=11, W=9, requires_grad=True), es2d_routes(step), step)
+    compare_map(map_inputs(H=11, W=9, requires_grad=True), 'compiled', es2d_routes(step), step)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_es2d_scan_matches_reference_in_every_dtype(dtype: torch.dtype) -> None:
-    _compare(map_inputs(dtype=dtype, requires_grad=True), es2d_routes(2), 2, dtype)
+    compare_map(map_inputs(dtype=dtype, requires_grad=True), 'compiled', es2d_routes(2), 2)
 
 
 @pytest.mark.parametrize('D, N, R', [(1, 1, 1), (5, 2, 2), (40, 17, 7), (16, 256, 1)])
 def test_es2d_scan_serves_any_width_state_size_and_rank(D: int, N: int, R: int) -> None:
-    _compare(map_inputs(D=D, N=N, R=R, requires_grad=True), es2d_routes(2), 2)
+    compare_map(map_inputs(D=D, N=N, R=R, requires_grad=True), 'compiled', es2d_routes(2), 2)
 
 
 @pytest.mark.parametrize('absent', [('Ds',), ('dt_bias',), ('Ds', 'dt_bias')], ids='+'.join)
 def test_es2d_scan_takes_absent_optional_inputs(absent: tuple[str, ...]) -> None:
     inputs = map_inputs(requires_grad=True)
-    _compare({k: v for k, v in inputs.items() if k not in absent}, es2d_routes(2), 2)
+    compare_map({k: v for k, v in inputs.items() if k not in absent}, 'compiled', es2d_routes(2), 2)
 
 
 @pytest.mark.parametrize('wanted', [('x',), ('x_dbl',), ('A', 'dt_bias'), ('dt_weight', 'Ds')], ids='+'.join)
@@ -62,27 +46,27 @@ def test_es2d_scan_gives_subsets_of_gradients(wanted: tuple[str, ...]) -> None:
     inputs = map_inputs()
     for name in wanted:
         inputs[name].requires_grad_()
-    _compare(inputs, es2d_routes(2), 2)
+    compare_map(inputs, 'compiled', es2d_routes(2), 2)
 
 
 def test_es2d_scan_reads_channels_first_maps() -> None:
     inputs = map_inputs()
     inputs['x'] = inputs['x'].permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     assert not inputs['x'].is_contiguous()
-    _compare(inputs, es2d_routes(2), 2)
+    compare_map(inputs, 'compiled', es2d_routes(2), 2)
 
 
 def test_visual_scan_sums_routes_that_share_cells() -> None:
-    _compare(map_inputs(P=4, D=40, requires_grad=True), SS2D, 1)
+    compare_map(map_inputs(P=4, D=40, requires_grad=True), 'compiled', SS2D, 1)
 
 
 def test_visual_scan_serves_a_forward_and_backward_pair() -> None:
-    _compare(map_inputs(H=1, W=131, P=2, K=2, requires_grad=True), PAIR, 1)
+    compare_map(map_inputs(H=1, W=131, P=2, K=2, requires_grad=True), 'compiled', PAIR, 1)
 
 
 def test_visual_scan_leaves_unvisited_cells_at_zero() -> None:
     inputs = map_inputs(requires_grad=True)
-    _compare(inputs, es2d_routes(2)[:3], 2)
+    compare_map(inputs, 'compiled', es2d_routes(2)[:3], 2)
     y = visual_scan(**inputs, routes=es2d_routes(2)[:3], step=2, backend='compiled')
     assert y[:, 1::2, 1::2].eq(0).all()
 
@@ -146,8 +130,8 @@ def test_visual_scan_gives_the_same_on_any_number_of_threads(threads: int) -> No
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        _compare(inputs, es2d_routes(2), 2)
-        _compare(inputs, SS2D, 1)
+        compare_map(inputs, 'compiled', es2d_routes(2), 2)
+        compare_map(inputs, 'compiled', SS2D, 1)
     finally:
         torch.set_num_threads(before)
 
