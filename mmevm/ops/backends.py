@@ -54,15 +54,19 @@ def _compiled_problem(device: str, dtype: torch.dtype) -> Problem | None:
     return None
 
 
-# Tried once, since it takes a second, and when needed; torch.compile takes the answer as it is.
-@torch.compiler.assume_constant_result
 @lru_cache
-def _triton_import_error() -> str | None:
+def _import_triton() -> str | None:
     try:
-        import triton as _  # noqa: F401
+        import triton as _  # noqa: F401  takes a second, and so waits until it is needed
     except Exception as error:  # a broken installation fails in any way
         return f'triton does not import ({type(error).__name__}: {error})'
     return None
+
+
+@torch.compiler.assume_constant_result
+def triton_import_error() -> str | None:
+    """Why Triton cannot be imported, or None when it can."""
+    return _import_triton()
 
 
 @torch.compiler.assume_constant_result
@@ -72,7 +76,7 @@ def _interpreted() -> bool:
 
 
 def _triton_problem(device: str, dtype: torch.dtype) -> Problem | None:
-    error = _triton_import_error()
+    error = triton_import_error()
     if error is not None:
         return error, 'install the triton package that fits this torch: pip install triton'
     if device != 'cuda' and not _interpreted():

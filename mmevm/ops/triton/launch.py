@@ -52,9 +52,9 @@ class Scan:
 
     @property
     def blocks(self) -> dict[str, int]:
-        """States and channels of a tile: one chain of tokens for each of 256 threads, half of it in float64."""
+        """States and channels of a tile: a chain of tokens for each of 256 threads, fewer of float64, to fit in."""
         BN = triton.next_power_of_2(self.A.shape[-1])
-        chains = 128 if self.A.dtype == torch.float64 else 256
+        chains = 64 if self.A.dtype == torch.float64 else 256
         return {'BN': BN, 'BD': max(1, min(chains // BN, 64, triton.next_power_of_2(self.channels)))}
 
     @property

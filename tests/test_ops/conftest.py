@@ -1,0 +1,36 @@
+"""Runs Triton's kernels in its interpreter where there is no GPU."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+# Triton decides this for good when it is first imported. pytest loads the conftest.py files below `tests` before any
+# test module, none of them imports Triton, and nothing else in this process compiles Triton kernels; a subprocess per
+# test would cost seconds each. With a GPU the same tests run the compiled kernels on it.
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'
+
+
+@pytest.fixture(scope='session')
+def triton_backend() -> Iterator[None]:
+    """Skips without Triton, or fails where MMEVM_REQUIRE_EXT=1 promises every backend; makes its interpreter faster."""
+    from mmevm.ops.backends import triton_import_error
+
+    error = triton_import_error()
+    if error is not None:
+        (pytest.fail if os.environ.get('MMEVM_REQUIRE_EXT') == '1' else pytest.skip)(error)
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from mmevm.ops.triton.forward_kernels import scan_fwd_kernel
+
+    from . import interpreter
+
+    interpreted = os.environ.get('TRITON_INTERPRET') == '1'
+    if isinstance(scan_fwd_kernel, InterpretedFunction) != interpreted:
+        pytest.fail('something imported Triton before tests/test_ops/conftest.py set TRITON_INTERPRET')
+    with pytest.MonkeyPatch.context() as patch:
+        if interpreted:
+            patch.setattr(interpreter.ScanOps, 'generic_scan', interpreter.scan_slices)
+        yield
