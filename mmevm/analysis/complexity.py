@@ -5,19 +5,19 @@ convolutions, matrix products, norms, bilinear resizing and adaptive pooling cou
 element-wise sums do not. A selective scan counts ``9 N + 1`` per token and channel (N states; the 1 is the skip
 connection), and the projection of the time step, which the operator does on its way, R per token and channel.
 
-The model runs on fake tensors: shapes alone, so that any picture size takes seconds and no memory.
+The model runs on the meta device: shapes alone, so that any picture size takes seconds and no memory.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -102,12 +102,14 @@ class _Counter(TorchDispatchMode):
         return out
 
 
-def count(module: nn.Module, *shapes: tuple[int, ...]) -> Complexity:
+def count(module: nn.Module, *shapes: tuple[int, ...], run: Callable[..., Any] | None = None) -> Complexity:
     """Counts one forward pass in evaluation mode.
 
     Args:
-        module (nn.Module): Anything whose ``forward`` takes float32 tensors.
+        module (nn.Module): Anything that takes float32 tensors; it is left as it is.
         *shapes (tuple[int, ...]): Shapes of its inputs.
+        run (Callable, optional): Called with a copy of the module on the meta device and with the inputs, in place of
+            the module's own ``forward``.
 
     Returns:
         Complexity: The parameters of ``module``, and the cost of the pass.
@@ -115,23 +117,10 @@ def count(module: nn.Module, *shapes: tuple[int, ...]) -> Complexity:
     Raises:
         RuntimeError: If the compiled extension is absent. The reference would be counted as what it is made of.
     """
-    return count_calls(module, lambda *inputs: module(*inputs), *shapes)
-
-
-def count_calls(module: nn.Module, run: Callable[..., Any], *shapes: tuple[int, ...]) -> Complexity:
-    """As :func:`count`, for ``run`` in place of the module's own ``forward``."""
-    if 'cpu' not in extension.DEVICES:
+    if 'meta' not in extension.DEVICES:
         raise RuntimeError(f'Counting needs the compiled extension, whose scan is one operator: {extension.LOAD_ERROR}')
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Counter() as counter:
-            run(*(torch.empty(shape) for shape in shapes))
-    finally:
-        module.train(training)
-    return Complexity(_parameters(module), counter.flops, counter.activations)
-
-
-def _parameters(module: nn.Module) -> int:
-    parameters: list[Tensor] = list(module.parameters())
-    return sum(p.numel() for p in parameters)
+    shell = copy.deepcopy(module).to('meta').eval()
+    with torch.no_grad(), torch.device('meta'), _Counter() as counter:
+        inputs = [torch.empty(shape) for shape in shapes]
+        run(shell, *inputs) if run else shell(*inputs)
+    return Complexity(sum(p.numel() for p in module.parameters()), counter.flops, counter.activations)

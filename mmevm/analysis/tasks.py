@@ -1,12 +1,11 @@
 """The cost of a config's model at the picture size at which the paper's tables state it."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmevm.analysis.complexity import Complexity, count_calls
+from mmevm.analysis.complexity import Complexity, count
 
 SIZES = {'mmdet': (800, 1280), 'mmseg': (512, 2048), 'mmpretrain': (224, 224)}
 """Height and width, in pixels, by a config's ``default_scope``."""
@@ -15,12 +14,21 @@ _PROPOSALS = 1000
 _MASKS = 100
 
 
-def build_model(cfg: Any) -> nn.Module:
-    """Builds a config's model with random weights; ``init_cfg`` is left alone, so nothing is downloaded."""
+def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
+    """Builds a config's model; ``init_cfg`` is left alone, so nothing is downloaded.
+
+    Args:
+        cfg (Config): A config.
+        device (str): Where; on 'meta' the model has shapes and no values, and takes no time.
+
+    Returns:
+        nn.Module: The model.
+    """
     from mmengine.registry import MODELS, init_default_scope
 
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return MODELS.build(cfg.model)
+    with torch.device(device):
+        return MODELS.build(cfg.model)
 
 
 def measure(cfg: Any, size: tuple[int, int] | None = None) -> Complexity:
@@ -44,9 +52,9 @@ def measure(cfg: Any, size: tuple[int, int] | None = None) -> Complexity:
     scope = cfg.get('default_scope')
     if scope not in SIZES:
         raise ValueError(f'`default_scope` must be one of {", ".join(SIZES)}, got {scope!r}')
-    model = build_model(cfg)
+    model = build_model(cfg, 'meta')
     run = {'mmdet': _detect, 'mmseg': _segment, 'mmpretrain': _classify}[scope]
-    return count_calls(model, partial(run, model), (1, 3, *(size or SIZES[scope])))
+    return count(model, (1, 3, *(size or SIZES[scope])), run=run)
 
 
 def _classify(model: nn.Module, images: Tensor) -> None:

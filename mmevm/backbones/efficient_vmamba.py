@@ -126,7 +126,8 @@ class EfficientVMamba(BaseModule):
         self.norm_eval = norm_eval
 
         self.patch_embed = PatchEmbed(in_channels, self.dims[0])
-        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        n_blocks = sum(self.depths)
+        rates = iter(drop_path_rate * i / max(n_blocks - 1, 1) for i in range(n_blocks))
         self.layers = nn.ModuleList()
         for i, (dim, depth, block) in enumerate(zip(self.dims, self.depths, self.block_types, strict=True)):
             blocks = [self._make_block(block, dim, step_size, fusion, next(rates)) for _ in range(depth)]
