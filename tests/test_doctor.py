@@ -23,6 +23,7 @@ def test_report_names_every_component_and_its_distribution():
     assert torch.__version__ in rows['torch']
     assert {'python', 'GPU', 'nvcc', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'triton', 'mmevm'} <= rows.keys()
     assert 'available' in rows['reference']
+    assert '  triton (cuda) ' in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -54,8 +53,8 @@ def _compiled_problem(device: str, dtype: torch.dtype) -> Problem | None:
     return None
 
 
-@lru_cache
-def _import_triton() -> str | None:
+def triton_import_error() -> str | None:
+    """Why Triton cannot be imported, or None when it can."""
     try:
         import triton as _  # noqa: F401  takes a second, and so waits until it is needed
     except Exception as error:  # a broken installation fails in any way
@@ -63,13 +62,6 @@ def _import_triton() -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
-def triton_import_error() -> str | None:
-    """Why Triton cannot be imported, or None when it can."""
-    return _import_triton()
-
-
-@torch.compiler.assume_constant_result
 def _interpreted() -> bool:
     """Whether Triton runs its kernels in its interpreter, which is slow and takes tensors on the CPU."""
     return os.environ.get('TRITON_INTERPRET') == '1'

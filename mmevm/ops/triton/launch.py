@@ -156,6 +156,11 @@ def forward(scan: Scan, y: Tensor, layer: int, states: Tensor | None, last_state
     launch(scan_fwd_kernel, programs, scan, **common, **results, p_start=start)
 
 
+def total(copies: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of copies [n, ...] in a dtype; a single one is taken as it is."""
+    return (copies[0] if copies.shape[0] == 1 else copies.sum(0)).to(dtype)
+
+
 @dataclass(frozen=True)
 class ParameterGradients:
     """Gradients of the parameters that each route uses; None for those it has not.

@@ -72,4 +72,5 @@ def backward(
     outputs['s_copy'] = Bs.numel() if copies > 1 else 0
     sums = launch.backward(scan, dy.contiguous(), states.contiguous(), dlast_state, outputs)
     dDs, dbias = (A.new_zeros(u.shape[1]) if t is None else t.flatten() for t in (sums.Ds, sums.bias))
-    return du, ddelta, sums.A.flatten(0, 1), dBs.sum(0).to(Bs.dtype), dCs.sum(0).to(Cs.dtype), dDs, dbias
+    dBs, dCs = launch.total(dBs, Bs.dtype), launch.total(dCs, Cs.dtype)
+    return du, ddelta, sums.A.flatten(0, 1), dBs, dCs, dDs, dbias

@@ -70,10 +70,6 @@ def _new_map(x: Tensor, routes: list[Route], step: int) -> Tensor:
     return new((layers, *x.shape), dtype=x.dtype if layers == 1 else checks.accumulate_dtype(x))
 
 
-def _merge(layers: Tensor, dtype: torch.dtype) -> Tensor:
-    return layers[0] if layers.shape[0] == 1 else layers.sum(0).to(dtype)
-
-
 def _by_parameters(grad: Tensor | None, routes: list[Route], like: Tensor) -> Tensor:
     """Sums the routes' gradients [routes, ...] into those of the parameter sets."""
     which = [route.parameters for route in routes]
@@ -104,7 +100,7 @@ def forward(
     states = scan.new(*shape)
     y = _new_map(scan.x, routes, step)
     launch.forward(scan, y, x.numel(), states if save_states else None, None)
-    return _merge(y, x.dtype), states
+    return launch.total(y, x.dtype), states
 
 
 def backward(
@@ -134,8 +130,8 @@ def backward(
     sums = launch.backward(scan, dy.contiguous(), states.contiguous(), None, outputs)
     per_channel = A[..., 0]
     return (
-        _merge(dx, x.dtype),
-        dx_dbl.sum(0).to(x_dbl.dtype),
+        launch.total(dx, x.dtype),
+        launch.total(dx_dbl, x_dbl.dtype),
         _by_parameters(sums.weight, routes, dt_weight),
         _by_parameters(sums.bias, routes, per_channel),
         _by_parameters(sums.A, routes, A),
