@@ -227,6 +227,20 @@ def test_scans_give_the_same_bits_again_when_asked_to() -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.usefixtures('deterministic')
+def test_programs_share_no_sum_when_order_must_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but zeros in a copy would mean that its program added to another one's."""
+    from mmevm.ops.triton import launch
+
+    copies, total = [], launch.total
+    monkeypatch.setattr(launch, 'total', lambda tensor, dtype: (copies.append(tensor), total(tensor, dtype))[1])
+    y = visual_scan(**_map(D=20, N=16, K=2), routes=SHARED, step=2, backend='triton')
+    y.sum().backward()
+    _, dx, dx_dbl = copies
+    assert dx.shape[0] == 2 and dx_dbl.shape[0] == 4  # two routes over the same cells, twice two blocks of channels
+    assert all(copy.any() for copy in (*dx, *dx_dbl))
+
+
 def test_scans_return_empty_for_an_empty_batch() -> None:
     inputs = _sequence(B=0)
     y, last_state = run_sequence(inputs, 'triton')
