@@ -5,6 +5,7 @@ Pictures are loaded in this process, because loaders' processes would outlive a 
 own; tests/test_tools runs one that is, with them.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from mmevm.cli import train_main as run_train
 from mmevm.datasets import make_mini_data
 
 from .test_configs import BY_NAME
-from .test_configs_pretrained import upstream_file
+from .test_configs_pretrained import contents, upstream_file, upstream_state
 
 pytestmark = pytest.mark.openmmlab
 
@@ -102,9 +103,32 @@ def test_config_trains_and_is_evaluated_on_miniature_data(
     assert np.isfinite(logged(f'val/{metric}'))
     checkpoint = next(Path('work').glob('*_1.pth'))
     assert load_file(checkpoint)['meta']['iter'] == 1
-    if name.startswith('upernet'):
-        seen.clear()
-        assert run_test([command[0], str(checkpoint), '--tta', *command[1:]]) == 0
-        # Two pictures, each at six scales, straight and flipped.
-        assert len(seen) == 24 and len(set(seen)) == 6
-        assert np.isfinite(logged(f'test/{metric}'))
+    seen.clear()
+    several = name.startswith('upernet')
+    assert run_test([command[0], str(checkpoint), *(['--tta'] if several else []), *command[1:]]) == 0
+    # Two pictures; a segmentor sees each at six scales, straight and flipped.
+    assert (sum(shape[0] for shape in seen), len(set(seen))) == ((24, 6) if several else (2, 1))
+    assert np.isfinite(logged(f'test/{metric}'))
+
+
+def test_evaluating_upstreams_file_uses_all_of_its_weights(
+    mini_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpretrain.models import ImageClassifier
+    monkeypatch.chdir(tmp_path)
+    evaluated = []
+    predict = ImageClassifier.predict
+    monkeypatch.setattr(ImageClassifier, 'predict', lambda self, *args, **kwargs: (
+        evaluated.append(contents(self.state_dict())), predict(self, *args, **kwargs))[1])  # fmt: skip
+    command = options('classifier_evm_t', mini_data, tmp_path)
+    assert run_test([str(BY_NAME['classifier_evm_t']), str(upstream_file('tiny', tmp_path)), *command]) == 0
+    assert evaluated == [contents(upstream_state('tiny'))]
+
+
+def test_evaluating_a_detector_refuses_the_weights_of_a_classifier(
+    mini_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = options('retinanet_evm_t', mini_data, tmp_path)
+    assert run_test([str(BY_NAME['retinanet_evm_t']), str(upstream_file('tiny', tmp_path)), *command]) == 2
+    assert re.search(r'lacks \d+ tensors of backbone, neck, bbox_head', capsys.readouterr().err)
