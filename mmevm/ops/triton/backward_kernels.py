@@ -169,8 +169,9 @@ def scan_bwd_kernel(
 
         tl.atomic_add(p_dB + o_bn, tl.sum(b_g * b_drive[:, None, :], 2), mask=m_b, sem='relaxed')
         tl.atomic_add(p_dC + o_bn, tl.sum(b_hs * b_dy[:, None, :], 2), mask=m_b, sem='relaxed')
-        # The gradient of delta * A: g a h', where a h' = h - b.
-        b_e = b_g * (b_hs - b_b)
+        # The gradient of delta * A: g a h', where a h' = h - b. A compiler may fuse the product that b is with the
+        # difference, which leaves b's rounding where a huge time step made a zero.
+        b_e = b_g * tl.where(b_a == 0.0, 0.0, b_hs - b_b)
         b_ddrive = tl.sum(b_g * b_B[:, :, None], 1)
         b_ddelta = tl.sum(b_e * b_A[None, :, :], 1) * LN2 + b_ddrive * b_x
         if SOFTPLUS:
