@@ -52,6 +52,7 @@ def build(sdist: Path, folder: Path) -> Path:
         archive.extractall(folder, filter='data')
     root = folder / sdist.name.removesuffix('.tar.gz')
     csrc = root / 'csrc' / 'selective_scan'
+    (root / 'lock').unlink(missing_ok=True)  # torch's, of a build that was stopped, would be waited for
     sources = sorted(str(path) for pattern in ('*.cpp', '*.cu') for path in csrc.glob(pattern))
     compile_extension(EXTENSION, sources, CXX_FLAGS, NVCC_FLAGS, extra_include_paths=[str(csrc)],
                       build_directory=str(root))  # fmt: skip

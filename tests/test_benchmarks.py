@@ -177,9 +177,18 @@ def test_mamba_scan_is_taken_only_if_it_computes_the_scan(load: Callable[[str], 
     assert function is selective_scan and text == "mmevm's own selective_scan: mamba_ssm has no CPU kernels"
 
 
-def test_gpu_benchmark_refuses_to_run_without_a_gpu_or_to_keep_a_dry_run() -> None:
-    command = [sys.executable, str(ROOT / 'benchmarks' / 'gpu.py')]
-    for options, message in (([], '--dry-run shows on the CPU'), (['--dry-run'], 'give it a folder with --out')):
-        environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
-        done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 2 and message in done.stderr
+@pytest.mark.parametrize(
+    'options, message', [([], '--dry-run shows on the CPU'), (['--dry-run'], 'give it a folder with --out')]
+)
+def test_gpu_benchmark_refuses_to_run_without_a_gpu_and_to_keep_a_dry_run(
+    load: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(sys, 'argv', ['gpu.py', *options])
+    with pytest.raises(SystemExit, match='2'):
+        load('gpu').parse_args()
+    assert message in capsys.readouterr().err

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / 'benchmarks' / 'results'
 
 
-def run_check(*options: object, python: object = sys.executable, **variables: str) -> subprocess.CompletedProcess:
-    """Runs the script from another folder, one thread, without this project's wheels."""
+def run_check(
+    *options: object, python: object = sys.executable, root: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess:
+    """Runs the script of a tree from another folder, with one thread."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': str(python), **variables}
-    command = ['bash', str(ROOT / 'tools' / 'gpu_check.sh'), *map(str, options)]
+    command = ['bash', str(root / 'tools' / 'gpu_check.sh'), *map(str, options)]
     return subprocess.run(command, cwd='/', env=environment, capture_output=True, text=True, check=False)
 
 
@@ -48,27 +52,103 @@ def test_dry_run_runs_every_phase_and_writes_nothing_into_the_results(extension:
 
 
 @pytest.fixture
-def fake_python(tmp_path: Path) -> Path:
-    """An interpreter whose tests fail and whose other commands succeed at once."""
-    path = tmp_path / 'python'
-    path.write_text(f"""#!/bin/bash
-    if [[ $2 == *sys.executable* ]]; then echo {path}
-    elif [[ $2 == pytest ]]; then echo '1 failed, 3 passed'; exit 1
-    else echo "ran $1 $2"; fi
-    """)
-    path.chmod(0o755)
-    return path
+def fake_python(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Make an interpreter that does something where an argument holds a word, and succeeds at once elsewhere."""
+
+    def make(word: str, action: str) -> Path:
+        path = tmp_path / 'python'
+        path.write_text(f"""#!/bin/bash
+        case $* in
+          *sys.executable*) echo {path} ;;
+          *"{word}"*) {action} ;;
+          *) echo "ran $1 $2" ;;
+        esac
+        """)
+        path.chmod(0o755)
+        return path
+
+    return make
 
 
-def test_a_failing_phase_is_reported_and_the_others_still_run(fake_python: Path, tmp_path: Path) -> None:
-    out = tmp_path / 'out'
-    done = run_check('--dry-run', '--out', out, python=fake_python, MMEVM_WHEELS=str(tmp_path / 'none'))
+@pytest.mark.parametrize(
+    'action, outcome, detail',
+    [
+        ('echo 1 failed, 3 passed; exit 1', 'failed (1)', '1 failed, 3 passed'),
+        ('echo begun; exec sleep 60', 'out of time', 'begun'),
+    ],
+    ids=['failing', 'hanging'],
+)
+def test_a_bad_phase_is_reported_and_the_others_still_run(
+    fake_python: Callable[[str, str], Path], tmp_path: Path, action: str, outcome: str, detail: str
+) -> None:
+    # The phases after the tests keep 270 seconds for themselves.
+    settings = {'MMEVM_WHEELS': str(tmp_path / 'none'), 'MMEVM_GPU_CHECK_SECONDS': '273'}
+    done = run_check('--dry-run', '--out', tmp_path / 'out', python=fake_python('-m pytest', action), **settings)
     assert done.returncode == 1
-    assert 'tests: failed (1): 1 failed, 3 passed' in done.stdout
-    outcomes = phases(out)
-    assert [name for name, outcome in outcomes.items() if outcome not in ('ok', 'left out')] == ['tests']
-    assert outcomes['benchmark'] == 'ok'
+    outcomes = phases(tmp_path / 'out')
+    assert outcomes.pop('tests') == outcome and set(outcomes.values()) == {'ok', 'left out'} and len(outcomes) == 4
+    assert f'tests: {outcome}: {detail}' in done.stdout
     assert '1 of 5 phases failed' in done.stdout
+
+
+def test_without_kernels_the_other_phases_run(fake_python: Callable[[str, str], Path], tmp_path: Path) -> None:
+    python = fake_python('extension.LOAD_ERROR', 'echo the extension is not built; exit 3')
+    done = run_check('--dry-run', '--out', tmp_path / 'out', python=python, MMEVM_WHEELS=str(tmp_path / 'none'))
+    assert done.returncode == 0
+    assert 'extension: left out: the extension is not built' in done.stdout
+    assert phases(tmp_path / 'out')['benchmark'] == 'ok'
+
+
+def test_without_mmengine_the_check_says_what_to_bring(fake_python: Callable[[str, str], Path], tmp_path: Path) -> None:
+    python = fake_python('from mmevm', 'echo no module named mmengine; exit 1')
+    done = run_check('--dry-run', '--out', tmp_path / 'out', python=python, MMEVM_WHEELS=str(tmp_path / 'none'))
+    assert done.returncode == 2
+    assert 'mmevm does not import: no module named mmengine; docs/gpu.md says which wheels' in done.stdout
+
+
+@pytest.fixture
+def gpu_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree on a pretended GPU machine: programs write down what they are asked for, the extension can be built."""
+    for folder in ('tools', 'build/gpu-wheels', 'bin'):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / 'tools' / 'gpu_check.sh', tmp_path / 'tools')
+    for name in ('mmengine-1-py3-none-any.whl', 'mamba_ssm-2.tar.gz'):
+        (tmp_path / 'build' / 'gpu-wheels' / name).touch()
+    programs = {
+        'python': """case $* in
+          *sys.executable*) echo "$0" ;;
+          *'import mmengine'*) exit 1 ;;
+          *extension.LOAD_ERROR*) [[ -e built ]] && exit 0; echo not built; exit 3 ;;
+          *setup.py*) touch built; echo "$MMEVM_BUILD_EXT $FORCE_CUDA $*" ;;
+          *) echo "$*" ;;
+        esac""",
+        'compute-sanitizer': 'echo "$PYTORCH_NO_CUDA_MEMORY_CACHING $*"; [[ $* != *racecheck* ]]',
+    }
+    for name, text in programs.items():
+        (tmp_path / 'bin' / name).write_text(f'#!/bin/bash\n{text}\n')
+        (tmp_path / 'bin' / name).chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
+    monkeypatch.delenv('MMEVM_WHEELS', raising=False)
+    return tmp_path
+
+
+def test_on_a_gpu_machine_it_installs_builds_sanitizes_and_measures(gpu_machine: Path) -> None:
+    done = run_check('--out', gpu_machine / 'out', python=gpu_machine / 'bin' / 'python', root=gpu_machine)
+    work = gpu_machine / 'build' / 'gpu-check'
+    assert phases(work) == {
+        'wheels': 'ok', 'extension build': 'ok', 'extension': 'ok', 'tests': 'ok', 'memcheck': 'ok',
+        'racecheck': 'failed (1)', 'mamba_ssm': 'ok', 'benchmark': 'ok',
+    }  # fmt: skip
+    assert done.returncode == 1 and '1 of 8 phases failed' in done.stdout
+    logs = {path.stem: path.read_text().strip() for path in (work / 'logs').iterdir()}
+    assert logs['wheels'].startswith('-m pip install') and logs['wheels'].endswith('mmengine-1-py3-none-any.whl')
+    assert logs['extension build'] == '1 1 setup.py build_ext --inplace'
+    assert logs['tests'].startswith('-m pytest tests/gpu tests/test_ops -m gpu')
+    for tool in ('memcheck', 'racecheck'):
+        assert logs[tool].startswith(f'1 --tool {tool} --error-exitcode 9')
+        assert logs[tool].endswith('-m tests.gpu.sanitize')
+    assert logs['mamba_ssm'] == 'benchmarks/gpu_mamba.py build/gpu-wheels/mamba_ssm-2.tar.gz build/gpu-check/mamba'
+    assert logs['benchmark'].endswith(f'--checks build/gpu-check/phases.tsv --out {gpu_machine / "out"}')
 
 
 def test_without_a_gpu_the_check_names_the_dry_run() -> None:
