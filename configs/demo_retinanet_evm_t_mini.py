@@ -11,14 +11,8 @@ train_pipeline[2].scale = scale
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = scale
 
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    dataset=dict(data_root=data_root, pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    dataset=dict(data_root=data_root, pipeline=test_pipeline))
+train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
@@ -29,11 +23,14 @@ auto_scale_lr = dict(base_batch_size=4)
 # From random weights, the backbone learns fast where the detector's unnormalised head would diverge.
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
-    clip_grad=dict(max_norm=1.),
-    paramwise_cfg=dict(custom_keys={
-        'neck': dict(lr_mult=0.1),
-        'bbox_head': dict(lr_mult=0.1),
-    }))
+    clip_grad=dict(max_norm=1.0),
+    paramwise_cfg=dict(
+        custom_keys={
+            'neck': dict(lr_mult=0.1),
+            'bbox_head': dict(lr_mult=0.1),
+        }
+    ),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True, eta_min=1e-5),

@@ -5,6 +5,8 @@ model = dict(
     backbone=dict(
         arch='base',
         init_cfg=dict(
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Base/'
-            'resolve/main/efficient_vmamba_base.ckpt')),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Base/resolve/main/efficient_vmamba_base.ckpt'
+        ),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

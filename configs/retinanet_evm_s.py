@@ -5,6 +5,8 @@ model = dict(
     backbone=dict(
         arch='small',
         init_cfg=dict(
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/'
-            'resolve/main/efficient_vmamba_small.ckpt')),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/resolve/main/efficient_vmamba_small.ckpt'
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

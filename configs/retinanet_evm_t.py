@@ -18,9 +18,11 @@ model = dict(
         # --cfg-options model.backbone.init_cfg=None
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/'
-            'resolve/main/efficient_vmamba_tiny.ckpt')),
-    neck=dict(in_channels=[48, 96, 192, 384], start_level=1, add_extra_convs='on_input'))
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/resolve/main/efficient_vmamba_tiny.ckpt',
+        ),
+    ),
+    neck=dict(in_channels=[48, 96, 192, 384], start_level=1, add_extra_convs='on_input'),
+)
 
 # The FPN starts at the second map, so the first map's output norm gets no gradient.
 find_unused_parameters = True
@@ -32,8 +34,10 @@ auto_scale_lr = dict(base_batch_size=16)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
+        norm_decay_mult=0.0,
         custom_keys={
-            'A_logs': dict(decay_mult=0.),
-            'Ds': dict(decay_mult=0.),
-        }))
+            'A_logs': dict(decay_mult=0.0),
+            'Ds': dict(decay_mult=0.0),
+        },
+    ),
+)

@@ -37,7 +37,7 @@ def load(name: str) -> Config:
 def test_config_is_a_short_delta_that_says_what_it_is(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0].startswith('# ') and lines[0].endswith('.')
-    assert len(lines) <= 60
+    assert len(lines) <= 65
 
 
 @pytest.mark.parametrize('name', sorted(set(NAMES) - set(ABLATIONS)))
@@ -51,6 +51,7 @@ def test_config_has_the_parameters_of_the_recipe(name: str) -> None:
 def test_config_takes_the_maps_that_the_backbone_gives(name: str) -> None:
     cfg = load(name)
     from mmengine.registry import MODELS
+
     with torch.device('meta'):
         maps = MODELS.build(cfg.model.backbone)(torch.zeros(1, 3, 64, 64))
     channels = [x.shape[1] for x in maps]
@@ -126,7 +127,7 @@ def test_segmentation_config_at_640_differs_from_the_one_at_512_in_sizes_alone()
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_ablation_config_names_its_table_and_changes_the_blocks_alone(name: str) -> None:
     assert BY_NAME[name].read_text().startswith('# Table ')
-    ours, whole = load(name), load(name[:len('classifier_evm_t')])
+    ours, whole = load(name), load(name[: len('classifier_evm_t')])
     changed = {key for key in ours.model.backbone if ours.model.backbone[key] != whole.model.backbone.get(key)}
     assert changed <= {'arch', 'fusion'}
     ours.model.backbone = whole.model.backbone

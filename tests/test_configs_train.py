@@ -115,6 +115,7 @@ def test_evaluating_upstreams_file_uses_all_of_its_weights(
     mini_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mmpretrain.models import ImageClassifier
+
     monkeypatch.chdir(tmp_path)
     evaluated = []
     predict = ImageClassifier.predict

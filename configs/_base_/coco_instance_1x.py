@@ -8,11 +8,13 @@ optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
+        norm_decay_mult=0.0,
         custom_keys={
-            'A_logs': dict(decay_mult=0.),
-            'Ds': dict(decay_mult=0.),
-        }))
+            'A_logs': dict(decay_mult=0.0),
+            'Ds': dict(decay_mult=0.0),
+        },
+    ),
+)
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),

@@ -1,8 +1,19 @@
 # COCO 2017 instance segmentation, 36 epochs at several scales with crops, as mmdet's Swin recipe does it (after DETR).
 _base_ = 'coco_instance_1x.py'
 
-scales = [(480, 1333), (512, 1333), (544, 1333), (576, 1333), (608, 1333), (640, 1333), (672, 1333), (704, 1333),
-          (736, 1333), (768, 1333), (800, 1333)]
+scales = [
+    (480, 1333),
+    (512, 1333),
+    (544, 1333),
+    (576, 1333),
+    (608, 1333),
+    (640, 1333),
+    (672, 1333),
+    (704, 1333),
+    (736, 1333),
+    (768, 1333),
+    (800, 1333),
+]
 resize = dict(type='RandomChoiceResize', scales=scales, keep_ratio=True)
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
@@ -17,7 +28,8 @@ train_pipeline = [
                 dict(type='RandomCrop', crop_type='absolute_range', crop_size=(384, 600), allow_negative_crop=True),
                 resize,
             ],
-        ]),
+        ],
+    ),
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

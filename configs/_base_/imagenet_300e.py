@@ -3,7 +3,7 @@ _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py', 'mmpretrain::
 
 # rand-m9-mstd0.5: timm's operations, whose magnitudes do not all grow with the level, as those of timm_increasing do.
 # The logs also name a colour jitter of 0.3, which that trainer leaves out where RandAugment is on.
-colour = dict(magnitude_range=(-0.9, 0.9), random_negative_prob=0.)
+colour = dict(magnitude_range=(-0.9, 0.9), random_negative_prob=0.0)
 train_pipeline = _base_.train_pipeline
 train_pipeline[3].policies = [
     dict(type='AutoContrast'),
@@ -30,14 +30,17 @@ auto_scale_lr = dict(base_batch_size=2048)
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.04),
-    clip_grad=dict(max_norm=1.),
+    clip_grad=dict(max_norm=1.0),
+    # dt_projs_bias, which is no vector, decays, as it does by upstream's rule.
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys={
-            'A_logs': dict(decay_mult=0.),
-            'Ds': dict(decay_mult=0.),
-        }))
+            'A_logs': dict(decay_mult=0.0),
+            'Ds': dict(decay_mult=0.0),
+        },
+    ),
+)
 param_scheduler = [
     # From 1e-7 to 2e-3.
     dict(type='LinearLR', start_factor=5e-5, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),

@@ -13,6 +13,8 @@ model = dict(
         # --cfg-options model.backbone.init_cfg=None
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/'
-            'resolve/main/efficient_vmamba_small.ckpt')),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/resolve/main/efficient_vmamba_small.ckpt',
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -5,7 +5,9 @@ model = dict(
     backbone=dict(
         arch='base',
         init_cfg=dict(
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Base/'
-            'resolve/main/efficient_vmamba_base.ckpt')),
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Base/resolve/main/efficient_vmamba_base.ckpt'
+        ),
+    ),
     decode_head=dict(in_channels=[96, 192, 384, 768], channels=512),
-    auxiliary_head=dict(in_channels=384))
+    auxiliary_head=dict(in_channels=384),
+)

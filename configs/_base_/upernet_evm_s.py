@@ -5,7 +5,9 @@ model = dict(
     backbone=dict(
         arch='small',
         init_cfg=dict(
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/'
-            'resolve/main/efficient_vmamba_small.ckpt')),
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/resolve/main/efficient_vmamba_small.ckpt'
+        ),
+    ),
     decode_head=dict(in_channels=[64, 128, 256, 512], channels=384),
-    auxiliary_head=dict(in_channels=256))
+    auxiliary_head=dict(in_channels=256),
+)

@@ -10,7 +10,8 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_val=0,
-        seg_pad_val=255),
+        seg_pad_val=255,
+    ),
     backbone=dict(
         type='mmevm.EfficientVMamba',
         arch='tiny',
@@ -21,8 +22,9 @@ model = dict(
         # --cfg-options model.backbone.init_cfg=None
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/'
-            'resolve/main/efficient_vmamba_tiny.ckpt')),
+            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/resolve/main/efficient_vmamba_tiny.ckpt',
+        ),
+    ),
     decode_head=dict(
         type='UPerHead',
         in_channels=[48, 96, 192, 384],
@@ -33,7 +35,8 @@ model = dict(
         num_classes=150,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
     auxiliary_head=dict(
         type='FCNHead',
         in_channels=192,
@@ -45,6 +48,8 @@ model = dict(
         num_classes=150,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    test_cfg=dict(mode='whole'),
+)

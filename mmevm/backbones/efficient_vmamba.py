@@ -19,11 +19,11 @@ from mmevm.layers import EVSSBlock, InvertedResidual, PatchEmbed, PatchMerging
 from mmevm.registry import register_backbone
 
 _BLOCKS = ('evss', 'inres')
-_UNAVAILABLE = '''The pretrained weights {} cannot be had: {}
+_UNAVAILABLE = """The pretrained weights {} cannot be had: {}
 Without a network, fetch the file elsewhere and give its path:
   --cfg-options model.backbone.init_cfg.checkpoint=/where/it/lies
 or train from random weights:
-  --cfg-options model.backbone.init_cfg=None'''
+  --cfg-options model.backbone.init_cfg=None"""
 
 
 @contextmanager

@@ -87,6 +87,7 @@ def test_count_refuses_to_count_without_the_extension(monkeypatch: pytest.Monkey
 def test_measure_gives_the_papers_figures_of_other_peoples_models() -> None:
     import mmdet
     import mmseg
+
     detector = 'mmdet/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
     segmentor = 'mmseg/upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
     # Tables 7 and 4: 44 M and 260 G, 67 M and 953 G.

@@ -56,4 +56,4 @@ def test_report_shows_accuracies_as_the_papers_alone(monkeypatch: pytest.MonkeyP
     headers = [line for line in text.splitlines() if line.startswith('| row |')]
     metrics = {cell.strip() for line in headers for cell in line.split('|')}
     metrics -= {'', 'row', 'config', 'params, M: paper', 'FLOPs, G: paper', 'ours', 'difference', 'note'}
-    assert metrics and all(cell.endswith('(paper\'s)') for cell in metrics)
+    assert metrics and all(cell.endswith("(paper's)") for cell in metrics)

@@ -16,8 +16,10 @@ def test_complexity_prints_a_line_for_each_config(run_tool: Run, tmp_path: Path)
     done = run_tool('analysis/complexity.py', CONFIG, ROOT / 'configs/classifier_evm_s.py', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     lines = [re.split(r'\s{2,}', line.strip()) for line in done.stdout.splitlines() if '_evm_' in line]
-    assert lines == [['retinanet_evm_t', '800 x 1280', '15.991', '167.524', '218.0'],
-                     ['classifier_evm_s', '224 x 224', '11.274', '1.338', '9.6']]
+    assert lines == [
+        ['retinanet_evm_t', '800 x 1280', '15.991', '167.524', '218.0'],
+        ['classifier_evm_s', '224 x 224', '11.274', '1.338', '9.6'],
+    ]
 
 
 def test_complexity_takes_another_size(capsys: pytest.CaptureFixture) -> None:
