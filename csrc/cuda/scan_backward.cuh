@@ -1,0 +1,204 @@
+// The backward scan. A thread walks one channel against its direction, chunk by chunk: from the chunk's saved state it
+// finds those at its tiles, then takes the tiles from the last to the first. The adjoint state that leaves a token,
+// a_t g_t, is what is carried.
+#pragma once
+
+#include "scan_forward.cuh"
+
+namespace mmevm::cuda {
+
+// Floats of shared memory that the backward kernels need beside their source's.
+template <int kStates>
+__host__ __device__ constexpr int backward_floats(int threads) {
+  return (kTilesPerChunk + 3) * kStates * threads;
+}
+
+// The adjoint state at the beginning of a segment that ends with zero, and the segment's sum of delta.
+template <class Source, int kStates>
+__global__ void __launch_bounds__(kMaxThreads, 4) adjoint_local_kernel(const typename Source::Params p) {
+  const Block<kStates> block(p);
+  if (block.segment == 0) return;  // no segment precedes
+  const int threads = blockDim.x;
+  // This channel's columns of [states][threads]: adjoint states, and A * log2(e).
+  float *g = shared_memory() + threadIdx.x, *A = g + kStates * threads;
+  Source source(p, block, shared_memory() + forward_floats<kStates>(threads));
+  const int set = source.parameters();
+#pragma unroll 1
+  for (int n = 0; n < kStates; ++n) A[n * threads] = block.load_A(p, set, n), g[n * threads] = 0.f;
+
+  float sum_delta = 0.f;
+  const int begin = block.first_chunk * kChunk, end = min(block.end_chunk * kChunk, p.length);
+#pragma unroll 1
+  for (int t0 = begin + (end - 1 - begin) / kTile * kTile; t0 >= begin; t0 -= kTile) {
+    source.open_tile(t0);
+    float dy[kTile], delta[kTile];
+    source.load_gradient(dy);
+    source.load_delta(delta);
+#pragma unroll
+    for (int t = 0; t < kTile; ++t) sum_delta += delta[t];
+#pragma unroll (kStates < 4 ? kStates : 4)
+    for (int n = 0; n < kStates; ++n) {
+      const float A_n = A[n * threads];
+      float g_n = g[n * threads];
+#pragma unroll
+      for (int t = kTile - 4; t >= 0; t -= 4) {
+        float c[4];
+        load4(source.C_row(n) + t, c);
+#pragma unroll
+        for (int i = 3; i >= 0; --i) g_n = exp2_approx(delta[t + i] * A_n) * fmaf(c[i], dy[t + i], g_n);
+      }
+      g[n * threads] = g_n;
+    }
+  }
+#pragma unroll 1
+  for (int n = 0; n < kStates; ++n)
+    if (block.holds(n)) block.carry(p)[n * int64_t(p.channels)] = g[n * threads];
+  block.store_carry_delta(p, sum_delta);
+}
+
+// One channel's column of the arrays [states][threads] in shared memory that outlive a tile.
+template <int kStates>
+struct Columns {
+  __device__ Columns(float* memory)
+      : threads(blockDim.x), h(memory + threadIdx.x), g(h + kTilesPerChunk * kStates * threads),
+        A(g + kStates * threads), dA(A + kStates * threads) {}
+
+  __device__ float& h_at(int tile, int n) const { return h[(tile * kStates + n) * threads]; }
+
+  const int threads;
+  float *h, *g, *A, *dA;  // states at the tiles, adjoint state, A * log2(e), gradient of A
+};
+
+// From the state at one tile to that at the next.
+template <class Source, int kStates>
+__device__ __forceinline__ void advance_tile(Source& source, const Columns<kStates>& column, int t0, int tile) {
+  source.open_tile(t0);
+  float u[kTile], delta[kTile];
+  source.load_input(u);
+  source.load_delta(delta);
+#pragma unroll
+  for (int t = 0; t < kTile; ++t) u[t] *= delta[t];
+#pragma unroll 2
+  for (int n = 0; n < kStates; ++n) {
+    const float A = column.A[n * column.threads];
+    float h = column.h_at(tile, n);
+#pragma unroll
+    for (int t = 0; t < kTile; t += 4) {
+      float b[4];
+      load4(source.B_row(n) + t, b);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) h = fmaf(exp2_approx(delta[t + i] * A), h, u[t + i] * b[i]);
+    }
+    column.h_at(tile + 1, n) = h;
+  }
+}
+
+// Gradients of one tile. `dD` grows; the source takes those of its inputs.
+template <class Source, int kStates>
+__device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, int t0, int tile, float D, float& dD) {
+  source.open_tile(t0);
+  float u[kTile], delta[kTile], dy[kTile], ddelta[kTile], gB[kTile];
+  source.load_input(u);
+  source.load_gradient(dy);
+  source.load_delta(delta);
+#pragma unroll
+  for (int t = 0; t < kTile; ++t) {
+    dD = fmaf(dy[t], u[t], dD);
+    ddelta[t] = gB[t] = 0.f;
+  }
+  const int lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int n = 0; n < kStates; ++n) {
+    const float A = column.A[n * column.threads], first = column.h_at(tile, n);
+    float a[kTile], h[kTile], sum[kTile];
+#pragma unroll
+    for (int t = 0; t < kTile; t += 4) {
+      float b[4];
+      load4(source.B_row(n) + t, b);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        a[t + i] = exp2_approx(delta[t + i] * A);
+        h[t + i] = fmaf(a[t + i], t + i == 0 ? first : h[t + i - 1], delta[t + i] * u[t + i] * b[i]);
+        sum[t + i] = dy[t + i] * h[t + i];
+      }
+    }
+    const float dC = transpose_sum(sum, lane);
+
+    float g = column.g[n * column.threads], dA = 0.f;
+#pragma unroll
+    for (int t = kTile - 4; t >= 0; t -= 4) {
+      float b[4], c[4];
+      load4(source.B_row(n) + t, b);
+      load4(source.C_row(n) + t, c);
+#pragma unroll
+      for (int i = 3; i >= 0; --i) {
+        g = fmaf(c[i], dy[t + i], g);
+        gB[t + i] = fmaf(g, b[i], gB[t + i]);
+        sum[t + i] = g * delta[t + i] * u[t + i];
+        g *= a[t + i];
+        const float ga_h = g * (t + i == 0 ? first : h[t + i - 1]);
+        ddelta[t + i] = fmaf(ga_h, A, ddelta[t + i]);
+        dA = fmaf(ga_h, delta[t + i], dA);
+      }
+    }
+    column.g[n * column.threads] = g;
+    column.dA[n * column.threads] += dA;
+    const float dB = transpose_sum(sum, lane);
+    source.keep_row_sum(n, pair_sum(dB, dC, lane));
+  }
+#pragma unroll
+  for (int t = 0; t < kTile; ++t) {
+    ddelta[t] = fmaf(gB[t], u[t], kLn2 * ddelta[t]);
+    gB[t] = fmaf(gB[t], delta[t], D * dy[t]);
+  }
+  source.store_input_gradient(gB);
+  source.take_ddelta(delta, ddelta);
+  source.store_row_sums();
+}
+
+template <class Source, int kStates>
+__global__ void __launch_bounds__(kMaxThreads, 3) scan_backward_kernel(const typename Source::Params p) {
+  const Block<kStates> block(p);
+  float* memory = shared_memory();
+  const Columns<kStates> column(memory);
+  Source source(p, block, memory + backward_floats<kStates>(blockDim.x));
+  source.open_gradients();
+  const int set = source.parameters();
+  const int64_t stride = p.channels;
+  const float* last = p.dlast_state ? p.dlast_state + block.last_state_index(p) : nullptr;
+#pragma unroll 1
+  for (int n = 0; n < kStates; ++n) {
+    column.A[n * column.threads] = block.load_A(p, set, n);
+    column.dA[n * column.threads] = 0.f;
+    float g = 0.f;
+    if (block.holds(n) && p.segments > 1) g = block.carry(p)[n * stride];
+    else if (block.holds(n) && last) g = last[n];
+    column.g[n * column.threads] = g;
+  }
+  // As in the forward scan, the skip term belongs to the first slice.
+  const float D = block.slice == 0 ? block.load_parameter(p, p.Ds, set) : 0.f;
+  float dD = 0.f;
+
+#pragma unroll 1
+  for (int chunk = block.end_chunk - 1; chunk >= block.first_chunk; --chunk) {
+    const int t0 = chunk * kChunk;
+    const int tiles = min(kTilesPerChunk, (p.length - t0 + kTile - 1) / kTile);
+    const float* saved = block.states(p, p.states, p.chunks, chunk);
+#pragma unroll 1
+    for (int n = 0; n < kStates; ++n) column.h_at(0, n) = block.holds(n) ? saved[n * stride] : 0.f;
+#pragma unroll 1
+    for (int tile = 0; tile + 1 < tiles; ++tile) advance_tile<Source, kStates>(source, column, t0 + tile * kTile, tile);
+#pragma unroll 1
+    for (int tile = tiles - 1; tile >= 0; --tile)
+      backward_tile<Source, kStates>(source, column, t0 + tile * kTile, tile, D, dD);
+  }
+
+  if (!block.active) return;
+  float* gradients = block.gradients(p);
+#pragma unroll 1
+  for (int n = 0; n < kStates; ++n) gradients[n * stride] = column.dA[n * column.threads];
+  source.store_parameter_gradients(gradients + kStates * stride);
+  gradients[(kStates + p.R) * stride] = block.slice == 0 ? dD : 0.f;
+}
+
+}  // namespace mmevm::cuda
