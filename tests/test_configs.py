@@ -1,5 +1,6 @@
 """Every ready-made config: it loads, its parts fit, its size and its optimizer are what they should be."""
 
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,48 @@ def test_detection_config_follows_the_schedule_of_the_recipe(
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.optimizer.type) == (
         'AmpOptimWrapper' if amp else 'OptimWrapper', 'AdamW')  # fmt: skip
     assert cfg.model.backbone.drop_path_rate == 0.2
+
+
+@pytest.mark.parametrize('name, lr, batch', [('classifier_evm_t', 2e-3, 128), ('classifier_evm_b', 2e-3, 64)])
+def test_classifier_config_follows_the_logged_recipe(name: str, lr: float, batch: int) -> None:
+    cfg = load(name)
+    warm_up, cosine = cfg.param_scheduler
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=lr, weight_decay=0.04)
+    assert cfg.optim_wrapper.clip_grad == dict(max_norm=1.0)
+    assert lr * warm_up.start_factor == pytest.approx(1e-7)
+    assert (warm_up.end, cosine.begin, cosine.end, cosine.eta_min, cfg.train_cfg.max_epochs) == (20, 20, 300, 1e-6, 300)
+    assert cfg.custom_hooks == [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
+    assert [(step.type, step.alpha) for step in cfg.model.train_cfg.augments] == [('Mixup', 0.2), ('CutMix', 1.0)]
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    assert cfg.model.backbone.drop_path_rate == 0.1
+    assert cfg.train_dataloader.batch_size == batch
+    erasing = cfg.train_dataloader.dataset.pipeline[4]
+    assert (erasing.type, erasing.erase_prob, erasing.mode) == ('RandomErasing', 0.25, 'rand')
+
+
+def test_classifier_config_augments_as_timms_policy_at_level_9() -> None:
+    from mmpretrain.registry import TRANSFORMS
+
+    cfg = load('classifier_evm_t').train_dataloader.dataset.pipeline[3]
+    augment = TRANSFORMS.build(dict(cfg, magnitude_std=0.0))
+    got = {type(step).__name__: step.random_magnitude() for step in augment.transforms if step.magnitude_range}
+    got['Posterize'] = ceil(got['Posterize'])  # as the operation does it
+    # timm's `rand-m9`: 30 degrees, 4 bits, threshold 256, 110 added, factors 0.1 to 1.9, each at nine tenths.
+    colours = dict.fromkeys(('ColorTransform', 'Contrast', 'Brightness', 'Sharpness'), 0.1 + 0.9 * 1.8 - 1)
+    expected = dict(Rotate=27.0, Posterize=int(3.6), Solarize=230.4, SolarizeAdd=99.0, Shear=0.27, Translate=0.405)
+    assert got == pytest.approx(expected | colours)
+    assert (cfg.type, cfg.magnitude_std, len(augment.transforms)) == ('RandAugment', 0.5, 15)
+
+
+def test_segmentation_config_follows_the_recipe() -> None:
+    cfg = load('upernet_evm_b')
+    warm_up, poly = cfg.param_scheduler
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert (cfg.optim_wrapper.optimizer.type, cfg.optim_wrapper.optimizer.lr) == ('AdamW', 6e-5)
+    assert (warm_up.type, warm_up.end, poly.type, poly.begin, poly.end) == ('LinearLR', 1500, 'PolyLR', 1500, 160000)
+    assert cfg.train_cfg.max_iters == 160000
+    assert cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval == 16000
 
 
 def test_segmentation_config_at_640_differs_from_the_one_at_512_in_sizes_alone() -> None:
