@@ -150,6 +150,29 @@ def test_es2d_scan_reads_channels_first_maps(backend: str) -> None:
     check(ES2D, inputs, backend)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('bias', [-10.0, 10.0])
+def test_es2d_scan_stays_finite_at_the_ends_of_half_precision(backend: str, dtype: torch.dtype, bias: float) -> None:
+    inputs = map_inputs(H=15, W=13, dtype=dtype)
+    inputs['x'] = (inputs['x'].sign() * torch.logspace(-3, 3, 15)[:, None, None]).to(dtype)
+    inputs['dt_bias'] = torch.full_like(inputs['dt_bias'], bias)
+    inputs['x_dbl'] = inputs['x_dbl'] / 16
+    seeds = partial(output_gradients, scale=1 / 64)
+    check(ES2D, {k: v.requires_grad_() for k, v in inputs.items()}, backend, seeds)
+
+
+def test_scans_take_data_of_mixed_dtypes(backend: str) -> None:
+    sequence = sequence_inputs(L=70, dtype=torch.float16)
+    sequence |= {'Bs': sequence['Bs'].float(), 'delta': sequence['delta'].bfloat16()}
+    image = map_inputs(dtype=torch.bfloat16)
+    image['x_dbl'] = image['x_dbl'].float()
+    for scan, inputs in ((sequence_scan, sequence), (ES2D, image)):
+        inputs = {k: v.requires_grad_() for k, v in inputs.items()}
+        expected = results(scan, to_float64(inputs), 'reference')
+        # The tolerance of the coarsest of them.
+        assert_close(results(scan, on_device(inputs), backend), expected, torch.bfloat16)
+
+
 @pytest.mark.parametrize('H, W', [(64, LONG // 16), (1, 2 * LONG)])
 def test_es2d_scan_matches_reference_with_few_channels_and_many_cells(backend: str, H: int, W: int) -> None:
     check(ES2D, map_inputs(B=1, H=H, W=W, D=4, N=4, R=1, requires_grad=True), backend)
