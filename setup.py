@@ -9,8 +9,8 @@ Environment variables:
         ``1`` makes the failure an error; ``0`` leaves the extension out.
     FORCE_CUDA: ``1`` makes a missing CUDA toolkit an error; ``0`` leaves the CUDA operators out. By default they are
         built when a toolkit of torch's CUDA release is found; no GPU needs to be visible.
-    TORCH_CUDA_ARCH_LIST: GPU architectures to compile for. By default those of the visible GPUs or, without any,
-        DEFAULT_ARCH_LIST below.
+    TORCH_CUDA_ARCH_LIST: GPU architectures to compile for. By default those of the visible GPUs or, without any, all
+        of ARCHITECTURES below that nvcc knows, and PTX of the newest, which later GPUs compile when they load it.
     MAX_JOBS: How many files are compiled at a time.
 """
 
@@ -22,7 +22,16 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
-DEFAULT_ARCH_LIST = '7.5;8.0;8.6;8.9;9.0+PTX'
+ARCHITECTURES = {
+    '7.5': (11, 0),
+    '8.0': (11, 0),
+    '8.6': (11, 1),
+    '8.9': (11, 8),
+    '9.0': (11, 8),
+    '10.0': (12, 8),
+    '12.0': (12, 8),
+}
+"""GPU architectures, and the release of nvcc that first compiles for each."""
 PY_LIMITED_API = 'cp310'
 
 
@@ -62,7 +71,8 @@ def use_cuda() -> bool:
     else:
         os.environ['CUDA_HOME'] = str(toolkit.home)
         if not torch.cuda.is_available():
-            os.environ.setdefault('TORCH_CUDA_ARCH_LIST', DEFAULT_ARCH_LIST)
+            known = [name for name, release in ARCHITECTURES.items() if toolkit.version >= release]
+            os.environ.setdefault('TORCH_CUDA_ARCH_LIST', f'{";".join(known)}+PTX')
         return True
     if force == '1':
         raise RuntimeError(f'FORCE_CUDA=1 asks for the CUDA operators, but {problem}')
@@ -113,6 +123,11 @@ def make_build_ext(required: bool) -> type:
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildExt(BuildExtension):
+        def copy_extensions_to_source(self) -> None:
+            # Written over, the file would change under the processes that have loaded it.
+            (ROOT / 'mmevm' / '_C.abi3.so').unlink(missing_ok=True)
+            super().copy_extensions_to_source()
+
         def run(self) -> None:
             in_tree = bool(self.inplace)
             try:

@@ -8,7 +8,7 @@
 
 namespace mmevm {
 
-// Tokens per tile, and between two saved states. mmevm/ops/compiled.py repeats it for the shapes of fake tensors.
+// Tokens per tile, and between two saved states. mmevm/ops/autograd.py repeats it for the shapes of fake tensors.
 constexpr int kChunk = 32;
 
 // One task: `routes` (groups, for a sequence) starting at `route` of image `batch`, channel blocks [block, block_end).

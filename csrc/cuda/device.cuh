@@ -2,7 +2,7 @@
 #pragma once
 
 #include "params.h"
-#include "runtime.h"
+#include "runtime.cuh"
 
 namespace mmevm::cuda {
 

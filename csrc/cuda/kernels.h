@@ -5,7 +5,12 @@
 #include <type_traits>
 
 #include "params.h"
-#include "runtime.h"
+
+#ifdef MMEVM_CUDA_EMULATION
+#include MMEVM_CUDA_EMULATION
+#else
+#include <cuda_runtime_api.h>
+#endif
 
 namespace mmevm::cuda {
 

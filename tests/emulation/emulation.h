@@ -1,6 +1,6 @@
 // Stands in for the CUDA runtime, so that the CPU runs the source of csrc/cuda: the threads of a block are fibers that
 // take turns at barriers and warp exchanges. Blocks run one after the other, on shared memory that starts as NaN and has
-// a fence behind it. csrc/cuda/runtime.h and context.h include this file when MMEVM_CUDA_EMULATION names it.
+// a fence behind it. The files of csrc/cuda include this one in place of CUDA's headers when MMEVM_CUDA_EMULATION names it.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -1,5 +1,5 @@
-// The few things of the CUDA language and runtime that the kernels use, in one place, so that tests can run the kernels'
-// own source on a machine without a GPU: tests/emulation puts its header here.
+// What the kernels use of CUDA beyond the language, in one place, so that tests can run their source without a GPU:
+// tests/emulation puts its header here.
 #pragma once
 
 #ifdef MMEVM_CUDA_EMULATION
