@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmevm.layers.conv_norm import depthwise
+from mmevm.layers.phase_projection import project_phases
 from mmevm.ops import es2d_scan
 
 
@@ -82,14 +83,4 @@ class ES2D(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, R + 2N], by the parameter set of each cell's phase."""
-        p, (H, W) = self.step_size, x.shape[1:3]
-        if H % p or W % p:
-            x = F.pad(x, (0, 0, 0, -W % p, 0, -H % p))
-        cells = x.unflatten(2, (-1, p)).unflatten(1, (-1, p))  # [B, H/p, m, W/p, n, D]
-        h, w = cells.shape[1], cells.shape[3]
-        cells = cells.permute(0, 4, 2, 1, 3, 5).flatten(3, 4).flatten(1, 2)  # [B, (n, m), H/p * W/p, D]
-        sets = [m % 2 + 2 * (n % 2) for n in range(p) for m in range(p)]
-        weight = self.x_proj_weight if p == 2 else self.x_proj_weight[sets]
-        x_dbl = torch.matmul(cells, weight.mT).unflatten(2, (h, w)).unflatten(1, (p, p))
-        x_dbl = x_dbl.permute(0, 3, 2, 4, 1, 5)  # [B, H/p, m, W/p, n, R + 2N]
-        return x_dbl.flatten(3, 4).flatten(1, 2)[:, :H, :W]
+        return project_phases(x, self.x_proj_weight.to(x.dtype), self.step_size)

@@ -1,0 +1,64 @@
+"""The projection of a map's cells by their phase's weight."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def phase_sets(step: int) -> list[tuple[int, int, int]]:
+    """Row offset, column offset and parameter set of every phase of the atrous scan; see mmevm.ops.es2d_routes."""
+    return [(m, n, m % 2 + 2 * (n % 2)) for n in range(step) for m in range(step)]
+
+
+def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
+    """``x_dbl[b, h, w] = weight[set of the phase of (h, w)] @ x[b, h, w]``, read and written where the phases lie.
+
+    Args:
+        x (Tensor[B, H, W, D]): Feature map.
+        weight (Tensor[4, M, D]): One projection per parameter set, in ``x``'s dtype.
+        step (int): Distance between neighbouring cells of a phase.
+
+    Returns:
+        Tensor[B, H, W, M].
+    """
+    if not torch.is_grad_enabled():
+        return _project(x, weight.mT, step)  # plain operations, which tracers can look into
+    return PhaseProjection.apply(x, weight, step)
+
+
+class PhaseProjection(torch.autograd.Function):
+    """:func:`project_phases` with gradients: of plain operations, the phases' copies would be kept for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, step: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.step = step
+        return _project(x, weight.mT, step)
+
+    @staticmethod
+    def backward(ctx: Any, dx_dbl: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        dx = _project(dx_dbl, weight, ctx.step) if ctx.needs_input_grad[0] else None
+        dweight = _weight_gradient(x, dx_dbl, weight, ctx.step) if ctx.needs_input_grad[1] else None
+        return dx, dweight, None
+
+
+def _project(x: Tensor, weight: Tensor, step: int) -> Tensor:
+    """Args: x (Tensor[B, H, W, I]), weight (Tensor[4, I, O]). Returns: Tensor[B, H, W, O]."""
+    y = x.new_empty(*x.shape[:3], weight.shape[2])
+    for m, n, k in phase_sets(step):
+        cells = x[:, m::step, n::step]
+        # A batch of the map's rows: their cells lie evenly spaced, which a matrix product can read in place.
+        rows = cells.flatten(0, 1)
+        product = torch.bmm(rows, weight[k].expand(rows.shape[0], -1, -1))
+        y[:, m::step, n::step] = product.unflatten(0, cells.shape[:2])
+    return y
+
+
+def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, step: int) -> Tensor:
+    dweight = torch.zeros_like(weight)
+    for m, n, k in phase_sets(step):
+        cells, dcells = (t[:, m::step, n::step].flatten(0, 2) for t in (x, dy))
+        dweight[k] += dcells.mT @ cells
+    return dweight
