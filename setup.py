@@ -88,9 +88,8 @@ def nvidia_include_dirs() -> list[str]:
     return sorted(str(path) for path in site_packages.glob('nvidia/*/include'))
 
 
-def make_extension() -> Extension:
-    """Describes ``mmevm._C``."""
-    cuda = use_cuda()  # before torch's module below, which reads CUDA_HOME once
+def make_extension(cuda: bool) -> Extension:
+    """Describes ``mmevm._C``, with or without the CUDA operators."""
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     # at::parallel_for is a plain loop unless the file that uses it is compiled with OpenMP. It is not linked: the
@@ -105,7 +104,6 @@ def make_extension() -> Extension:
         sources=source_files(*patterns),
         depends=source_files('**/*.h', '**/*.cuh'),
         include_dirs=[str(ROOT / 'csrc')],
-        define_macros=[('MMEVM_WITH_CUDA', None)] if cuda else [],
         extra_compile_args=flags,
         py_limited_api=True,
     )
@@ -119,7 +117,7 @@ def make_extension() -> Extension:
 
 
 def make_build_ext(required: bool) -> type:
-    """A build_ext command that, unless the extension is required, goes on without it when it does not compile."""
+    """A build_ext command that, unless the extension is required, goes on without what does not compile."""
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildExt(BuildExtension):
@@ -129,13 +127,22 @@ def make_build_ext(required: bool) -> type:
             super().copy_extensions_to_source()
 
         def run(self) -> None:
-            in_tree = bool(self.inplace)
+            compiler, in_tree = self.compiler, bool(self.inplace)
             try:
                 super().run()
             except Exception as error:
                 if required:
                     raise
-                warn(f'mmevm._C does not compile, installing pure Python ({type(error).__name__}: {error})')
+                problem = f'{type(error).__name__}: {error}'
+                if any(name.endswith('.cu') for extension in self.extensions for name in extension.sources):
+                    advice = 'if nvcc refuses the C++ compiler, install one that it supports and name it in CXX'
+                    warn(
+                        f'the CUDA operators do not compile and are left out; Triton serves GPUs ({problem}); {advice}'
+                    )
+                    self.compiler = compiler
+                    self.extensions = self.distribution.ext_modules = [make_extension(cuda=False)]
+                    return self.run()
+                warn(f'mmevm._C does not compile, installing pure Python ({problem})')
                 self.extensions = self.distribution.ext_modules = []
                 wheel = self.distribution.get_command_obj('bdist_wheel', create=False)
                 if wheel is not None:  # has made up its mind about the wheel's name before the build
@@ -152,7 +159,8 @@ def extension_arguments() -> dict:
     if mode == '0':
         return {}
     try:
-        return {'ext_modules': [make_extension()], 'cmdclass': {'build_ext': make_build_ext(required=mode == '1')}}
+        extension = make_extension(use_cuda())
+        return {'ext_modules': [extension], 'cmdclass': {'build_ext': make_build_ext(required=mode == '1')}}
     except ImportError as error:
         advice = 'install torch, then mmevm with --no-build-isolation'
         if mode == '1':

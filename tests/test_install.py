@@ -191,3 +191,24 @@ def test_forced_cuda_without_a_fitting_toolkit_says_so(build_wheel, source_tree,
     result = build_wheel(MMEVM_BUILD_EXT='1', FORCE_CUDA='1', CUDA_HOME=str(tmp_path / 'toolkit'))
     assert result.returncode != 0
     assert 'FORCE_CUDA=1 asks for the CUDA operators, but' in result.stdout + result.stderr
+
+
+def test_without_a_working_nvcc_the_cpu_kernels_are_built_all_the_same(build_wheel, tmp_path):
+    import torch
+
+    if torch.version.cuda is None:
+        pytest.skip('torch is built without CUDA, so that nvcc is not tried')
+    nvcc = tmp_path / 'toolkit' / 'bin' / 'nvcc'
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        f'*--version*) echo "Cuda compilation tools, release {torch.version.cuda}, V0" ;;\n'
+        f'*--dryrun*) echo "#$ TOP={nvcc.parent.parent}" ;;\n'
+        '*) echo "error: unsupported GNU version" >&2; exit 1 ;;\nesac\n'
+    )
+    nvcc.chmod(0o755)
+    result = build_wheel(CUDA_HOME=str(nvcc.parent.parent), TORCH_CUDA_ARCH_LIST='9.0')
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    assert 'the CUDA operators do not compile and are left out, Triton serves GPUs' in output
+    assert 'mmevm/_C.abi3.so' in only_wheel(tmp_path / 'wheels')[1]
