@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from mmevm.cli.data import move_data_root
+from mmevm.cli.distributed import prepare_cpu_run, require_launcher
 from mmevm.cli.errors import UsageError
 
 _PACKAGES = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
@@ -59,7 +60,8 @@ def load_config(args: argparse.Namespace) -> Any:
     cfg.launcher = args.launcher
     stem = os.path.splitext(os.path.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
-    _require_devices(cfg)
+    if cfg.launcher != 'none':
+        require_launcher(cfg.launcher)
     if cfg.get('default_scope') == 'mmpretrain':
         _set_classification_loaders(cfg)
     return cfg
@@ -69,12 +71,6 @@ def on_cpu() -> bool:
     """Whether MMEngine will run on the CPU, for want of any accelerator."""
     from mmengine.device import get_device
     return get_device() == 'cpu'
-
-
-def _require_devices(cfg: Any) -> None:
-    if cfg.launcher != 'none' and on_cpu():
-        raise UsageError(f'--launcher {cfg.launcher} needs accelerators, and none is visible: MMEngine\'s distributed '
-                         'training has no CPU form. Run the tool without --launcher.')
 
 
 def _set_classification_loaders(cfg: Any) -> None:
@@ -100,4 +96,6 @@ def build_runner(cfg: Any) -> Any:
 
     from mmevm.checkpoint.weights_only import register_weights_only_loader
     register_weights_only_loader()
+    if cfg.launcher != 'none' and on_cpu():
+        prepare_cpu_run(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -11,6 +11,7 @@ from mmevm.cli.arguments import parse_train_args
 from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoint
 from mmevm.cli.data import check_data
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.resume import adopt_seed, make_resumable
 
 
 def _set_amp(cfg: Any) -> None:
@@ -47,6 +48,7 @@ def _set_resume(cfg: Any, source: str) -> None:
     else:
         require_checkpoint(source)
         cfg.load_from = source
+    adopt_seed(cfg)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -59,6 +61,7 @@ def train(args: argparse.Namespace) -> None:
     _leave_amp_on_cpu(cfg)
     if args.auto_scale_lr:
         _set_auto_scale_lr(cfg)
+    make_resumable(cfg)
     if args.resume:
         _set_resume(cfg, args.resume)
     elif cfg.get('load_from'):

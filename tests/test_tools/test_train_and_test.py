@@ -119,7 +119,7 @@ def test_tools_say_what_is_not_found(run: Any, arguments: list[str], message: st
 
 @pytest.mark.parametrize(('flags', 'message'), [
     (['--amp'], '--amp needs a GPU'),
-    (['--launcher', 'pytorch'], '--launcher pytorch needs accelerators'),
+    (['--launcher', 'pytorch'], 'the environment lacks RANK, WORLD_SIZE'),
     (['--resume', 'no.pth'], 'Checkpoint not found'),
 ], ids=['amp', 'launcher', 'resume'])
 def test_train_refuses_flags_that_cannot_work(flags: list[str], message: str, mini_coco: Path,
