@@ -1,0 +1,164 @@
+"""The table of released checkpoints. One entry a file; what nobody has published (a hash, a size) stays empty."""
+
+from dataclasses import dataclass
+
+_HUB = 'https://huggingface.co'
+_VMAMBA = 'https://github.com/MzeroMiko/VMamba/releases/download'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A released checkpoint.
+
+    Attributes:
+        name (str): What users call it; ``mmevm://NAME`` in configs.
+        architecture (str): The network, as ``mmevm.EfficientVMamba``; another one if mmevm has no such backbone yet.
+        arch (str): The variant of it.
+        task (str): What the file's weights were trained for: 'classification', 'detection' or 'segmentation'.
+        config (str, optional): The config of mmevm that builds the whole model of the file.
+        url (str): Where the file lies, for files of the hub too.
+        key (str): The top-level key of the weights.
+        metric (str): Name of the measure.
+        paper (float, optional): The authors' figure of it. None of them has been measured again here.
+        source (str): The authors' repository.
+        licence (str): As the authors state it.
+        repo (str, optional): Repository on the Hugging Face hub, if the file is there.
+        size (int, optional): Size in bytes, to the three digits that the hub lists.
+        sha256 (str, optional): The file's hash, where its authors published one. Where they did not, the first verified
+            download records it in the cache, and later ones are held to that.
+    """
+
+    name: str
+    architecture: str
+    arch: str
+    task: str
+    config: str | None
+    url: str
+    key: str
+    metric: str
+    paper: float | None
+    source: str
+    licence: str
+    repo: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return self.url.rsplit('/', 1)[1]
+
+    @property
+    def available(self) -> bool:
+        """Whether mmevm has the backbone that these weights are for."""
+        return self.architecture == 'EfficientVMamba'
+
+    @property
+    def converted_from(self) -> str:
+        """What the weights are made from: upstream's own file, converted when it is loaded."""
+        return f'{self.source}: {self.url}'
+
+
+def _evm(arch: str, letter: str, paper: float, size: int) -> Entry:
+    repo = f'TerryPei/EfficientVMamba-{arch.capitalize()}'
+    return Entry(
+        name=f'efficient_vmamba_{arch}',
+        architecture='EfficientVMamba',
+        arch=arch,
+        task='classification',
+        config=f'configs/classifier_evm_{letter}.py',
+        url=f'{_HUB}/{repo}/resolve/main/efficient_vmamba_{arch}.ckpt',
+        key='state_dict',
+        metric='ImageNet-1k top-1, %',
+        paper=paper,
+        source='https://github.com/TerryPei/EfficientVMamba',
+        licence='none stated',
+        repo=repo,
+        size=size,
+    )
+
+
+def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None) -> Entry:
+    task, metric, key = {
+        'cls': ('classification', 'ImageNet-1k top-1, %', 'model'),
+        'det': ('detection', 'COCO box AP', 'state_dict'),
+        'seg': ('segmentation', 'ADE20K mIoU, %', 'state_dict'),
+    }[version[-3:]]
+    return Entry(
+        name=name,
+        architecture='VMamba',
+        arch=f'{version[:2]} {arch}',
+        task=task,
+        config=None,
+        url=f'{_VMAMBA}/%23{version}/{file}.pth',  # the tag is '#v2cls'
+        key=key,
+        metric=metric,
+        paper=paper,
+        source='https://github.com/MzeroMiko/VMamba',
+        licence='MIT',
+    )
+
+
+def _vim(arch: str, file: str, paper: float, suffix: str = '') -> Entry:
+    repo = f'hustvl/Vim-{arch}-midclstok'
+    return Entry(
+        name=f'vim_{arch}{suffix}',
+        architecture='Vim',
+        arch=f'{arch}, fine-tuned at stride 8' if suffix else arch,
+        task='classification',
+        config=None,
+        url=f'{_HUB}/{repo}/resolve/main/{file}.pth',
+        key='model',
+        metric='ImageNet-1k top-1, %',
+        paper=paper,
+        source='https://github.com/hustvl/Vim',
+        licence='see its page on the hub',
+        repo=repo,
+    )
+
+
+_UPERNET = 'upernet_vssm_4xb4-160k_ade20k-512x512'
+
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        _evm('tiny', 't', 76.5, 26_200_000),
+        _evm('small', 's', 78.7, 45_300_000),
+        _evm('base', 'b', 81.8, 135_000_000),
+        _vmamba('vmamba_v0_tiny', 'v0cls', 'tiny', 'vssmtiny_dp01_ckpt_epoch_292', 82.2),
+        _vmamba('vmamba_v0_small', 'v0cls', 'small', 'vssmsmall_dp03_ckpt_epoch_238', 83.5),
+        _vmamba('vmamba_v0_base', 'v0cls', 'base', 'vssmbase_dp06_ckpt_epoch_241', 83.7),
+        _vmamba('vmamba_v2_tiny_s1l8', 'v2cls', 'tiny_s1l8', 'vssm1_tiny_0230s_ckpt_epoch_264', 82.6),
+        _vmamba('vmamba_v2_tiny_s2l5', 'v2cls', 'tiny_s2l5', 'vssm_tiny_0230_ckpt_epoch_262', None),
+        _vmamba('vmamba_v2_small_s2l15', 'v2cls', 'small_s2l15', 'vssm_small_0229_ckpt_epoch_222', 83.6),
+        _vmamba('vmamba_v2_base_s2l15', 'v2cls', 'base_s2l15', 'vssm_base_0229_ckpt_epoch_237', 83.9),
+        _vmamba('vmamba_v2_small_s1l20', 'v2cls', 'small_s1l20', 'vssm1_small_0229s_ckpt_epoch_240', None),
+        _vmamba('vmamba_v2_base_s1l20', 'v2cls', 'base_s1l20', 'vssm1_base_0229s_ckpt_epoch_225', None),
+        _vmamba('vmamba_v2_tiny_mask_rcnn', 'v2det', 'tiny_s1l8', 'mask_rcnn_vssm_fpn_coco_tiny_s_epoch_12', 47.3),
+        _vmamba('vmamba_v2_small_mask_rcnn', 'v2det', 'small_s2l15', 'mask_rcnn_vssm_fpn_coco_small_epoch_11', 48.7),
+        _vmamba('vmamba_v2_base_mask_rcnn', 'v2det', 'base_s2l15', 'mask_rcnn_vssm_fpn_coco_base_epoch_11', 49.2),
+        _vmamba('vmamba_v2_tiny_upernet', 'v2seg', 'tiny_s1l8', f'{_UPERNET}_tiny_s_iter_160000', 47.9),
+        _vmamba('vmamba_v2_small_upernet', 'v2seg', 'small_s2l15', f'{_UPERNET}_small_iter_144000', 50.6),
+        _vmamba('vmamba_v2_base_upernet', 'v2seg', 'base_s2l15', f'{_UPERNET}_base_iter_160000', 51.0),
+        _vim('tiny', 'vim_t_midclstok_76p1acc', 76.1),
+        _vim('tiny', 'vim_t_midclstok_ft_78p3acc', 78.3, '_stride8'),
+        _vim('small', 'vim_s_midclstok_80p5acc', 80.5),
+        _vim('small', 'vim_s_midclstok_ft_81p6acc', 81.6, '_stride8'),
+    )
+}
+"""Every checkpoint of the zoo by name."""
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of a name, with or without ``mmevm://``.
+
+    Raises:
+        ValueError: If there is none; names the most similar ones.
+    """
+    import difflib
+
+    name = name.removeprefix('mmevm://')
+    if name in ENTRIES:
+        return ENTRIES[name]
+    close = difflib.get_close_matches(name, ENTRIES, cutoff=0.3) or list(ENTRIES)
+    raise ValueError(f'the zoo has no {name!r}; did you mean {", ".join(close)}? `python tools/zoo.py list` shows all')
