@@ -1,47 +1,17 @@
 """EfficientVMamba (arXiv 2403.09977): atrous selective scans early, inverted residuals late."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
-from mmevm.checkpoint import formats
-from mmevm.checkpoint.load import load_checkpoint
-from mmevm.checkpoint.weights_only import CheckpointError
+from mmevm.backbones.base import Backbone
+from mmevm.backbones.recompute import run_block
 from mmevm.layers import EVSSBlock, InvertedResidual, PatchEmbed, PatchMerging
 from mmevm.registry import register_backbone
 
 _BLOCKS = ('evss', 'inres')
-_UNAVAILABLE = """The pretrained weights {} cannot be had: {}
-Without a network, fetch the file elsewhere and give its path:
-  --cfg-options model.backbone.init_cfg.checkpoint=/where/it/lies
-or train from random weights:
-  --cfg-options model.backbone.init_cfg=None"""
-
-
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keeps batch norms from counting a batch twice while activation checkpointing recomputes it."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    before = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
-
-
-def _checkpoint_contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    return nullcontext(), _frozen_statistics(module)
 
 
 class Stage(nn.Module):
@@ -62,15 +32,12 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C], before patch merging."""
         for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_checkpoint_contexts, block))
-            else:
-                x = block(x)
+            x = run_block(block, x, self.with_cp)
         return x
 
 
 @register_backbone
-class EfficientVMamba(BaseModule):
+class EfficientVMamba(Backbone):
     """EfficientVMamba backbone.
 
     The released checkpoints and their logs define the variants: small is 64 channels wide, where the paper's Table 1
@@ -114,7 +81,7 @@ class EfficientVMamba(BaseModule):
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(frozen_stages, norm_eval, init_cfg)
         self.dims, self.depths, self.block_types = self._parse_arch(arch)
         n_stages = len(self.dims)
         self.out_indices = tuple(out_indices)
@@ -122,8 +89,6 @@ class EfficientVMamba(BaseModule):
             raise ValueError(f'`out_indices` must name stages from 0 to {n_stages - 1}, got {out_indices}')
         if not -1 <= frozen_stages <= n_stages:
             raise ValueError(f'`frozen_stages` must be from -1 to {n_stages}, got {frozen_stages}')
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
 
         self.patch_embed = PatchEmbed(in_channels, self.dims[0])
         n_blocks = sum(self.depths)
@@ -172,29 +137,6 @@ class EfficientVMamba(BaseModule):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def init_weights(self) -> None:
-        """Initialises the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.
-
-        Raises:
-            CheckpointError: If the file cannot be had or opened, or does not fit.
-        """
-        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
-        pretrained = [c for c in configs if c['type'] in ('Pretrained', 'PretrainedInit')]
-        if self.is_init or not pretrained:
-            return super().init_weights()
-        others, whole = [c for c in configs if c not in pretrained], self.init_cfg
-        self.init_cfg = others or None
-        try:
-            super().init_weights()
-        finally:
-            self.init_cfg = whole
-        for config in pretrained:
-            try:
-                load_checkpoint(self, config['checkpoint'], prefix=config.get('prefix'))
-            except OSError as error:
-                raise CheckpointError(_UNAVAILABLE.format(config['checkpoint'], error)) from error
-        return None
-
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the feature maps.
 
@@ -223,23 +165,3 @@ class EfficientVMamba(BaseModule):
         stages = range(self.frozen_stages)
         norms = [getattr(self, f'outnorm{i}') for i in stages if i in self.out_indices]
         return [self.patch_embed, *(self.layers[i] for i in stages), *norms]
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'EfficientVMamba':
-        """Sets the training mode, except in frozen stages and, with ``norm_eval``, in batch norms."""
-        super().train(mode)
-        self._freeze()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Lets every loader that PyTorch and MMEngine have take upstream's spellings and wrappers."""
-        formats.convert_in_place(state_dict, prefix, last_norm=f'outnorm{len(self.dims) - 1}')
-        super()._load_from_state_dict(state_dict, prefix, *args)

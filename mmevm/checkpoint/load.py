@@ -23,6 +23,7 @@ class LoadReport:
     Attributes:
         loaded (list[str]): Parameters and buffers that were taken from the checkpoint.
         fresh (list[str]): Output norms that keep their initialisation, because classification files have none.
+        adapted (list[str]): Entries that were reshaped for the model, as a position embedding for another image size.
         dropped (list[str]): Entries of a classifier or of other parts of a detector, which the model has no place for.
         missing (list[str]): What the model has and the checkpoint lacks.
         unexpected (list[str]): What the checkpoint has and the model lacks.
@@ -31,6 +32,7 @@ class LoadReport:
 
     loaded: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -71,9 +73,8 @@ def load_checkpoint(
     state_dict = formats.strip_prefix(formats.unwrap(_open(source)))
     if prefix:
         state_dict = _below(state_dict, prefix)
-    last_norm = f'outnorm{len(backbone.dims) - 1}'
     report = LoadReport()
-    weights = _arrange(model, place, state_dict, last_norm, report)
+    weights = _arrange(model, backbone, place, state_dict, report)
     target = model.state_dict()
     _compare(target, weights, place, report)
     where = f'checkpoint {source}' if isinstance(source, str | os.PathLike) else 'the given state dict'
@@ -114,15 +115,16 @@ def _below(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _arrange(
-    model: nn.Module, place: str, state_dict: Mapping[str, Any], last_norm: str, report: LoadReport
+    model: nn.Module, backbone: nn.Module, place: str, state_dict: Mapping[str, Any], report: LoadReport
 ) -> dict[str, Any]:
     """Brings the checkpoint's names to the model's, and sets aside what the model has no place for."""
     whole = any(name.startswith('backbone.') for name in state_dict)
     inner = _below(state_dict, 'backbone') if whole else dict(state_dict)
     rest = {name: value for name, value in state_dict.items() if whole and not name.startswith('backbone.')}
     weights = formats.convert(inner)
-    formats.promote_classifier_norm(weights, last_norm)
+    formats.promote_classifier_norm(weights, f'outnorm{len(backbone.dims) - 1}')
     classifier = {name: weights.pop(name) for name in list(weights) if name.startswith('classifier.')}
+    report.adapted = [place + name for name in backbone.adapt(weights)]
     weights = {place + name: value for name, value in weights.items()}
     own = model.state_dict().keys()
     if whole and place:
@@ -164,7 +166,7 @@ def _variant(backbone: nn.Module, weights: Mapping[str, Any], place: str) -> str
     """Which variant the checkpoint is, when it is another one."""
     found = formats.signature({name.removeprefix(place): value for name, value in weights.items()})
     if found is None:
-        return ': it holds no EfficientVMamba backbone'
+        return f': it holds no {type(backbone).__name__} backbone'
     dims, depths = found
     if (dims, depths) == (backbone.dims, backbone.depths):
         return ''
@@ -185,6 +187,8 @@ def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor], report: 
 
 def _say(where: str, report: LoadReport) -> None:
     notes = []
+    if report.adapted:
+        notes.append(f'adapted {", ".join(report.adapted)}')
     if report.dropped:
         notes.append(f'dropped {_groups(report.dropped)}')
     if report.fresh:
