@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmevm.layers.conv_norm import depthwise
 from mmevm.layers.phase_projection import project_phases
+from mmevm.layers.scan_init import init_A_log, init_dt_bias, init_dt_weight
 from mmevm.ops import es2d_scan
 
 
@@ -43,17 +44,14 @@ class ES2D(nn.Module):
         self.out_proj = nn.Linear(D, channels, bias=False)
         self.reset_scan_parameters()
 
-    @torch.no_grad()
-    def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
-        """S4D-real initialisation: A = -(1…N), D = 1, and softplus(dt bias) log-uniform in [dt_min, dt_max]."""
+    def reset_scan_parameters(self) -> None:
+        """S4D-real initialisation, with D = 1; see :mod:`mmevm.layers.scan_init`."""
         for weight in self.x_proj_weight:
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-        nn.init.uniform_(self.dt_projs_weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
-        log_dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max))
-        dt = log_dt.exp().clamp(min=dt_floor)
-        self.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
-        self.A_logs.copy_(torch.arange(1, self.d_state + 1, dtype=torch.float32).log().expand_as(self.A_logs))
-        self.Ds.fill_(1)
+        init_dt_weight(self.dt_projs_weight)
+        init_dt_bias(self.dt_projs_bias)
+        init_A_log(self.A_logs)
+        nn.init.ones_(self.Ds)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""

@@ -6,21 +6,25 @@ from torch import Tensor, nn
 
 
 class PatchEmbed(nn.Module):
-    """Stem: non-overlapping convolution and LayerNorm.
+    """Stem: convolution and LayerNorm.
 
     Args:
         in_channels (int): Image channels.
         channels (int): Output channels C.
-        patch_size (int): Kernel size and stride.
+        patch_size (int): Kernel size P.
+        stride (int, optional): Distance S between neighbouring patches; by default they do not overlap.
+        norm (bool): Whether a LayerNorm follows.
     """
 
-    def __init__(self, in_channels: int, channels: int, patch_size: int = 4) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, patch_size: int = 4, stride: int | None = None, norm: bool = True
+    ) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, patch_size, patch_size)
-        self.norm = nn.LayerNorm(channels)
+        self.proj = nn.Conv2d(in_channels, channels, patch_size, stride or patch_size)
+        self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, H // patch_size, W // patch_size, C]."""
+        """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, (H - P) // S + 1, (W - P) // S + 1, C]."""
         x = self.proj(x.contiguous(memory_format=torch.channels_last))
         return self.norm(x.permute(0, 2, 3, 1))  # [B, C, H, W] -> [B, H, W, C]
 
