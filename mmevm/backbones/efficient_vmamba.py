@@ -1,43 +1,19 @@
 """EfficientVMamba (arXiv 2403.09977): atrous selective scans early, inverted residuals late."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmevm.backbones.base import Backbone
-from mmevm.backbones.recompute import run_block
+from mmevm.backbones.staged import StagedBackbone
 from mmevm.layers import EVSSBlock, InvertedResidual, PatchEmbed, PatchMerging
 from mmevm.registry import register_backbone
 
 _BLOCKS = ('evss', 'inres')
 
 
-class Stage(nn.Module):
-    """Blocks of one resolution, and the patch merging that leads to the next.
-
-    Args:
-        blocks (list[nn.Module]): Blocks on channels-last maps.
-        downsample (nn.Module, optional): Patch merging; absent in the last stage.
-        with_cp (bool): Recomputes the blocks' activations in the backward pass.
-    """
-
-    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None, with_cp: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C], before patch merging."""
-        for block in self.blocks:
-            x = run_block(block, x, self.with_cp)
-        return x
-
-
 @register_backbone
-class EfficientVMamba(Backbone):
+class EfficientVMamba(StagedBackbone):
     """EfficientVMamba backbone.
 
     The released checkpoints and their logs define the variants: small is 64 channels wide, where the paper's Table 1
@@ -81,87 +57,23 @@ class EfficientVMamba(Backbone):
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(frozen_stages, norm_eval, init_cfg)
-        self.dims, self.depths, self.block_types = self._parse_arch(arch)
-        n_stages = len(self.dims)
-        self.out_indices = tuple(out_indices)
-        if not self.out_indices or not set(self.out_indices) <= set(range(n_stages)):
-            raise ValueError(f'`out_indices` must name stages from 0 to {n_stages - 1}, got {out_indices}')
-        if not -1 <= frozen_stages <= n_stages:
-            raise ValueError(f'`frozen_stages` must be from -1 to {n_stages}, got {frozen_stages}')
+        dims, depths, blocks = self._parse_arch(arch)
+        super().__init__(dims, depths, out_indices, frozen_stages, norm_eval, init_cfg)
+        self.block_types = blocks
 
-        self.patch_embed = PatchEmbed(in_channels, self.dims[0])
-        n_blocks = sum(self.depths)
-        rates = iter(drop_path_rate * i / max(n_blocks - 1, 1) for i in range(n_blocks))
-        self.layers = nn.ModuleList()
-        for i, (dim, depth, block) in enumerate(zip(self.dims, self.depths, self.block_types, strict=True)):
-            blocks = [self._make_block(block, dim, step_size, fusion, next(rates)) for _ in range(depth)]
-            self.layers.append(Stage(blocks, PatchMerging(dim) if i < n_stages - 1 else None, with_cp))
-        for i in self.out_indices:
-            self.add_module(f'outnorm{i}', nn.LayerNorm(self.dims[i]))
-        self.apply(self._init_module)
-        self._freeze()
+        def make_block(stage: int, drop_path: float) -> nn.Module:
+            if blocks[stage] == 'evss':
+                return EVSSBlock(dims[stage], step_size, fusion, drop_path)
+            return InvertedResidual(dims[stage], drop_path)
+
+        self._build(PatchEmbed(in_channels, dims[0]), make_block, PatchMerging, drop_path_rate, with_cp)
 
     @classmethod
     def _parse_arch(cls, arch: str | dict[str, Any]) -> tuple[list[int], list[int], list[str]]:
-        if isinstance(arch, str):
-            if arch not in cls.arch_zoo:
-                names = ', '.join(map(repr, cls.arch_zoo))
-                raise ValueError(f'`arch` must be one of {names} or a dict, got {arch!r}')
-            arch = cls.arch_zoo[arch]
-        unknown = set(arch) - {'dims', 'depths', 'blocks'}
-        if unknown or not {'dims', 'depths'} <= set(arch):
-            raise ValueError(f'`arch` must have the keys dims, depths and optionally blocks, got {sorted(arch)}')
-        dims, depths = list(arch['dims']), list(arch['depths'])
-        if not dims or len(dims) != len(depths):
-            raise ValueError(f'`dims` and `depths` must have one entry per stage, got {dims} and {depths}')
+        arch = cls._resolve_arch(arch, optional=['blocks'])
+        dims, depths = arch['dims'], arch['depths']
         half = (len(dims) + 1) // 2
         blocks = list(arch.get('blocks', ['evss'] * half + ['inres'] * (len(dims) - half)))
         if len(blocks) != len(dims) or not set(blocks) <= set(_BLOCKS):
             raise ValueError(f"`blocks` must have 'evss' or 'inres' for each of {len(dims)} stages, got {blocks}")
-        if any(b != 2 * a for a, b in pairwise(dims)):
-            raise ValueError(f'`dims` must double from stage to stage, as patch merging does, got {dims}')
         return dims, depths, blocks
-
-    @staticmethod
-    def _make_block(kind: str, dim: int, step_size: int, fusion: bool, drop_path: float) -> nn.Module:
-        if kind == 'evss':
-            return EVSSBlock(dim, step_size, fusion, drop_path)
-        return InvertedResidual(dim, drop_path)
-
-    @staticmethod
-    def _init_module(module: nn.Module) -> None:
-        """Upstream's initialisation; convolutions and norms keep PyTorch's, scan parameters ES2D's own."""
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the feature maps.
-
-        Args:
-            x (Tensor[B, in_channels, H, W]): Normalised images of any height and width from 32.
-
-        Returns:
-            tuple[Tensor[B, dims[i], H / 4 / 2^i, W / 4 / 2^i], ...]: One map for each of ``out_indices``, contiguous;
-            the first division rounds down, the others up.
-        """
-        x = self.patch_embed(x)
-        outs = []
-        for i, stage in enumerate(self.layers):
-            x = stage(x)
-            if i in self.out_indices:
-                norm = getattr(self, f'outnorm{i}')
-                outs.append(norm(x).permute(0, 3, 1, 2).contiguous())  # [B, H, W, C] -> [B, C, H, W]
-            if i == max(self.out_indices):
-                break
-            x = stage.downsample(x)
-        return tuple(outs)
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        stages = range(self.frozen_stages)
-        norms = [getattr(self, f'outnorm{i}') for i in stages if i in self.out_indices]
-        return [self.patch_embed, *(self.layers[i] for i in stages), *norms]

@@ -1,0 +1,152 @@
+"""Backbones of several stages, each at half the resolution of the one before."""
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmevm.backbones.base import Backbone
+from mmevm.backbones.recompute import run_block
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, and the downsampling that leads to the next.
+
+    Args:
+        blocks (list[nn.Module]): Blocks on channels-last maps.
+        downsample (nn.Module, optional): What halves the map and doubles its width; absent in the last stage.
+        with_cp (bool): Recomputes the blocks' activations in the backward pass.
+    """
+
+    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None, with_cp: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C], before the downsampling."""
+        for block in self.blocks:
+            x = run_block(block, x, self.with_cp)
+        return x
+
+
+class StagedBackbone(Backbone):
+    """A stem, stages, and a LayerNorm for each map that is returned.
+
+    A subclass calls :meth:`_build` when it knows its blocks.
+
+    Args:
+        dims (list[int]): Width of each stage.
+        depths (list[int]): Blocks of each stage.
+        out_indices (Sequence[int]): Stages whose maps are returned.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and the first n stages.
+        norm_eval (bool): Keeps batch norms in evaluation mode while training.
+        init_cfg (dict or list[dict], optional): See :class:`Backbone`.
+
+    Raises:
+        ValueError: If ``out_indices`` or ``frozen_stages`` names no stage.
+    """
+
+    def __init__(
+        self,
+        dims: list[int],
+        depths: list[int],
+        out_indices: Sequence[int],
+        frozen_stages: int,
+        norm_eval: bool,
+        init_cfg: dict | list[dict] | None,
+    ) -> None:
+        super().__init__(frozen_stages, norm_eval, init_cfg)
+        self.dims, self.depths = dims, depths
+        self.out_indices = tuple(out_indices)
+        if not self.out_indices or not set(self.out_indices) <= set(range(len(dims))):
+            raise ValueError(f'`out_indices` must name stages from 0 to {len(dims) - 1}, got {out_indices}')
+        if not -1 <= frozen_stages <= len(dims):
+            raise ValueError(f'`frozen_stages` must be from -1 to {len(dims)}, got {frozen_stages}')
+
+    @classmethod
+    def _resolve_arch(cls, arch: str | dict[str, Any], optional: Collection[str]) -> dict[str, Any]:
+        """The entry of the zoo, or the dict, with as many ``depths`` as ``dims``, which double."""
+        if isinstance(arch, str):
+            if arch not in cls.arch_zoo:
+                names = ', '.join(map(repr, cls.arch_zoo))
+                raise ValueError(f'`arch` must be one of {names} or a dict, got {arch!r}')
+            arch = cls.arch_zoo[arch]
+        if set(arch) - {'dims', 'depths', *optional} or not {'dims', 'depths'} <= set(arch):
+            names = ', '.join(optional)
+            raise ValueError(f'`arch` must have the keys dims, depths and optionally {names}, got {sorted(arch)}')
+        arch = {**arch, 'dims': list(arch['dims']), 'depths': list(arch['depths'])}
+        dims, depths = arch['dims'], arch['depths']
+        if not dims or len(dims) != len(depths):
+            raise ValueError(f'`dims` and `depths` must have one entry per stage, got {dims} and {depths}')
+        if any(b != 2 * a for a, b in pairwise(dims)):
+            raise ValueError(f'`dims` must double from stage to stage, as patch merging does, got {dims}')
+        return arch
+
+    def _build(
+        self,
+        stem: nn.Module,
+        make_block: Callable[[int, float], nn.Module],
+        make_downsample: Callable[[int], nn.Module],
+        drop_path_rate: float,
+        with_cp: bool,
+    ) -> None:
+        """Makes the modules, as upstream initialises them, and freezes what is to be frozen.
+
+        Args:
+            stem (nn.Module): Tensor[B, in_channels, H, W] -> Tensor[B, H', W', dims[0]].
+            make_block (Callable): Makes a block of a stage, given the stage's index and the stochastic depth rate.
+            make_downsample (Callable): Makes what follows a stage of the given width.
+            drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
+            with_cp (bool): See :class:`Stage`.
+        """
+        n_blocks = sum(self.depths)
+        rates = iter(drop_path_rate * i / max(n_blocks - 1, 1) for i in range(n_blocks))
+        self.patch_embed = stem
+        self.layers = nn.ModuleList()
+        for i, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
+            blocks = [make_block(i, next(rates)) for _ in range(depth)]
+            self.layers.append(Stage(blocks, make_downsample(dim) if i < len(self.dims) - 1 else None, with_cp))
+        for i in self.out_indices:
+            self.add_module(f'outnorm{i}', nn.LayerNorm(self.dims[i]))
+        self.apply(self._init_module)
+        self._freeze()
+
+    @staticmethod
+    def _init_module(module: nn.Module) -> None:
+        """Upstream's initialisation; convolutions and norms keep PyTorch's, scan parameters the mixers' own."""
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the feature maps.
+
+        Args:
+            x (Tensor[B, in_channels, H, W]): Normalised images of any height and width from 32.
+
+        Returns:
+            tuple[Tensor[B, dims[i], H / 4 / 2^i, W / 4 / 2^i], ...]: One map for each of ``out_indices``, contiguous;
+            patches that do not overlap round the first division down, all else rounds up.
+        """
+        x = self.patch_embed(x)
+        outs = []
+        for i, stage in enumerate(self.layers):
+            x = stage(x)
+            if i in self.out_indices:
+                norm = getattr(self, f'outnorm{i}')
+                outs.append(norm(x).permute(0, 3, 1, 2).contiguous())  # [B, H, W, C] -> [B, C, H, W]
+            if i == max(self.out_indices):
+                break
+            x = stage.downsample(x)
+        return tuple(outs)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        stages = range(self.frozen_stages)
+        norms = [getattr(self, f'outnorm{i}') for i in stages if i in self.out_indices]
+        return [self.patch_embed, *(self.layers[i] for i in stages), *norms]
