@@ -11,7 +11,14 @@ from torch import Tensor
 from .data.parity import weights
 
 FOLDER = Path(__file__).parent / 'data' / 'parity'
-NAMES = sorted(path.stem for path in FOLDER.glob('*.npz'))
+
+
+def names(model: str) -> list[str]:
+    """The fixtures of a model: 'evm', 'vmamba' or 'vim'."""
+    return sorted(path.stem for path in FOLDER.glob(f'{model}_*.npz'))
+
+
+NAMES = names('evm')
 
 
 class Fixture:
