@@ -1,10 +1,10 @@
 """EfficientVMamba for OpenMMLab: scan operators, backbones, configs and checkpoints.
 
-Importing the package registers its backbones with MMEngine; it needs torch and mmengine, neither the compiled
+Importing the package registers its backbones, and ``mmevm://NAME`` for checkpoints of the zoo, with MMEngine; it needs torch and mmengine, neither the compiled
 extension nor mmcv, mmdet, mmseg or mmpretrain.
 """
 
-from mmevm import backbones, ops
+from mmevm import backbones, ops, zoo
 from mmevm.version import __version__
 
-__all__ = ['__version__', 'backbones', 'ops']
+__all__ = ['__version__', 'backbones', 'ops', 'zoo']

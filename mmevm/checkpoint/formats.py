@@ -56,6 +56,28 @@ def convert(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return {rename(name): value for name, value in state_dict.items()}
 
 
+def to_upstream(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames a bare backbone or classifier ``state_dict`` to the spelling of upstream's released files. Idempotent."""
+    weights = convert(state_dict)
+    depths: dict[str, int] = {}
+    for name in weights:
+        # Stages of inverted residuals are those that upstream numbers by layers; the others it spells as mmevm does.
+        if match := re.match(r'(layers\.\d+)\.blocks\.(\d+)\.conv_pw\.', name):
+            depths[match[1]] = max(depths.get(match[1], 0), int(match[2]) + 1)
+    return {_rename_back(name, depths): value for name, value in weights.items()}
+
+
+def _rename_back(name: str, depths: Mapping[str, int]) -> str:
+    name = re.sub(r'^patch_embed\.proj\.', 'patch_embed.0.', name)
+    name = re.sub(r'^patch_embed\.norm\.', 'patch_embed.2.', name)
+    match = re.match(r'(layers\.\d+)\.(?:blocks\.(\d+)|downsample)\.(.*)', name)
+    if not match or match[1] not in depths:
+        return name
+    # Layer 0 and the one after the blocks permute the layout.
+    number = int(match[2]) + 1 if match[2] else depths[match[1]] + 2
+    return f'{match[1]}.{number}.{match[3]}'
+
+
 def promote_classifier_norm(state_dict: dict[str, Any], last_norm: str) -> bool:
     """Uses the classifier's norm as the last output norm where the file has none. Returns whether it did."""
     if f'{last_norm}.weight' in state_dict or 'classifier.norm.weight' not in state_dict:
@@ -69,12 +91,15 @@ def convert_in_place(state_dict: dict[str, Any], prefix: str, last_norm: str) ->
     """Rewrites the entries below ``prefix`` for a backbone there, as a module's loading hook has to.
 
     A whole file can arrive here (``prefix`` empty, weights still wrapped), because MMEngine's loader knows fewer
-    wrappers. The classifier, which a backbone does not have, is dropped.
+    wrappers. Of a whole model around a backbone the backbone is taken. The classifier, which a backbone does not have,
+    is dropped.
     """
     found = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
     weights = {name[len(prefix) :]: value for name, value in found.items()}
     if not prefix:
         weights = strip_prefix(unwrap(weights))
+        inner = [name for name in weights if name.startswith('backbone.')]
+        weights = {name.removeprefix('backbone.'): weights[name] for name in inner or weights}
     weights = convert(weights)
     promote_classifier_norm(weights, last_norm)
     for name, value in weights.items():
@@ -83,13 +108,16 @@ def convert_in_place(state_dict: dict[str, Any], prefix: str, last_norm: str) ->
 
 
 def signature(state_dict: Mapping[str, Tensor]) -> tuple[list[int], list[int]] | None:
-    """Widths and depths of the stages of a converted ``state_dict``, or None if it holds no such backbone."""
+    """Widths and depths of the stages of a converted ``state_dict``, or None if it holds no backbone of mmevm.
+
+    A plain column of blocks is one stage.
+    """
     stem = state_dict.get('patch_embed.proj.weight')
     blocks: dict[int, set[int]] = {}
     for name in state_dict:
-        match = re.match(r'layers\.(\d+)\.blocks\.(\d+)\.', name)
+        match = re.match(r'(?:layers\.(\d+)\.blocks|layers)\.(\d+)\.', name)
         if match:
-            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+            blocks.setdefault(int(match[1] or 0), set()).add(int(match[2]))
     if stem is None or not blocks:
         return None
     return [stem.shape[0] * 2**i for i in sorted(blocks)], [len(blocks[i]) for i in sorted(blocks)]

@@ -57,7 +57,8 @@ def load_checkpoint(
 
     Args:
         model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one.
-        source (path, address or mapping): A checkpoint file, its http(s) address, or what is in one.
+        source (path, address or mapping): A checkpoint file, its http(s) address, ``mmevm://NAME`` of the zoo, or
+            what is in one.
         strict (bool): Raises on any missing, unexpected or mis-shaped entry; otherwise such entries are logged and
             the rest is loaded.
         prefix (str, optional): Takes only the entries below this name, as MMEngine's ``PretrainedInit`` does.
@@ -89,6 +90,10 @@ def load_checkpoint(
 def _open(source: Source) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         checkpoint = source
+    elif str(source).startswith('mmevm://'):
+        from mmevm.zoo.fetch import fetch  # builds on this module
+
+        checkpoint = load_file(fetch(str(source)))
     elif str(source).startswith(('http://', 'https://')):
         checkpoint = load_from_http(str(source), 'cpu')
     else:

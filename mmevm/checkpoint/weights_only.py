@@ -181,7 +181,8 @@ def _unreadable(path: str, error: Exception) -> str:
     elif head.startswith(b'PK'):
         cause = 'the archive is damaged or cut off; download or copy it again'
     else:
-        cause = 'it is no file that torch.save wrote, or it is cut off; check the path or download it again'
+        kind = 'safetensors' if path.endswith('.safetensors') else 'torch.save'
+        cause = f'it is no file that {kind} wrote, or it is cut off; check the path or download it again'
     detail = f'{type(error).__name__}: {error}'.splitlines()[0][:160]
     return f'Cannot read {path} ({size} bytes) as a checkpoint: {cause}. [{detail}]'
 
@@ -191,7 +192,10 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
         from safetensors.torch import load_file as load_safetensors
     except ImportError as error:
         raise CheckpointError(f'Reading {path} needs the package safetensors: pip install safetensors') from error
-    return load_safetensors(path, device=str(map_location or 'cpu'))
+    try:
+        return load_safetensors(path, device=str(map_location or 'cpu'))
+    except Exception as error:  # the package raises its own kinds for its own reasons
+        raise CheckpointError(_unreadable(path, error)) from None
 
 
 def load_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:

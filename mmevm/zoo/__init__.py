@@ -1,5 +1,12 @@
-"""The model zoo: released checkpoints by name, verified when fetched and whenever they are opened."""
+"""The model zoo: released checkpoints by name, verified when fetched and whenever they are opened.
 
+Importing it registers ``mmevm://NAME`` with MMEngine's checkpoint loader.
+"""
+
+from mmevm.zoo.convert import convert
 from mmevm.zoo.entries import ENTRIES, Entry, find_entry
+from mmevm.zoo.errors import FetchError
+from mmevm.zoo.fetch import fetch
+from mmevm.zoo.loader import load
 
-__all__ = ['ENTRIES', 'Entry', 'find_entry']
+__all__ = ['ENTRIES', 'Entry', 'FetchError', 'convert', 'fetch', 'find_entry', 'load']

@@ -1,0 +1,100 @@
+"""Bytes from the network into a file, by huggingface_hub: from the hub and from ordinary addresses, with resuming."""
+
+import errno
+import logging
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+
+from mmevm.zoo.entries import Entry
+from mmevm.zoo.errors import FetchError
+
+_ATTEMPTS = 4
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def is_offline() -> bool:
+    """Whether ``MMEVM_OFFLINE`` or the hub's own ``HF_HUB_OFFLINE`` forbids downloads."""
+    values = (os.environ.get(name, '').lower() for name in ('MMEVM_OFFLINE', 'HF_HUB_OFFLINE'))
+    return any(value in ('1', 'true', 'yes', 'on') for value in values)
+
+
+def download(entry: Entry, part: Path) -> str | None:
+    """Downloads the file of ``entry`` to ``part``, going on from what is there already.
+
+    Broken connections and answers of an overloaded server are tried again, each time after a longer wait; what has
+    arrived stays in ``part`` for the next call.
+
+    Returns:
+        str, optional: The SHA-256 that the hub publishes for the file.
+
+    Raises:
+        FetchError: If the file cannot be had, or ``part`` cannot be written.
+    """
+    try:
+        from huggingface_hub.errors import HTTPError
+    except ImportError as error:
+        raise FetchError('Downloads need the package huggingface_hub: pip install huggingface_hub') from error
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _transfer(entry, part)
+        except (OSError, HTTPError) as error:  # the library's network errors are either
+            _raise_if_final(error, entry, part)
+            cause = error
+        if attempt < _ATTEMPTS - 1:
+            wait = 2**attempt
+            print_log(f'{entry.url}: {_line(cause)}; trying again in {wait} s', logger='current', level=logging.WARNING)
+            time.sleep(wait)
+    raise FetchError(f'{entry.url} could not be downloaded in {_ATTEMPTS} attempts: {_line(cause)}') from cause
+
+
+def _transfer(entry: Entry, part: Path) -> str | None:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    url, headers, size, sha256 = entry.url, {}, None, None
+    if entry.repo:
+        url = hf_hub_url(entry.repo, entry.file)
+        headers = dict(build_hf_headers(library_name='mmevm'))
+        metadata = get_hf_file_metadata(url)
+        size = metadata.size
+        # Large files on the hub bear their SHA-256 as entity tag; small ones another, shorter hash.
+        sha256 = metadata.etag if re.fullmatch('[0-9a-f]{64}', metadata.etag or '') else None
+    done = part.stat().st_size if part.exists() else 0
+    # A compressed stream could not be resumed by position.
+    headers['Accept-Encoding'] = 'identity'
+    with open(part, 'ab') as file:
+        http_get(url, file, resume_size=done, headers=headers, expected_size=size, displayed_filename=entry.file)
+    return sha256
+
+
+def _raise_if_final(error: Any, entry: Entry, part: Path) -> None:
+    """Raises what another attempt would not cure; removes a part that cannot be gone on from."""
+    code = getattr(error, 'errno', None)
+    if code in _FULL:
+        # A disk that is left full would hinder everything else.
+        part.unlink(missing_ok=True)
+        free = shutil.disk_usage(part.parent).free
+        need = f' of about {entry.size / 1e6:.1f} MB' if entry.size else ''
+        raise FetchError(f'No room for {entry.file}{need} in {part.parent}: {error.strerror} ({free / 1e6:.1f} MB are '
+                         'free). Make room, or name another folder by MMEVM_CACHE') from error  # fmt: skip
+    if code in _DENIED:
+        raise FetchError(f'The cache {part.parent} cannot be written: {error.strerror}. Make it writable, or name '
+                         'another folder by MMEVM_CACHE') from error  # fmt: skip
+    status = getattr(getattr(error, 'response', None), 'status_code', None)
+    if status == 416 or 'Consistency check failed' in str(error):  # longer than the file that is there now
+        part.unlink(missing_ok=True)
+    elif status is not None and 400 <= status < 500 and status not in (408, 429):
+        raise FetchError(f'{entry.url} answers {status}: the file was moved, removed or closed') from error
+
+
+def _line(error: BaseException) -> str:
+    return f'{type(error).__name__}: {error}'.splitlines()[0][:200]

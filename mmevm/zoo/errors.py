@@ -1,0 +1,10 @@
+"""The error of a file that cannot be had."""
+
+from mmevm.checkpoint.weights_only import CheckpointError
+
+
+class FetchError(CheckpointError, OSError):
+    """A checkpoint that cannot be had: no network, no such file, no room; the message says what to do.
+
+    An ``OSError`` like every other absent file, and a ``CheckpointError``, which the tools show as a sentence.
+    """
