@@ -10,7 +10,7 @@ Environment variables:
     FORCE_CUDA: ``1`` makes a missing CUDA toolkit an error; ``0`` leaves the CUDA operators out. By default they are
         built when a toolkit of torch's CUDA release is found; no GPU needs to be visible.
     TORCH_CUDA_ARCH_LIST: GPU architectures to compile for. By default those of the visible GPUs or, without any, all
-        of ARCHITECTURES below that nvcc knows, and PTX of the newest, which later GPUs compile when they load it.
+        of ARCHITECTURES below that this CUDA knows, and PTX of the newest, which later GPUs compile when they load it.
     MAX_JOBS: How many files are compiled at a time.
 """
 
@@ -31,7 +31,7 @@ ARCHITECTURES = {
     '10.0': (12, 8),
     '12.0': (12, 8),
 }
-"""GPU architectures, and the release of nvcc that first compiles for each."""
+"""GPU architectures, and the release of CUDA that first compiles for each."""
 PY_LIMITED_API = 'cp310'
 
 
@@ -71,7 +71,9 @@ def use_cuda() -> bool:
     else:
         os.environ['CUDA_HOME'] = str(toolkit.home)
         if not torch.cuda.is_available():
-            known = [name for name, release in ARCHITECTURES.items() if toolkit.version >= release]
+            # Either may be the older one, and torch refuses a GPU that it does not know.
+            oldest = min(toolkit.version, tuple(int(part) for part in torch.version.cuda.split('.')[:2]))
+            known = [name for name, release in ARCHITECTURES.items() if oldest >= release]
             os.environ.setdefault('TORCH_CUDA_ARCH_LIST', f'{";".join(known)}+PTX')
         return True
     if force == '1':
@@ -169,4 +171,7 @@ def extension_arguments() -> dict:
         return {}
 
 
-setup(options={'bdist_wheel': {'py_limited_api': PY_LIMITED_API}}, **extension_arguments())
+mim_data = runpy.run_path(str(ROOT / 'mmevm' / '_mim_data.py'))
+arguments = extension_arguments()
+arguments.setdefault('cmdclass', {}).update(build_py=mim_data['BuildPy'], editable_wheel=mim_data['EditableWheel'])
+setup(options={'bdist_wheel': {'py_limited_api': PY_LIMITED_API}}, **arguments)

@@ -46,9 +46,9 @@ def source_tree(tmp_path) -> Path:
 def copy_sources(tree: Path) -> Path:
     """Copies what a build reads to a new folder."""
     ignored = shutil.ignore_patterns('*.so', '__pycache__')
-    for folder in ('mmevm', 'csrc'):
+    for folder in ('mmevm', 'csrc', 'configs', 'tools'):
         shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md'):
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml'):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, tree)
     return tree
@@ -98,7 +98,9 @@ def test_wheel_serves_every_python_from_3_10(wheel):
     assert tag.startswith('cp310-abi3-linux')
     assert 'mmevm/_C.abi3.so' in names
     packages = [path.relative_to(ROOT) for path in (ROOT / 'mmevm').rglob('*.py')]
-    assert {str(path) for path in packages} <= set(names)
+    configs = [Path('mmevm/.mim') / path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py')]
+    assert {str(path) for path in packages + configs} <= set(names)
+    assert {'mmevm/.mim/model-index.yml', 'mmevm/.mim/configs/metafile_detection.yml'} <= set(names)
     assert {name.split('/')[0].split('-')[0] for name in names} == {'mmevm'}
     assert any(name.endswith('licenses/LICENSE') for name in names)
 

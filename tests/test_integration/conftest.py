@@ -1,0 +1,51 @@
+"""Shared by the integration tests: a loopback server, upstream's file, and a picture."""
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ..parity import Fixture
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope='session')
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a loopback server, and the folder whose files it serves."""
+    folder = tmp_path_factory.mktemp('served')
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f'http://127.0.0.1:{server.server_port}', folder
+        server.shutdown()
+
+
+@pytest.fixture(scope='session')
+def upstream_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classification checkpoint of EfficientVMamba-T as upstream writes them."""
+    weights = Fixture('evm_tiny_64x64').state(outnorm=False)
+    path = tmp_path_factory.mktemp('upstream') / 'efficient_vmamba_tiny.ckpt'
+    torch.save({'state_dict': {f'module.module.{name}': value for name, value in weights.items()}}, path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture of random pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (72, 96, 3), dtype=np.uint8)
+    path = tmp_path_factory.mktemp('pictures') / 'noise.png'
+    Image.fromarray(pixels).save(path)
+    return path
