@@ -115,9 +115,10 @@ def signature(state_dict: Mapping[str, Tensor]) -> tuple[list[int], list[int]] |
     stem = state_dict.get('patch_embed.proj.weight')
     blocks: dict[int, set[int]] = {}
     for name in state_dict:
-        match = re.match(r'(?:layers\.(\d+)\.blocks|layers)\.(\d+)\.', name)
+        match = re.match(r'layers\.(?:(\d+)\.blocks\.(\d+)|(\d+)\.mixer)\.', name)
         if match:
-            blocks.setdefault(int(match[1] or 0), set()).add(int(match[2]))
+            stage, block = (match[1], match[2]) if match[1] else (0, match[3])
+            blocks.setdefault(int(stage), set()).add(int(block))
     if stem is None or not blocks:
         return None
     return [stem.shape[0] * 2**i for i in sorted(blocks)], [len(blocks[i]) for i in sorted(blocks)]

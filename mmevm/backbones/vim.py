@@ -1,0 +1,176 @@
+"""Vision Mamba (Vim, arXiv 2401.09417): a plain column of bidirectional selective scans."""
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmevm.backbones.base import Backbone
+from mmevm.backbones.recompute import run_block
+from mmevm.layers import PatchEmbed, RMSNorm, VimBlock
+from mmevm.layers.position import insert_middle, resize_position, split_middle
+from mmevm.registry import register_backbone
+
+_OUT_TYPES = ('cls_token', 'avg_featmap', 'featmap', 'plain_featmap')
+
+
+@register_backbone
+class Vim(Backbone):
+    """Vim backbone: patches, a class token in their middle, absolute positions, and blocks of one width.
+
+    Args:
+        arch (str or dict): 'tiny', 'small', or a dict with ``dims`` and ``depths``, lists of one integer each.
+        in_channels (int): Image channels.
+        img_size (int or tuple[int, int]): Height and width that the position embedding is for. Images of other sizes,
+            and checkpoints for them, are served by interpolating it.
+        patch_stride (int): Distance between neighbouring patches of 16 x 16 pixels: 16, or 8 for the finer variants.
+        out_indices (Sequence[int]): Blocks whose tokens are returned; negative ones count from the last.
+        out_type (str): 'cls_token' returns the class token and 'avg_featmap' the patches' mean, for classification;
+            'featmap' returns maps, and 'plain_featmap' one map that is in no tuple, as mmdet's ``SimpleFPN`` takes it.
+        drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
+        frozen_stages (int): -1 freezes nothing, 0 the patch and position embeddings and the class token, n these and
+            the first n blocks.
+        with_cp (bool): Trades time for memory by recomputing the blocks' activations in the backward pass.
+        init_cfg (dict or list[dict], optional): MMEngine initialisation. ``type='Pretrained'`` takes upstream's files
+            as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
+
+    Raises:
+        ValueError: If an argument does not fit; the message says what was expected.
+    """
+
+    arch_zoo: Mapping[str, dict[str, Any]] = {
+        'tiny': {'dims': [192], 'depths': [24]},  # 7.0 M; 7.1 M with the 1000-class head
+        'small': {'dims': [384], 'depths': [24]},  # 25.4 M; 25.8 M
+    }
+    patch_size = 16
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'tiny',
+        in_channels: int = 3,
+        img_size: int | tuple[int, int] = 224,
+        patch_stride: int = 16,
+        out_indices: Sequence[int] = (-1,),
+        out_type: str = 'cls_token',
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(frozen_stages, norm_eval=False, init_cfg=init_cfg)
+        self.dims, self.depths = self._parse_arch(arch)
+        dim, depth = self.dims[0], self.depths[0]
+        self.out_indices = self._parse_outputs(out_indices, out_type, depth)
+        self.out_type = out_type
+        if not -1 <= frozen_stages <= depth:
+            raise ValueError(f'`frozen_stages` must be from -1 to {depth}, got {frozen_stages}')
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if min(height, width) < self.patch_size:
+            raise ValueError(f'`img_size` must be at least {self.patch_size}, got {img_size}')
+        if not 1 <= patch_stride <= self.patch_size:
+            raise ValueError(f'`patch_stride` must be from 1 to {self.patch_size}, got {patch_stride}')
+        self.grid = tuple((side - self.patch_size) // patch_stride + 1 for side in (height, width))
+        self.with_cp = with_cp
+
+        self.patch_embed = PatchEmbed(in_channels, dim, self.patch_size, patch_stride, norm=False)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, dim))
+        self.layers = nn.ModuleList(VimBlock(dim, drop_path_rate * i / max(depth - 1, 1)) for i in range(depth))
+        self.norm_f = RMSNorm(dim)
+        self._init_parameters()
+        self._freeze()
+
+    @classmethod
+    def _parse_arch(cls, arch: str | dict[str, Any]) -> tuple[list[int], list[int]]:
+        if isinstance(arch, str):
+            if arch not in cls.arch_zoo:
+                names = ', '.join(map(repr, cls.arch_zoo))
+                raise ValueError(f'`arch` must be one of {names} or a dict, got {arch!r}')
+            arch = cls.arch_zoo[arch]
+        if set(arch) != {'dims', 'depths'}:
+            raise ValueError(f'`arch` must have the keys dims and depths, got {sorted(arch)}')
+        dims, depths = list(arch['dims']), list(arch['depths'])
+        if len(dims) != 1 or len(depths) != 1:
+            raise ValueError(f'`dims` and `depths` must have one entry, as Vim has one stage, got {dims} and {depths}')
+        return dims, depths
+
+    @staticmethod
+    def _parse_outputs(out_indices: Sequence[int], out_type: str, depth: int) -> tuple[int, ...]:
+        if out_type not in _OUT_TYPES:
+            raise ValueError(f'`out_type` must be one of {", ".join(map(repr, _OUT_TYPES))}, got {out_type!r}')
+        indices = tuple(i + depth if i < 0 else i for i in out_indices)
+        if not indices or not set(indices) <= set(range(depth)):
+            raise ValueError(f'`out_indices` must name blocks from {-depth} to {depth - 1}, got {out_indices}')
+        if out_type == 'plain_featmap' and len(indices) > 1:
+            raise ValueError(f"`out_type='plain_featmap'` returns one map, got `out_indices` {out_indices}")
+        return indices
+
+    def _init_parameters(self) -> None:
+        """Upstream's initialisation; other linear layers and convolutions keep PyTorch's."""
+        for parameter in (self.cls_token, self.pos_embed):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        conv = self.patch_embed.proj
+        # LeCun's normal distribution, truncated at two of its deviations, which shrinks it by 0.88.
+        std = conv.weight[0].numel() ** -0.5 / 0.87962566103423978
+        nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(conv.bias)
+        for block in self.layers:
+            with torch.no_grad():
+                block.mixer.out_proj.weight /= len(self.layers) ** 0.5
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """Computes class tokens, mean patches or feature maps.
+
+        Args:
+            x (Tensor[B, in_channels, H, W]): Normalised images of any height and width from 16.
+
+        Returns:
+            tuple[Tensor[B, C], ...] or, of maps, tuple[Tensor[B, C, H', W'], ...]: One entry for each of
+            ``out_indices``; H' = (H - 16) // patch_stride + 1 and W' likewise. The last block's tokens are normalised.
+            For 'plain_featmap' the map itself.
+        """
+        x = self.patch_embed(x)
+        grid = tuple(x.shape[1:3])
+        x = insert_middle(x.flatten(1, 2), self.cls_token.expand(len(x), -1, -1), grid)
+        x = x + resize_position(self.pos_embed, self.grid, grid)
+        # The sum over all blocks is kept in float32: half precision would lose what the later ones add.
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        outs = []
+        for i, block in enumerate(self.layers[: max(self.out_indices) + 1]):
+            x = run_block(block, x, self.with_cp)
+            if i in self.out_indices:
+                outs.append(self._output(self.norm_f(x) if i == len(self.layers) - 1 else x, grid))
+        return outs[0] if self.out_type == 'plain_featmap' else tuple(outs)
+
+    def _output(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        patches, token = split_middle(x, grid)
+        if self.out_type == 'cls_token':
+            return token
+        if self.out_type == 'avg_featmap':
+            return patches.mean(dim=1)
+        return patches.transpose(1, 2).unflatten(2, grid).contiguous()  # [B, H * W, C] -> [B, C, H, W]
+
+    def adapt(self, weights: dict[str, Any]) -> list[str]:
+        """Interpolates the position embedding of a checkpoint for square images of another size; see the base class."""
+        embedding = weights.get('pos_embed')
+        if not isinstance(embedding, Tensor) or embedding.dim() != 3 or embedding.shape[1] == self.pos_embed.shape[1]:
+            return []
+        side = isqrt(embedding.shape[1] - 1)
+        if side * side != embedding.shape[1] - 1:
+            return []
+        weights['pos_embed'] = resize_position(embedding, (side, side), self.grid)
+        return ['pos_embed']
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        whole = self.frozen_stages == len(self.layers)
+        return [self.patch_embed, *self.layers[: self.frozen_stages], *([self.norm_f] if whole else [])]
+
+    def _freeze(self) -> None:
+        super()._freeze()
+        if self.frozen_stages >= 0:
+            self.cls_token.requires_grad_(False)
+            self.pos_embed.requires_grad_(False)

@@ -1,0 +1,116 @@
+"""The bidirectional token mixer of Vision Mamba."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmevm.layers.conv_norm import depthwise
+from mmevm.layers.drop_path import DropPath
+from mmevm.layers.rms_norm import RMSNorm
+from mmevm.layers.scan_init import init_A_log, init_dt_bias, init_dt_weight
+from mmevm.ops import Route, visual_scan
+
+
+class BidirectionalMamba(nn.Module):
+    """Selective scans of a sequence in both directions, each after a causal convolution (Vim, arXiv 2401.09417).
+
+    The mean of both is gated and projected. Nothing is reversed: the backward direction is a convolution with the
+    reversed kernel, and a route that the scan walks from its end.
+
+    Args:
+        channels (int): C; the inner width D is ``expand * C``.
+        d_state (int): States N per channel.
+        d_conv (int): Taps of the convolution.
+        expand (int): D / C.
+    """
+
+    def __init__(self, channels: int, d_state: int = 16, d_conv: int = 4, expand: int = 2) -> None:
+        super().__init__()
+        D, N, R = expand * channels, d_state, math.ceil(channels / 16)
+        self.in_proj = nn.Linear(channels, 2 * D, bias=False)
+        for suffix in ('', '_b'):
+            self.add_module(f'conv1d{suffix}', nn.Conv1d(D, D, d_conv, groups=D))
+            self.add_module(f'x_proj{suffix}', nn.Linear(D, R + 2 * N, bias=False))
+            self.add_module(f'dt_proj{suffix}', nn.Linear(R, D))
+        self.A_log, self.A_b_log = (nn.Parameter(torch.empty(D, N)) for _ in range(2))
+        self.D, self.D_b = (nn.Parameter(torch.ones(D)) for _ in range(2))
+        for parameter in (self.A_log, self.A_b_log, self.D, self.D_b):
+            parameter._no_weight_decay = True
+        self.out_proj = nn.Linear(D, channels, bias=False)
+        self.reset_scan_parameters()
+
+    def reset_scan_parameters(self) -> None:
+        """Upstream's initialisation: S4D-real in both directions, but time steps from 1e-3 on in the forward one."""
+        for A_log in (self.A_log, self.A_b_log):
+            init_A_log(A_log)
+        for dt_proj in (self.dt_proj, self.dt_proj_b):
+            init_dt_weight(dt_proj.weight)
+        init_dt_bias(self.dt_proj.bias)
+        nn.init.zeros_(self.dt_proj_b.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, L, C]). Returns: Tensor[B, L, C]."""
+        # Two products instead of one: each half is then contiguous for what follows.
+        weight_x, weight_z = self.in_proj.weight.chunk(2)
+        tokens = F.linear(x, weight_x).unsqueeze(1)  # a map of one row: [B, 1, L, D]
+        y = self.scan(tokens, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        y = y + self.scan(tokens, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
+        return self.out_proj(y.squeeze(1) * F.silu(F.linear(x, weight_z))) / 2
+
+    @staticmethod
+    def scan(
+        x: Tensor, conv: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor, D: Tensor,
+        reverse: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """One direction. Args: x (Tensor[B, 1, L, D]). Returns: Tensor[B, 1, L, D]."""
+        y = F.silu(causal_conv(x, conv, reverse))
+        # The scan's parameters stay in float32 where the model or autocast is in half precision.
+        dtype = torch.promote_types(y.dtype, torch.float32)
+        return visual_scan(
+            y,
+            x_proj(y).unsqueeze(-2),
+            dt_proj.weight.to(dtype).unsqueeze(0),
+            -torch.exp(A_log.to(dtype)).unsqueeze(0),
+            D.to(dtype).unsqueeze(0),
+            routes=[Route(0, 0, column_major=False, reverse=reverse, parameters=0, projection=0)],
+            dt_bias=dt_proj.bias.to(dtype).unsqueeze(0),
+        )
+
+
+def causal_conv(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
+    """A depthwise convolution that sees the present token and those before it, or, in reverse, those after it.
+
+    Args:
+        x (Tensor[B, 1, L, D]): Tokens, as a map of one row.
+        conv (nn.Conv1d): Depthwise convolution of T taps, the last of which is the present token's.
+        reverse (bool): Convolves as if the tokens came in the opposite order.
+
+    Returns:
+        Tensor[B, 1, L, D].
+    """
+    past = conv.kernel_size[0] - 1
+    weight = conv.weight.unsqueeze(2)  # [D, 1, 1, T]
+    # Padded at both ends, the first L tokens of the result look back and the last L look ahead.
+    y = depthwise(x, weight.flip(-1) if reverse else weight, conv.bias, padding=(0, past))
+    return y[:, :, past:] if reverse else y[:, :, : x.shape[2]]
+
+
+class VimBlock(nn.Module):
+    """Normalisation, mixer and residual connection (arXiv 2401.09417, section 3.3).
+
+    Args:
+        channels (int): C.
+        drop_path (float): Stochastic depth rate.
+    """
+
+    def __init__(self, channels: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.mixer = BidirectionalMamba(channels)
+        self.norm = RMSNorm(channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, L, C]), at least float32. Returns: Tensor[B, L, C], in ``x``'s dtype."""
+        return x + self.drop_path(self.mixer(self.norm(x)))
