@@ -5,6 +5,7 @@ namespace mmevm::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kAhead = 8;  // segments that are read together: one by one, each would wait for the memory
 
 __device__ int parameters_of(const MapParams& p, int set) { return p.routes[set].parameters; }
 __device__ int parameters_of(const SequenceParams&, int set) { return set; }
@@ -24,14 +25,26 @@ __global__ void fold_carry_kernel(const Params p) {
   const int64_t parameter = int64_t(parameters_of(p, set)) * p.channels + channel;
   const float A = kLog2e * p.A[parameter * p.N + n];
   const float* incoming = kBackward ? p.dlast_state : nullptr;
+  float* carry = p.carry + (row * p.segments * p.N + n) * p.channels + channel;
+  const float* sums = p.carry_delta + row * p.segments * p.channels + channel;
   float h = incoming ? incoming[(row * p.channels + channel) * p.N + n] : 0.f;
-  for (int k = 0; k < p.segments; ++k) {
-    const int64_t segment = row * p.segments + (kBackward ? p.segments - 1 - k : k);
-    float& carry = p.carry[(segment * p.N + n) * p.channels + channel];
-    const bool last = k == p.segments - 1;
-    const float local = last ? 0.f : carry, decay = last ? 0.f : exp2_approx(A * p.carry_delta[segment * p.channels + channel]);
-    carry = h;
-    h = fmaf(decay, h, local);
+  for (int k = 0; k < p.segments; k += kAhead) {
+    float* at[kAhead];
+    float local[kAhead], sum[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t segment = kBackward ? p.segments - 1 - (k + i) : k + i;
+      const bool there = k + i < p.segments - 1;
+      at[i] = carry + segment * p.N * p.channels;
+      local[i] = there ? *at[i] : 0.f;
+      sum[i] = there ? sums[segment * p.channels] : 0.f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (k + i >= p.segments) break;
+      *at[i] = h;
+      h = fmaf(exp2_approx(A * sum[i]), h, local[i]);
+    }
   }
 }
 

@@ -1,6 +1,8 @@
 // Device functions that every kernel shares: conversions, softplus, sums over the lanes of a warp.
 #pragma once
 
+#include <type_traits>
+
 #include "params.h"
 #include "runtime.cuh"
 
@@ -22,13 +24,21 @@ __device__ __forceinline__ float load(const void* from, int64_t i) {
   return to_float(static_cast<const T*>(from)[i]);
 }
 
+// Element `i` of those that lie `stride` elements apart from `first`. A multiplication of 32 bits by 32, where an index of
+// 64 bits would take a chain of them.
+template <class T>
+__device__ __forceinline__ T* element(T* first, int i, int stride) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(first) + uint64_t(unsigned(i)) * unsigned(stride * sizeof(T)));
+}
+
 __device__ __forceinline__ void load4(const float* from, float (&v)[4]) {
   const float4 all = *reinterpret_cast<const float4*>(from);
   v[0] = all.x, v[1] = all.y, v[2] = all.z, v[3] = all.w;
 }
 
-// max(x, 0) + log1p(exp(-|x|)). The polynomial is log1p(t) / t on [0, 1], fitted for the least relative error (2e-7 in
-// float32); the special-function unit's logarithm would lose the small values, which time steps are.
+// max(x, 0) + log1p(exp(-|x|)), to a relative 1e-6. The polynomial is log1p(t) / t on [0, 1], fitted for the least relative
+// error; the special-function unit's logarithm would lose the small values, which time steps are.
 __device__ __forceinline__ float softplus(float x) {
   const float t = exp2_approx(-kLog2e * fabsf(x));
   float v = 0.00523268804f;
@@ -43,8 +53,11 @@ __device__ __forceinline__ float softplus(float x) {
   return fmaf(v, t, fmaxf(x, 0.f));
 }
 
-// Derivative of softplus, from its value: 1 - exp(-softplus(x)), without the cancellation at small values.
-__device__ __forceinline__ float softplus_slope(float value) { return -expm1f(-value); }
+// Derivative of softplus, from its value v: 1 - exp(-v), by its series where the difference would cancel.
+__device__ __forceinline__ float softplus_slope(float v) {
+  const float series = v * fmaf(v, fmaf(v, fmaf(v, fmaf(v, 1.f / 120, -1.f / 24), 1.f / 6), -0.5f), 1.f);
+  return v < 0.25f ? series : 1.f - exp2_approx(-kLog2e * v);
+}
 
 // Exchanges halves of 2 * kHalf values between lanes that differ in one bit, and adds what both have left.
 template <int kHalf>

@@ -20,8 +20,10 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+// The kernels count in int, and up to a chunk past the end.
 inline int fit_int(int64_t value, const char* what) {
-  TORCH_CHECK_VALUE(value <= std::numeric_limits<int>::max(), what, " must be below 2^31 on CUDA, got ", value);
+  const int64_t limit = std::numeric_limits<int>::max() - 2 * kChunk;
+  TORCH_CHECK_VALUE(value <= limit, what, " must be at most ", limit, " on CUDA, got ", value);
   return int(value);
 }
 
@@ -30,7 +32,7 @@ template <class... Tensors>
 at::ScalarType data_type(const at::Tensor& first, const Tensors&... others) {
   at::ScalarType type = first.scalar_type();
   ((type = at::promote_types(type, others.scalar_type())), ...);
-  TORCH_CHECK_TYPE(type != at::kDouble, "the CUDA kernels serve float16, bfloat16 and float32 data, got ", type,
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kHalf || type == at::kBFloat16, "the CUDA kernels serve float16, bfloat16 and float32 data, got ", type,
                    "; use backend='triton' or backend='reference'");
   return type;
 }
@@ -39,6 +41,11 @@ template <class Params>
 const Kernels<Params>& choose_kernels(at::ScalarType type, const Kernels<Params>& on_float,
                                       const Kernels<Params>& on_half, const Kernels<Params>& on_bfloat16) {
   return type == at::kFloat ? on_float : type == at::kHalf ? on_half : on_bfloat16;
+}
+
+// The sum of the copies that blocks have written.
+inline at::Tensor merge(const at::Tensor& copies, at::ScalarType type) {
+  return (copies.size(0) == 1 ? copies[0] : copies.sum(0)).to(type);
 }
 
 inline const float* pointer(const OptionalTensor& t) {
@@ -95,7 +102,7 @@ class Scan {
       bytes = kernels.shared_bytes(pass, p, states, threads);
     } while (2 * bytes > limit && threads > 32);
     p.channel_blocks = int(ceil_div(p.channels, threads));
-    TORCH_CHECK_VALUE(bytes <= limit, "R = ", p.R, " low-rank values need ", bytes,
+    TORCH_CHECK_VALUE(bytes <= limit, "N = ", p.N, " states and R = ", p.R, " low-rank values need ", bytes,
                       " bytes of shared memory, this GPU has ", limit, "; use backend='triton' or backend='reference'");
   }
 

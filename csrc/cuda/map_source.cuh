@@ -19,8 +19,6 @@ class MapSource {
     return backward ? forward + p.R * threads + threads / 32 * rows * kSumPitch : forward;
   }
 
-  static __device__ int parameters(const Params& p, int set) { return p.routes[set].parameters; }
-
   __device__ MapSource(const Params& p, const Block<kStates>& block, float* memory)
       : p(p), block(block), route(p.routes[block.set]), rows(p.R + 2 * kStates), lane(threadIdx.x % 32),
         warp(threadIdx.x / 32), warps(blockDim.x / 32), staged(memory),
@@ -38,17 +36,25 @@ class MapSource {
     for (int r = 0; r < p.R; ++r) dweight[r * blockDim.x] = 0.f;
   }
 
-  // Stages the tokens' cells and rows of x_dbl; one warp per token, so that a row's loads are coalesced.
+  // Stages the tokens' cells and rows of x_dbl. A warp takes 8 columns of 4 tokens at a time: runs of 8 neighbours in
+  // global memory, and 32 different banks of shared memory.
   __device__ void open_tile(int t0) {
     __syncthreads();
-    for (int t = warp; t < kTile; t += warps) {
-      const int cell = cell_of(t0 + t);
-      if (lane == 0) cells[t] = cell;
-      for (int j = lane; j < rows; j += 32) {
-        const int column = row_column(j, p.R, 0);
-        const bool there = cell >= 0 && column >= 0;
-        staged[j * kPitch + t] = there ? load<T>(p.x_dbl, row_index(0, cell) * (p.R + 2 * p.N) + column) : 0.f;
+    if (threadIdx.x < kTile) cells[threadIdx.x] = cell_of(t0 + int(threadIdx.x));
+    __syncthreads();
+    const int width = p.R + 2 * p.N;
+    const T* first = static_cast<const T*>(p.x_dbl) + row_index(0, 0) * width;
+    for (int j = 8 * warp + lane % 8; j < rows; j += 8 * warps) {
+      const int column = row_column(j, p.R, 0);
+      float v[4];
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        const int cell = cells[4 * q + lane / 8];
+        const float value = to_float(*element(first + max(column, 0), max(cell, 0), p.P * width));
+        v[q] = cell >= 0 && column >= 0 ? value : 0.f;
       }
+#pragma unroll
+      for (int q = 0; q < 4; ++q) staged[j * kPitch + 4 * q + lane / 8] = v[q];
     }
     __syncthreads();
   }
@@ -76,7 +82,10 @@ class MapSource {
       }
     }
 #pragma unroll
-    for (int t = 0; t < kTile; ++t) delta[t] = cells[t] == kNoToken ? 0.f : softplus(delta[t]);
+    for (int t = 0; t < kTile; ++t) {
+      const float value = softplus(delta[t]);
+      delta[t] = cells[t] == kNoToken ? 0.f : value;
+    }
   }
 
   // Through softplus and the projection: to its weight and bias, and to the rows.
@@ -105,15 +114,20 @@ class MapSource {
     __syncthreads();
     const int width = p.R * p.slices + 2 * p.N;
     const int copy = route.row_layer * p.channel_blocks + block.channel_block;
-    for (int t = warp; t < kTile; t += warps) {
-      if (cells[t] < 0) continue;
-      float* to = p.drows + row_index(copy, cells[t]) * width;
-      for (int j = lane; j < rows; j += 32) {
-        const int column = row_column(j, p.R * p.slices, block.slice * p.R);
-        if (column < 0) continue;
-        float sum = 0.f;
-        for (int w = 0; w < warps; ++w) sum += sums[(w * rows + j) * kSumPitch + t];
-        to[column] = sum;
+    float* first = p.drows + row_index(copy, 0) * width;
+    for (int j = 8 * warp + lane % 8; j < rows; j += 8 * warps) {
+      const int column = row_column(j, p.R * p.slices, block.slice * p.R);
+      if (column < 0) continue;
+      float sum[4] = {};
+      const float* from = sums + j * kSumPitch + lane / 8;
+      for (int w = 0; w < warps; ++w, from += rows * kSumPitch) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) sum[q] += from[4 * q];
+      }
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        const int cell = cells[4 * q + lane / 8];
+        if (cell >= 0) *element(first + column, cell, p.P * width) = sum[q];
       }
     }
   }
@@ -141,9 +155,9 @@ class MapSource {
   // Column in a row of x_dbl, or of its gradient, of staged row j: dt, B, C; -1 for an unused state.
   __device__ int row_column(int j, int rank_columns, int first_rank) const {
     if (j < p.R) return first_rank + j;
-    const int n = j - p.R < kStates ? j - p.R : j - p.R - kStates;
-    if (n >= block.valid_states) return -1;
-    return rank_columns + (j - p.R < kStates ? 0 : p.N) + block.first_state + n;
+    const int n = (j - p.R) % kStates;
+    const int column = rank_columns + (j - p.R < kStates ? 0 : p.N) + block.first_state + n;
+    return n < block.valid_states ? column : -1;
   }
 
   __device__ int64_t row_index(int copy, int cell) const {
@@ -156,7 +170,7 @@ class MapSource {
 #pragma unroll
     for (int t = 0; t < kTile; ++t) {
       const int cell = cells[t];
-      const float value = to_float(from[int64_t(max(cell, 0)) * p.D]);  // without a branch, all loads start at once
+      const float value = to_float(*element(from, max(cell, 0), p.D));  // without a branch, all loads start at once
       v[t] = cell >= 0 && block.active ? value : 0.f;
     }
   }
@@ -174,7 +188,7 @@ class MapSource {
 #pragma unroll
     for (int t = 0; t < kTile; ++t) {
       const int cell = cells[t];
-      if (cell >= 0) assign(to[int64_t(cell) * p.D], v[t]);
+      if (cell >= 0) assign(*element(to, cell, p.D), v[t]);
     }
   }
 

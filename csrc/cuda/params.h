@@ -8,7 +8,7 @@ namespace mmevm::cuda {
 
 constexpr int kTile = 16;    // tokens that a thread holds in registers at once
 constexpr int kChunk = 32;   // tokens between two saved states, as in csrc/cpu/kernels.h and mmevm/ops/autograd.py
-constexpr int kPitch = kTile + 4;     // floats between staged rows: 16-byte aligned, and on other banks
+constexpr int kPitch = kTile + 4;     // floats between staged rows, which are read 16 bytes at a time
 constexpr int kSumPitch = kTile + 1;  // floats between rows of sums
 constexpr int kMaxThreads = 128;
 constexpr int kMaxStates = 16;  // states per block; more are scanned as slices of 16, whose results add up

@@ -29,9 +29,13 @@ __device__ __forceinline__ float exp2_approx(float x) {
 template <class Params>
 cudaError_t launch(void (*kernel)(Params), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream,
                    const Params& params) {
+  static_assert(sizeof(Params) <= 4096, "larger parameters need a newer driver");
   if (shared_bytes > 48 * 1024) {
-    const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    const cudaError_t error = cudaFuncSetAttribute(kernel, attribute, int(shared_bytes));
+    // All that the device has: with a size of its own, a launch could take back what another thread's has asked for.
+    int device, most;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (error != cudaSuccess) return error;
   }
   kernel<<<unsigned(blocks), threads, shared_bytes, stream>>>(params);

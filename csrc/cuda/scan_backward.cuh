@@ -104,6 +104,7 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
     dD = fmaf(dy[t], u[t], dD);
+    u[t] *= delta[t];
     ddelta[t] = gB[t] = 0.f;
   }
   const int lane = threadIdx.x % 32;
@@ -118,7 +119,7 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         a[t + i] = exp2_approx(delta[t + i] * A);
-        h[t + i] = fmaf(a[t + i], t + i == 0 ? first : h[t + i - 1], delta[t + i] * u[t + i] * b[i]);
+        h[t + i] = fmaf(a[t + i], t + i == 0 ? first : h[t + i - 1], u[t + i] * b[i]);
         sum[t + i] = dy[t + i] * h[t + i];
       }
     }
@@ -134,7 +135,7 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
       for (int i = 3; i >= 0; --i) {
         g = fmaf(c[i], dy[t + i], g);
         gB[t + i] = fmaf(g, b[i], gB[t + i]);
-        sum[t + i] = g * delta[t + i] * u[t + i];
+        sum[t + i] = g * u[t + i];
         g *= a[t + i];
         const float ga_h = g * (t + i == 0 ? first : h[t + i - 1]);
         ddelta[t + i] = fmaf(ga_h, A, ddelta[t + i]);
@@ -146,6 +147,7 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
     const float dB = transpose_sum(sum, lane);
     source.keep_row_sum(n, pair_sum(dB, dC, lane));
   }
+  source.load_input(u);  // again: the loop above needs the registers
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
     ddelta[t] = fmaf(gB[t], u[t], kLn2 * ddelta[t]);
@@ -184,7 +186,7 @@ __global__ void __launch_bounds__(kMaxThreads, 3) scan_backward_kernel(const typ
     const int t0 = chunk * kChunk;
     const int tiles = min(kTilesPerChunk, (p.length - t0 + kTile - 1) / kTile);
     const float* saved = block.states(p, p.states, p.chunks, chunk);
-#pragma unroll 1
+#pragma unroll 8
     for (int n = 0; n < kStates; ++n) column.h_at(0, n) = block.holds(n) ? saved[n * stride] : 0.f;
 #pragma unroll 1
     for (int tile = 0; tile + 1 < tiles; ++tile) advance_tile<Source, kStates>(source, column, t0 + tile * kTile, tile);

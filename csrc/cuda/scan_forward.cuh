@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kMaxThreads, 4) scan_forward_kernel(const type
   Source source(p, block, shared_memory() + forward_floats<kStates>(threads));
   const int set = source.parameters();
   const bool carried = kOutput && p.segments > 1;
-#pragma unroll 1
+#pragma unroll 8
   for (int n = 0; n < kStates; ++n) {
     A[n * threads] = block.load_A(p, set, n);
     h[n * threads] = carried && block.holds(n) ? block.carry(p)[n * stride] : 0.f;
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kMaxThreads, 4) scan_forward_kernel(const type
   for (int t0 = block.first_chunk * kChunk; t0 < end; t0 += kTile) {
     if (kOutput && p.states && t0 % kChunk == 0) {
       float* to = block.states(p, p.states, p.chunks, t0 / kChunk);
-#pragma unroll 1
+#pragma unroll 8
       for (int n = 0; n < kStates; ++n)
         if (block.holds(n)) to[n * stride] = h[n * threads];
     }

@@ -8,15 +8,15 @@ namespace {
 using at::Tensor;
 
 // The operator's inputs, checked, contiguous and of one data type.
-struct Inputs {
-  Inputs(const Tensor& u, const Tensor& delta, const Tensor& A, const Tensor& Bs, const Tensor& Cs,
+struct SequenceInputs {
+  SequenceInputs(const Tensor& u, const Tensor& delta, const Tensor& A, const Tensor& Bs, const Tensor& Cs,
          const OptionalTensor& Ds, const OptionalTensor& delta_bias, bool delta_softplus)
       : context(u), type(data_type(u, delta, Bs, Cs)), u(u.to(type).contiguous()), delta(delta.to(type).contiguous()),
         A(A.contiguous()), Bs(Bs.to(type).contiguous()), Cs(Cs.to(type).contiguous()), Ds(contiguous(Ds)),
         delta_bias(contiguous(delta_bias)),
         kernels(choose_kernels(type, sequence_float, sequence_half, sequence_bfloat16)) {
-    p.B = int(u.size(0)), p.length = fit_int(u.size(2), "L"), p.sets = int(Bs.size(1));
-    p.channels = int(u.size(1) / Bs.size(1)), p.N = int(A.size(1)), p.R = 0;
+    p.B = fit_int(u.size(0), "B"), p.length = fit_int(u.size(2), "L"), p.sets = fit_int(Bs.size(1), "G");
+    p.channels = fit_int(u.size(1), "D") / p.sets, p.N = int(A.size(1)), p.R = 0;
     p.delta_softplus = delta_softplus;
     p.u = this->u.const_data_ptr(), p.delta = this->delta.const_data_ptr(), p.A = this->A.const_data_ptr<float>();
     p.Bs = this->Bs.const_data_ptr(), p.Cs = this->Cs.const_data_ptr();
@@ -28,10 +28,6 @@ struct Inputs {
     p.float_outputs = p.slices > 1;
     return at::empty({p.slices, p.B, int64_t(p.sets) * p.channels, p.length},
                      u.options().dtype(p.float_outputs ? at::kFloat : type));
-  }
-
-  static Tensor merge(const Tensor& copies, at::ScalarType type) {
-    return (copies.size(0) == 1 ? copies[0] : copies.sum(0)).to(type);
   }
 
   std::vector<int64_t> states_shape() const { return {p.B, p.sets, ceil_div(p.length, kChunk), p.N, p.channels}; }
@@ -50,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor> selective_scan_forward(
     const Tensor& u, const Tensor& delta, const Tensor& A, const Tensor& Bs, const Tensor& Cs, const OptionalTensor& Ds,
     const OptionalTensor& delta_bias, bool delta_softplus, bool save_states) {
   check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias);
-  Inputs in(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus);
+  SequenceInputs in(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus);
   Scan<SequenceParams> scan(in.p, in.kernels, in.context, Pass::kForward);
   const auto shape = save_states ? in.states_shape() : std::vector<int64_t>{0};
   const auto options = u.options().dtype(at::kFloat);
@@ -61,7 +57,7 @@ std::tuple<Tensor, Tensor, Tensor> selective_scan_forward(
     in.p.last_state = last_state.data_ptr<float>();
     scan.run();
   }
-  return {Inputs::merge(y, u.scalar_type()), last_state, states};
+  return {merge(y, u.scalar_type()), last_state, states};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> selective_scan_backward(
@@ -69,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> selective_sca
     const Tensor& Bs, const Tensor& Cs, const OptionalTensor& Ds, const OptionalTensor& delta_bias, const Tensor& states,
     bool delta_softplus) {
   check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias);
-  Inputs in(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus);
+  SequenceInputs in(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus);
   check_shape(dy, "dy", "[B, D, L]", u.sizes());
   check_optional_shape(dlast_state, "dlast_state", "[B, D, N]", {u.size(0), u.size(1), A.size(1)});
   check_shape(states, "states", "[B, G, chunks, N, D / G]", in.states_shape());
@@ -88,9 +84,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> selective_sca
     scan.run();
   }
   const ParameterGradients gradients(in.p, scan.states_per_block(), partial);
-  const Tensor rows = Inputs::merge(drows, at::kFloat);
+  const Tensor rows = merge(drows, at::kFloat);
   const Tensor dDs = gradients.Ds.flatten(), dbias = gradients.bias.flatten();
-  return {Inputs::merge(du, u.scalar_type()), Inputs::merge(ddelta, delta.scalar_type()),
+  return {merge(du, u.scalar_type()), merge(ddelta, delta.scalar_type()),
           gradients.A.reshape({u.size(1), A.size(1)}), rows[0].to(Bs.scalar_type(), false, true),
           rows[1].to(Cs.scalar_type(), false, true), Ds ? dDs : at::zeros_like(dDs),
           delta_bias ? dbias : at::zeros_like(dbias)};

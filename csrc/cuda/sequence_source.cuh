@@ -17,8 +17,6 @@ class SequenceSource {
     return backward ? forward + threads / 32 * 2 * kStates * kSumPitch : forward;
   }
 
-  static __device__ int parameters(const Params&, int set) { return set; }
-
   __device__ SequenceSource(const Params& p, const Block<kStates>& block, float* memory)
       : p(p), block(block), lane(threadIdx.x % 32), warp(threadIdx.x / 32), staged(memory),
         turned(staged + 2 * kStates * kPitch + warp * 32 * kSumPitch),

@@ -9,8 +9,8 @@ namespace {
 using at::Tensor;
 
 // The operator's inputs, checked, contiguous and of one data type.
-struct Inputs {
-  Inputs(const Tensor& x, const Tensor& x_dbl, const Tensor& dt_weight, const OptionalTensor& dt_bias, const Tensor& A,
+struct MapInputs {
+  MapInputs(const Tensor& x, const Tensor& x_dbl, const Tensor& dt_weight, const OptionalTensor& dt_bias, const Tensor& A,
          const OptionalTensor& Ds, int64_t step, at::IntArrayRef flat_routes)
       : context(x), type(data_type(x, x_dbl)), routes(parse_routes(flat_routes, step, A.size(0), x_dbl.size(3))),
         x(x.to(type).contiguous()), x_dbl(x_dbl.to(type).contiguous()), dt_weight(dt_weight.contiguous()),
@@ -18,10 +18,10 @@ struct Inputs {
         kernels(choose_kernels(type, map_float, map_half, map_bfloat16)) {
     TORCH_CHECK_VALUE(routes.list.size() <= kMaxRoutes, "the CUDA kernels serve up to ", kMaxRoutes, " routes, got ",
                       routes.list.size(), "; use backend='triton' or backend='reference'");
-    p.B = int(x.size(0)), p.H = int(x.size(1)), p.W = int(x.size(2)), p.D = int(x.size(3));
-    p.sets = int(routes.list.size()), p.channels = p.D, p.P = int(x_dbl.size(3)), p.step = int(step);
-    p.N = int(A.size(2)), p.R = int(dt_weight.size(2));
     fit_int(x.size(1) * x.size(2), "H * W");
+    p.B = fit_int(x.size(0), "B"), p.H = int(x.size(1)), p.W = int(x.size(2)), p.D = fit_int(x.size(3), "D");
+    p.sets = int(routes.list.size()), p.channels = p.D, p.P = fit_int(x_dbl.size(3), "P"), p.step = fit_int(step, "`step`");
+    p.N = int(A.size(2)), p.R = fit_int(dt_weight.size(2), "R");
     p.length = int(ceil_div(p.H, step) * ceil_div(p.W, step));
     p.x = this->x.const_data_ptr(), p.x_dbl = this->x_dbl.const_data_ptr();
     p.dt_weight = this->dt_weight.const_data_ptr<float>(), p.A = this->A.const_data_ptr<float>();
@@ -54,10 +54,6 @@ struct Inputs {
     const bool complete = written == copies * p.step * p.step;
     const std::vector<int64_t> shape{copies, p.B, p.H, p.W, p.D};
     return complete ? at::empty(shape, options) : at::zeros(shape, options);
-  }
-
-  static Tensor merge(const Tensor& copies, at::ScalarType type) {
-    return (copies.size(0) == 1 ? copies[0] : copies.sum(0)).to(type);
   }
 
   Tensor new_rows() const {
@@ -105,7 +101,7 @@ std::tuple<Tensor, Tensor> visual_scan_forward(
     const Tensor& x, const Tensor& x_dbl, const Tensor& dt_weight, const OptionalTensor& dt_bias, const Tensor& A,
     const OptionalTensor& Ds, int64_t step, at::IntArrayRef routes, bool save_states) {
   check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds);
-  Inputs in(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes);
+  MapInputs in(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes);
   Scan<MapParams> scan(in.p, in.kernels, in.context, Pass::kForward);
   const auto shape = save_states ? in.states_shape() : std::vector<int64_t>{0};
   const Tensor states = at::empty(shape, x.options().dtype(at::kFloat)), y = in.new_map();
@@ -113,14 +109,14 @@ std::tuple<Tensor, Tensor> visual_scan_forward(
     in.p.states = save_states ? states.data_ptr<float>() : nullptr, in.p.y = y.data_ptr();
     scan.run();
   }
-  return {Inputs::merge(y, x.scalar_type()), states};
+  return {merge(y, x.scalar_type()), states};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> visual_scan_backward(
     const Tensor& dy, const Tensor& x, const Tensor& x_dbl, const Tensor& dt_weight, const OptionalTensor& dt_bias,
     const Tensor& A, const OptionalTensor& Ds, const Tensor& states, int64_t step, at::IntArrayRef routes) {
   check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds);
-  Inputs in(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes);
+  MapInputs in(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes);
   check_shape(dy, "dy", "[B, H, W, D]", x.sizes());
   check_shape(states, "states", "[B, routes, chunks, N, D]", in.states_shape());
   check_parameter(states, "states", x);
@@ -135,7 +131,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> visual_scan_backward(
   }
   const ParameterGradients gradients(in.p, scan.states_per_block(), partial);
   const Tensor dbias = in.by_parameters(gradients.bias), dDs = in.by_parameters(gradients.Ds);
-  return {Inputs::merge(dx, x.scalar_type()), in.merge_rows(drows, x_dbl.scalar_type()),
+  return {merge(dx, x.scalar_type()), in.merge_rows(drows, x_dbl.scalar_type()),
           in.by_parameters(gradients.dt_weight), dt_bias ? dbias : at::zeros_like(dbias),
           in.by_parameters(gradients.A), Ds ? dDs : at::zeros_like(dDs)};
 }

@@ -158,12 +158,13 @@ def test_small_shared_memory_splits_channels_or_is_refused() -> None:
     torch.ops.mmevm_emulated.set_machine(FEW, 48 * 1024, False)
     compare_map(inputs, 'compiled', es2d_routes(), 2)
     torch.ops.mmevm_emulated.set_machine(FEW, 2 * 1024, False)
-    with pytest.raises(ValueError, match='R = 8 low-rank values need .* bytes of shared memory, this GPU has 2048'):
+    message = 'N = 4 states and R = 8 low-rank values need .* bytes of shared memory, this GPU has 2048'
+    with pytest.raises(ValueError, match=message):
         visual_scan(**inputs, routes=es2d_routes(), step=2, backend='compiled')
 
 
 @pytest.mark.usefixtures('emulation')
-def test_scans_return_empty_for_an_empty_batch_and_refuse_double() -> None:
+def test_scans_return_empty_for_an_empty_batch() -> None:
     torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, False)
     inputs = _map(B=0)
     visual_scan(**inputs, routes=es2d_routes(), step=2, backend='compiled').sum().backward()
@@ -171,8 +172,14 @@ def test_scans_return_empty_for_an_empty_batch_and_refuse_double() -> None:
     sequence = _sequence(B=0)
     run_sequence(sequence, 'compiled')[0].sum().backward()
     assert sequence['A'].grad.eq(0).all() and sequence['Bs'].grad.shape == sequence['Bs'].shape
-    with pytest.raises(TypeError, match="float16, bfloat16 and float32 data, got Double; use backend='triton'"):
-        visual_scan(**_map(dtype=torch.float64), routes=es2d_routes(), step=2, backend='compiled')
+
+
+@pytest.mark.usefixtures('emulation')
+@pytest.mark.parametrize('dtype, name', [(torch.float64, 'Double'), (torch.float8_e4m3fn, 'Float8_e4m3fn')], ids=str)
+def test_scans_refuse_data_that_has_no_kernels(dtype: torch.dtype, name: str) -> None:
+    inputs = _map(dtype=dtype, requires_grad=False)
+    with pytest.raises(TypeError, match=f"float16, bfloat16 and float32 data, got {name}; use backend='triton'"):
+        visual_scan(**inputs, routes=es2d_routes(), step=2, backend='compiled')
 
 
 @pytest.mark.usefixtures('emulation')
