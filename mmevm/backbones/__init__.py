@@ -2,5 +2,6 @@
 
 from mmevm.backbones.efficient_vmamba import EfficientVMamba
 from mmevm.backbones.vim import Vim
+from mmevm.backbones.vmamba import VMamba
 
-__all__ = ['EfficientVMamba', 'Vim']
+__all__ = ['EfficientVMamba', 'VMamba', 'Vim']

@@ -1,7 +1,8 @@
 """Upstream's checkpoint formats: pure functions from mapping to mapping.
 
-Names here are those of :class:`mmevm.backbones.EfficientVMamba`. They follow upstream's, except that upstream numbers
-the stem's layers and, in the stages of inverted residuals, counts layout permutations as layers.
+Names here are those of :mod:`mmevm.backbones`. They follow upstream's, except that upstream numbers the layers of stems
+and of VMamba's downsampling and, in EfficientVMamba's stages of inverted residuals, counts layout permutations as
+layers.
 """
 
 import re
@@ -13,9 +14,17 @@ from torch import Tensor
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')
 """Top-level keys under which files keep their weights, the trained weights before their moving average."""
 
+# The layers that upstream numbers in stems and in VMamba's downsampling.
+_NUMBERS = {
+    'patch_embed.proj.': 'patch_embed.0.',
+    'patch_embed.norm.': 'patch_embed.2.',
+    'patch_embed.proj2.': 'patch_embed.5.',
+    'patch_embed.norm2.': 'patch_embed.7.',
+    'downsample.conv.': 'downsample.1.',
+    'downsample.post_norm.': 'downsample.3.',
+}
 _RULES = [
-    (re.compile(r'^patch_embed\.0\.'), 'patch_embed.proj.'),
-    (re.compile(r'^patch_embed\.2\.'), 'patch_embed.norm.'),
+    *((re.compile(rf'^(layers\.\d+\.)?{re.escape(upstream)}'), rf'\1{ours}') for ours, upstream in _NUMBERS.items()),
     (re.compile(r'^norm\.'), 'classifier.norm.'),
     (re.compile(r'^head\.(?=weight|bias)'), 'classifier.head.'),
     (re.compile(r'^(layers\.\d+\.blocks\.\d+)\.ln_1\.'), r'\1.norm.'),
@@ -68,8 +77,8 @@ def to_upstream(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rename_back(name: str, depths: Mapping[str, int]) -> str:
-    name = re.sub(r'^patch_embed\.proj\.', 'patch_embed.0.', name)
-    name = re.sub(r'^patch_embed\.norm\.', 'patch_embed.2.', name)
+    for ours, upstream in _NUMBERS.items():
+        name = name.replace(ours, upstream)
     match = re.match(r'(layers\.\d+)\.(?:blocks\.(\d+)|downsample)\.(.*)', name)
     if not match or match[1] not in depths:
         return name
@@ -112,7 +121,8 @@ def signature(state_dict: Mapping[str, Tensor]) -> tuple[list[int], list[int]] |
 
     A plain column of blocks is one stage.
     """
-    stem = state_dict.get('patch_embed.proj.weight')
+    # VMamba's later stem reaches the full width in its second convolution.
+    stem = state_dict.get('patch_embed.proj2.weight', state_dict.get('patch_embed.proj.weight'))
     blocks: dict[int, set[int]] = {}
     for name in state_dict:
         match = re.match(r'layers\.(?:(\d+)\.blocks\.(\d+)|(\d+)\.mixer)\.', name)
