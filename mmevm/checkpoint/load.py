@@ -91,7 +91,7 @@ def _open(source: Source) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         checkpoint = source
     elif str(source).startswith('mmevm://'):
-        from mmevm.zoo.fetch import fetch  # builds on this module
+        from mmevm.zoo.fetching import fetch  # builds on this module
 
         checkpoint = load_file(fetch(str(source)))
     elif str(source).startswith(('http://', 'https://')):

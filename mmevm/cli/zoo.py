@@ -10,7 +10,7 @@ from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.zoo import ENTRIES, Entry, convert, fetch, find_entry
 from mmevm.zoo.cache import beside, cached_path, file_hash, recorded_hash
-from mmevm.zoo.convert import read_metadata, tensors_hash
+from mmevm.zoo.conversion import read_metadata, tensors_hash
 from mmevm.zoo.verify import architecture, check_bytes, check_content
 
 

@@ -3,10 +3,10 @@
 Importing it registers ``mmevm://NAME`` with MMEngine's checkpoint loader.
 """
 
-from mmevm.zoo.convert import convert
+from mmevm.zoo.conversion import convert
 from mmevm.zoo.entries import ENTRIES, Entry, find_entry
 from mmevm.zoo.errors import FetchError
-from mmevm.zoo.fetch import fetch
+from mmevm.zoo.fetching import fetch
 from mmevm.zoo.loader import load
 
 __all__ = ['ENTRIES', 'Entry', 'FetchError', 'convert', 'fetch', 'find_entry', 'load']

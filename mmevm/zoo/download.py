@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,21 @@ def _transfer(entry: Entry, part: Path) -> str | None:
     done = part.stat().st_size if part.exists() else 0
     # A compressed stream could not be resumed by position.
     headers['Accept-Encoding'] = 'identity'
-    with open(part, 'ab') as file:
+    with open(part, 'ab') as file, _frequent_writes():
         http_get(url, file, resume_size=done, headers=headers, expected_size=size, displayed_filename=entry.file)
     return sha256
+
+
+@contextmanager
+def _frequent_writes() -> Iterator[None]:
+    """Lets huggingface_hub write every MiB: after a break the download goes on from what was written, not received."""
+    from huggingface_hub import constants
+
+    usual, constants.DOWNLOAD_CHUNK_SIZE = constants.DOWNLOAD_CHUNK_SIZE, 1 << 20
+    try:
+        yield
+    finally:
+        constants.DOWNLOAD_CHUNK_SIZE = usual
 
 
 def _raise_if_final(error: Any, entry: Entry, part: Path) -> None:

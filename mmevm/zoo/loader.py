@@ -10,7 +10,7 @@ from mmevm.checkpoint import formats
 from mmevm.checkpoint.load import load_checkpoint
 from mmevm.checkpoint.weights_only import load_file
 from mmevm.zoo.entries import Entry, find_entry
-from mmevm.zoo.fetch import fetch
+from mmevm.zoo.fetching import fetch
 
 _ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,7 @@ from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.version import __version__
 from mmevm.zoo.cache import file_hash
 from mmevm.zoo.entries import find_entry
-from mmevm.zoo.fetch import fetch
+from mmevm.zoo.fetching import fetch
 from mmevm.zoo.verify import architecture
 
 _LAYOUTS = {'mmevm': formats.convert, 'upstream': formats.to_upstream}
