@@ -133,7 +133,7 @@ class Vim(Backbone):
         """
         x = self.patch_embed(x)
         grid = tuple(x.shape[1:3])
-        x = insert_middle(x.flatten(1, 2), self.cls_token.expand(len(x), -1, -1), grid)
+        x = insert_middle(x.flatten(1, 2), self.cls_token.expand(x.shape[0], -1, -1), grid)
         x = x + resize_position(self.pos_embed, self.grid, grid)
         # The sum over all blocks is kept in float32: half precision would lose what the later ones add.
         x = x.to(torch.promote_types(x.dtype, torch.float32))

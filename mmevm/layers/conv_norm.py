@@ -21,7 +21,8 @@ def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int | tuple[int, int] = 1) -> Tensor:
     """A depthwise convolution, by default 3 x 3, of a channels-last map: Tensor[B, H, W, C] -> Tensor[B, H, W, C]."""
-    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=len(weight)).permute(0, 2, 3, 1)
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=weight.shape[0])
+    return y.permute(0, 2, 3, 1)
 
 
 def normalise(x: Tensor, norm: nn.Module) -> Tensor:
