@@ -26,8 +26,12 @@ PARAMETERS = {
     'mask_rcnn_evm_t': 11.29, 'mask_rcnn_evm_s': 30.91, 'mask_rcnn_evm_b': 53.22,
     'upernet_evm_t': 14.49, 'upernet_evm_s': 28.78, 'upernet_evm_b': 65.37,
     'demo_retinanet_evm_t_mini': 15.99,
+    'classifier_vim_t': 7.148, 'classifier_vim_s': 25.797,
 }  # fmt: skip
-BATCH = {'classifier_evm_t': 2048, 'classifier_evm_s': 2048, 'classifier_evm_b': 1024, 'demo': 4}
+BATCH = {
+    'classifier_evm_t': 2048, 'classifier_evm_s': 2048, 'classifier_evm_b': 1024,
+    'classifier_vim_t': 1024, 'classifier_vim_s': 512, 'demo': 4,
+}  # fmt: skip
 
 
 def load(name: str) -> Config:
@@ -56,9 +60,10 @@ def test_config_takes_the_maps_that_the_backbone_gives(name: str) -> None:
     with torch.device('meta'):
         maps = MODELS.build(cfg.model.backbone)(torch.zeros(1, 3, 64, 64))
     channels = [x.shape[1] for x in maps]
-    strides = [64 // x.shape[2] for x in maps]
+    strides = [64 // x.shape[2] for x in maps if x.dim() == 4]
     if cfg.default_scope == 'mmpretrain':
-        assert (channels, strides) == ([cfg.model.head.in_channels], [32])
+        # A class token goes to the head as it is.
+        assert (channels, strides) == ([cfg.model.head.in_channels], [32] if cfg.model.get('neck') else [])
         return
     taker = cfg.model.neck if cfg.default_scope == 'mmdet' else cfg.model.decode_head
     assert (channels, strides) == (list(taker.in_channels), [4, 8, 16, 32])
@@ -69,7 +74,8 @@ def test_config_takes_the_maps_that_the_backbone_gives(name: str) -> None:
 @pytest.mark.parametrize('name', NAMES)
 def test_config_states_the_batch_of_its_learning_rate(name: str) -> None:
     cfg = load(name)
-    size = 'classifier_evm_' + name[len('classifier_evm_')] if name.startswith('classifier') else name.split('_')[0]
+    words = name.split('_')
+    size = '_'.join(words[:3]) if words[0] == 'classifier' else words[0]
     total = cfg.auto_scale_lr.base_batch_size
     assert total == BATCH.get(size, 16)
     assert total % cfg.train_dataloader.batch_size == 0

@@ -1,0 +1,89 @@
+"""Vim's classifiers: upstream's recipe, upstream's files, and a training from end to end."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import build_optim_wrapper
+
+from mmevm.analysis.tasks import build_model
+from mmevm.checkpoint import load_checkpoint, load_file
+from mmevm.cli import test_main as run_test
+from mmevm.cli import train_main as run_train
+from mmevm.datasets import make_mini_data
+
+from .parity import Fixture
+from .test_configs import BY_NAME, load
+from .test_configs_pretrained import contents
+
+pytestmark = pytest.mark.openmmlab
+
+
+@pytest.mark.parametrize('name, decay, batch, drop_path', [
+    ('classifier_vim_t', 0.1, 128, 0.0), ('classifier_vim_s', 0.05, 64, 0.05),
+])  # fmt: skip
+def test_classifier_config_follows_upstreams_script(name: str, decay: float, batch: int, drop_path: float) -> None:
+    cfg = load(name)
+    warm_up, cosine = cfg.param_scheduler
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, decay)
+    assert cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper' and 'clip_grad' not in cfg.optim_wrapper
+    assert optimizer.lr * warm_up.start_factor == pytest.approx(1e-6)
+    assert (warm_up.end, cosine.begin, cosine.end, cosine.eta_min, cfg.train_cfg.max_epochs) == (5, 5, 300, 1e-5, 300)
+    assert cfg.custom_hooks == [dict(type='EMAHook', momentum=4e-5, priority='ABOVE_NORMAL')]
+    assert [(step.type, step.alpha) for step in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    assert cfg.train_dataloader.batch_size == batch
+    assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
+
+
+@pytest.mark.parametrize('name, decay', [('classifier_vim_t', 0.1), ('classifier_vim_s', 0.05)])
+def test_classifier_config_decays_what_upstream_decays(name: str, decay: float) -> None:
+    cfg = load(name)
+    model = build_model(cfg, 'meta')
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    got = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
+    rates = {key: got[id(p)] for key, p in model.named_parameters()}
+    flat = {key for key, p in model.named_parameters() if p.dim() == 1}
+    assert len(flat) == 24 * 7 + 3  # two of D, of convolutions' and of steps' biases and a norm per block; the rest
+    kept = flat | {'backbone.cls_token', 'backbone.pos_embed'}
+    assert {rates[key] for key in kept} == {0.0}
+    assert {rates[key] for key in rates.keys() - kept} == {decay}
+
+
+@pytest.mark.parametrize('arch', ['tiny', 'small'])
+def test_upstreams_file_fills_the_classifier(arch: str, tmp_path: Path) -> None:
+    fixture = Fixture({'tiny': 'vim_tiny_64x64', 'small': 'vim_small_96x96'}[arch])
+    state = fixture.state(outnorm=False)
+    torch.save({'model': state, 'args': argparse.Namespace(model='vim')}, tmp_path / 'vim.pth')
+    cfg = load(f'classifier_vim_{arch[0]}')
+    cfg.model.backbone.img_size = fixture.meta['input_shape'][2]
+    model = build_model(cfg)
+    report = load_checkpoint(model, tmp_path / 'vim.pth')
+    assert report.fresh == report.dropped == report.adapted == []
+    assert contents(model.state_dict()) == contents(state)
+    with torch.no_grad():
+        logits = model.eval()(fixture.images())
+    torch.testing.assert_close(logits, fixture.tensor('logits'), rtol=0, atol=2e-4)
+
+
+def test_classifier_trains_and_is_evaluated_on_miniature_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_mini_data('mini', image_size=96, train_images=2, val_images=2)
+    phases = ('train', 'val', 'test')
+    train, val, test = (f'{phase}_dataloader.dataset.pipeline' for phase in phases)
+    changes = [
+        'data_root=mini/imagenet', 'train_dataloader.batch_size=2', f'{train}.1.scale=64', f'{val}.1.scale=64',
+        f'{val}.2.crop_size=64', f'{test}.1.scale=64', f'{test}.2.crop_size=64', 'train_cfg.max_epochs=1',
+        *(f'{phase}_dataloader.{key}' for phase in phases for key in ('num_workers=0', 'persistent_workers=False')),
+    ]  # fmt: skip
+    command = [str(BY_NAME['classifier_vim_t']), '--work-dir', 'work', '--cfg-options', *changes]
+    assert run_train(command) == 0
+    hub = MessageHub.get_current_instance()
+    assert np.isfinite(hub.get_scalar('train/loss').current()) and hub.get_scalar('train/loss').current() > 0
+    assert load_file('work/epoch_1.pth')['meta']['iter'] == 1
+    assert run_test([command[0], 'work/epoch_1.pth', *command[1:]]) == 0
+    assert np.isfinite(MessageHub.get_current_instance().get_scalar('test/accuracy/top1').current())
