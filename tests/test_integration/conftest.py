@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
+
+from mmevm.analysis.tasks import build_model
 
 from ..parity import Fixture
 
@@ -49,3 +53,38 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('pictures') / 'noise.png'
     Image.fromarray(pixels).save(path)
     return path
+
+
+@pytest.fixture
+def zoo(upstream_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An offline zoo whose cache holds upstream's file of the tiny variant, put there by hand."""
+    cache = tmp_path / 'cache' / 'zoo'
+    cache.mkdir(parents=True)
+    shutil.copy(upstream_file, cache)
+    monkeypatch.setenv('MMEVM_CACHE', str(cache.parent))
+    monkeypatch.setenv('MMEVM_OFFLINE', '1')
+    return cache
+
+
+def _checkpoint(config: str, dataset: type, folder: Path) -> Path:
+    """The checkpoint that a training of one of our configs would leave, with random weights."""
+    model = build_model(Config.fromfile(ROOT / 'configs' / f'{config}.py'))
+    path = folder / f'{config}.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': dict(dataset.METAINFO)}}, path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of configs/mask_rcnn_evm_t_1x.py."""
+    from mmdet.datasets import CocoDataset
+
+    return _checkpoint('mask_rcnn_evm_t_1x', CocoDataset, tmp_path_factory.mktemp('detector'))
+
+
+@pytest.fixture(scope='session')
+def segmentor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of configs/upernet_evm_t.py."""
+    from mmseg.datasets import ADE20KDataset
+
+    return _checkpoint('upernet_evm_t', ADE20KDataset, tmp_path_factory.mktemp('segmentor'))

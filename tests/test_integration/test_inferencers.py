@@ -1,0 +1,123 @@
+"""OpenMMLab's own inferencers with mmevm's names and configs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmevm.checkpoint import CheckpointError
+from mmevm.inferencers import config_path, models, released_weights
+
+from ..parity import Fixture
+
+pytestmark = pytest.mark.openmmlab
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def same_weights(model: torch.nn.Module, checkpoint: Path) -> bool:
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    own = model.state_dict()
+    return own.keys() == saved.keys() and all(torch.equal(own[name], saved[name]) for name in own)
+
+
+def test_classification_inferencer_gives_upstreams_logits_by_name_from_the_zoo(zoo: Path, picture: Path) -> None:
+    from mmpretrain import ImageClassificationInferencer
+
+    inferencer = ImageClassificationInferencer('classifier_evm_t', device='cpu')
+    fixture = Fixture('evm_tiny_64x64')
+    with torch.no_grad():
+        logits = inferencer.model.head(inferencer.model.extract_feat(fixture.images()))
+    assert (logits - fixture.tensor('logits')).abs().max() < 2e-4
+    (result,) = inferencer(str(picture))
+    assert result['pred_scores'].shape == (1000,)
+    assert result['pred_class'] == inferencer.classes[result['pred_label']]
+
+
+def test_mmpretrain_get_model_takes_our_names(zoo: Path) -> None:
+    import mmpretrain
+
+    assert mmpretrain.list_models('classifier_evm', task='Image Classification') == [
+        'classifier_evm_b', 'classifier_evm_s', 'classifier_evm_t']  # fmt: skip
+    fixture = Fixture('evm_tiny_64x64')
+    random, trained = (mmpretrain.get_model('classifier_evm_t', pretrained=value) for value in (False, True))
+    for model, close in ((random, False), (trained, True)):
+        with torch.no_grad():
+            logits = model.head(model.extract_feat(fixture.images()))
+        assert bool((logits - fixture.tensor('logits')).abs().max() < 2e-4) == close
+
+
+def test_classification_inferencer_refuses_weights_of_another_variant(upstream_file: Path) -> None:
+    from mmpretrain import ImageClassificationInferencer
+
+    with pytest.raises(CheckpointError, match="variant 'tiny'"):
+        ImageClassificationInferencer('classifier_evm_s', str(upstream_file), device='cpu')
+
+
+def test_detection_inferencer_loads_our_detectors_by_config(detector: Path) -> None:
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer(str(ROOT / 'configs/mask_rcnn_evm_t_1x.py'), str(detector), device='cpu')
+    assert same_weights(inferencer.model, detector)
+
+
+def test_detection_inferencer_finds_our_detectors_by_name(detector: Path, picture: Path) -> None:
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer('mask_rcnn_evm_t_1x', str(detector), device='cpu', show_progress=False)
+    assert same_weights(inferencer.model, detector)
+    (found,) = inferencer(str(picture))['predictions']
+    assert found.keys() == {'labels', 'scores', 'bboxes', 'masks'}
+    assert len(found['masks']) == len(found['scores'])
+
+
+def test_segmentation_inferencer_loads_our_segmentors_by_name(segmentor: Path, picture: Path) -> None:
+    from mmseg.apis import MMSegInferencer
+
+    inferencer = MMSegInferencer('upernet_evm_t', str(segmentor), device='cpu')
+    assert same_weights(inferencer.model, segmentor)
+    assert inferencer.model.dataset_meta['classes'][:2] == ('wall', 'building')
+    found = inferencer(str(picture))['predictions']
+    assert found.shape == (72, 96)
+    assert found.max() < 150
+
+
+def test_detection_inferencer_refuses_to_draw_a_random_head(zoo: Path) -> None:
+    from mmdet.apis import DetInferencer
+
+    with pytest.raises(ValueError, match=r'no weights of retinanet_evm_t were ever released.*retinanet_evm_t\.py'):
+        DetInferencer('retinanet_evm_t', device='cpu')
+    with pytest.raises(CheckpointError, match='lacks .* tensors of .*neck.*, which would stay random'):
+        DetInferencer('retinanet_evm_t', 'mmevm://efficient_vmamba_tiny', device='cpu')
+
+
+def test_detection_inferencer_does_not_run_a_malicious_file(tmp_path: Path) -> None:
+    from mmdet.apis import DetInferencer
+
+    class Malicious:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / 'ran',))
+
+    torch.save({'state_dict': {}, 'meta': Malicious()}, tmp_path / 'bad.pth')
+    with pytest.raises(CheckpointError, match='Refused to load'):
+        DetInferencer('retinanet_evm_t', str(tmp_path / 'bad.pth'), device='cpu')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_names_of_mmdet_still_mean_mmdets_models() -> None:
+    from mmdet.apis import DetInferencer
+
+    names = DetInferencer.list_models('mmdet')
+    assert 'retinanet_r50_fpn_1x_coco' in names
+    assert not set(names) & set(models())
+    assert set(DetInferencer.list_models('mmevm')) == set(models())
+    with pytest.raises(ValueError, match='Cannot find model: retinanet_evm_x in mmdet'):
+        DetInferencer('retinanet_evm_x', device='cpu')
+
+
+def test_config_path_names_the_models_that_there_are() -> None:
+    assert config_path('upernet_evm_s') == ROOT / 'configs/upernet_evm_s.py'
+    assert released_weights('classifier_evm_b') == 'mmevm://efficient_vmamba_base'
+    with pytest.raises(KeyError, match='it has classifier_evm_t, '):
+        config_path('classifier_evm_x')

@@ -1,0 +1,92 @@
+"""tools/publish_model.py: what it keeps, what it refuses, and that others can load what it wrote."""
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.logging import HistoryBuffer
+from modelindex.load_model_index import load as load_model_index
+
+from mmevm.cli.publish import main
+
+pytestmark = pytest.mark.openmmlab
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs/upernet_evm_t.py'
+
+
+@pytest.fixture
+def trained(segmentor: Path, tmp_path: Path) -> Path:
+    """A checkpoint as MMEngine leaves it after training: with optimizer, log and the paths of its machine."""
+    content = torch.load(segmentor, weights_only=True)
+    content['optimizer'] = {'state': {0: {'exp_avg': torch.ones(1000, 1000)}}, 'param_groups': []}
+    content['param_schedulers'] = [{'last_step': 7}]
+    content['message_hub'] = {'log_scalars': {'loss': HistoryBuffer([1.0], [1])}}
+    content['meta'] |= {'cfg': "work_dir = '/home/me'", 'iter': 7}
+    torch.save(content, tmp_path / 'iter_7.pth')
+    return tmp_path / 'iter_7.pth'
+
+
+def test_publish_model_keeps_weights_and_classes_alone(trained: Path, segmentor: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    assert main([str(CONFIG), str(trained), '--out', str(out)]) == 0
+    (path,) = out.glob('*.pth')
+    content, source = (torch.load(file, weights_only=True) for file in (path, segmentor))
+    assert content.keys() == {'state_dict', 'meta'}
+    assert content['meta'].keys() == {'config', 'mmevm_version', 'dataset_meta'}
+    assert content['meta']['dataset_meta'] == source['meta']['dataset_meta']
+    assert content['state_dict'].keys() == source['state_dict'].keys()
+    assert all(torch.equal(value, source['state_dict'][name]) for name, value in content['state_dict'].items())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert re.fullmatch(r'upernet_evm_t-([a-f0-9]{8})\.pth', path.name)[1] == digest[:8]
+
+
+def test_publish_model_writes_an_entry_that_modelindex_accepts(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    arguments = ['--url', 'https://example.org/mine/', '--metric', 'mIoU=38.5', '--dataset', 'ADE20K']
+    tool = [sys.executable, ROOT / 'tools/publish_model.py', CONFIG, trained, '--out', out, *arguments]
+    done = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,), (metafile,) = out.glob('*.pth'), out.glob('*.yml')
+    (entry,) = yaml.safe_load(metafile.read_text())['Models']
+    assert entry['Weights'] == f'https://example.org/mine/{path.name}'
+    assert entry['Metadata']['Parameters'] == 14487488
+    assert entry['SHA256'] == hashlib.sha256(path.read_bytes()).hexdigest()
+    index = load_model_index(str(metafile))
+    index.build_models_with_collections()
+    assert not index.check(silent=True)
+    assert index.models[0].results[0].metrics == {'mIoU': 38.5}
+    assert index.models[0].results[0].task == 'Semantic Segmentation'
+
+
+@pytest.mark.parametrize('config, sentence', [
+    ('upernet_evm_s', "variant 'tiny'"),
+    ('classifier_evm_t', 'unexpected'),
+])  # fmt: skip
+def test_publish_model_refuses_weights_of_another_model(
+    config: str, sentence: str, segmentor: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([str(ROOT / f'configs/{config}.py'), str(segmentor), '--out', str(tmp_path / 'out')]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_publish_model_refuses_a_backbone_alone(
+    upstream_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([str(CONFIG), str(upstream_file), '--out', str(tmp_path / 'out')]) == 2
+    assert 'The checkpoint does not fit the config: ' in capsys.readouterr().err
+
+
+def test_publish_model_refuses_a_diverged_training(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = {'state_dict': {'backbone.patch_embed.proj.weight': torch.full((48, 3, 4, 4), float('nan'))}}
+    torch.save(content, trained)
+    assert main([str(CONFIG), str(trained), '--out', str(tmp_path / 'out')]) == 2
+    assert 'backbone.patch_embed.proj.weight holds values that are not finite' in capsys.readouterr().err
