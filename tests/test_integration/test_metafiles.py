@@ -1,0 +1,97 @@
+"""The metafiles against modelindex, the configs, the zoo's table and the paper's tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from modelindex.load_model_index import load as load_model_index
+
+from mmevm.analysis.paper import TABLES
+from mmevm.analysis.tasks import build_model
+from mmevm.inferencers import models, released_weights
+from mmevm.zoo import ENTRIES
+
+pytestmark = pytest.mark.openmmlab
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPER = {row.config: dict(zip(table.metrics, row.metrics, strict=False)) for table in TABLES for row in table.rows}
+# The metafiles' names of metrics, which are OpenMMLab's, and the tables'.
+METRICS = {
+    'classifier': {'Top 1 Accuracy': 'top-1'},
+    'retinanet': {'box AP': 'AP'},
+    'mask': {'box AP': 'AP box', 'mask AP': 'AP mask'},
+    'upernet': {'mIoU': 'mIoU, one scale', 'mIoU(ms+flip)': 'mIoU, several scales'},
+}
+TASKS = {
+    'classifier': {'Image Classification'},
+    'retinanet': {'Object Detection'},
+    'mask': {'Object Detection', 'Instance Segmentation'},
+    'upernet': {'Semantic Segmentation'},
+}
+VARIANTS = {'t': 'tiny', 's': 'small', 'b': 'base'}
+
+
+def config_of(name: str) -> Config:
+    return Config.fromfile(ROOT / models()[name]['Config'])
+
+
+def results_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return entry.get('Results', [])
+
+
+def test_modelindex_accepts_the_index() -> None:
+    index = load_model_index(str(ROOT / 'model-index.yml'))
+    index.build_models_with_collections()
+    assert index.check(silent=True) == []
+    assert [model.name for model in index.models] == list(models())
+    assert all(model.full_model.paper['URL'] == 'https://arxiv.org/abs/2403.09977' for model in index.models)
+
+
+def test_metafiles_list_every_config_but_demos_and_ablations() -> None:
+    configs = {path.stem for path in (ROOT / 'configs').glob('*.py')}
+    listed = set(models())
+    assert {name for name in configs if not name.startswith('demo_') and '_evm_' in name} == listed
+    assert all(entry['Config'] == f'configs/{name}.py' for name, entry in models().items())
+
+
+@pytest.mark.parametrize('name', models())
+def test_metafile_counts_the_parameters_of_the_config(name: str) -> None:
+    model = build_model(config_of(name), 'meta')
+    assert models()[name]['Metadata']['Parameters'] == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('name', models())
+def test_metafile_states_the_papers_metrics_and_says_so(name: str) -> None:
+    kind, paper = name.split('_')[0], PAPER.get(name, {})
+    results = results_of(models()[name])
+    stated = {metric: value for result in results for metric, value in result['Metrics'].items()}
+    expected = {f'{ours} (paper)': float(paper[theirs]) for ours, theirs in METRICS[kind].items() if paper}
+    assert stated == expected
+    assert {result['Task'] for result in results} == (TASKS[kind] if paper else set())
+
+
+@pytest.mark.parametrize('name', models())
+def test_metafile_names_the_zoos_file_of_the_configs_variant(name: str) -> None:
+    entry = models()[name]
+    released = [found for found in ENTRIES.values() if found.url == entry['Weights']]
+    assert [found.arch for found in released] == [VARIANTS[name.split('_evm_')[1][0]]]
+    assert config_of(name).model.backbone.arch == released[0].arch
+    whole = entry.get('Weights Of') != 'backbone'
+    assert whole == name.startswith('classifier')
+    assert released_weights(name) == (f'mmevm://{released[0].name}' if whole else None)
+    if whole:
+        assert entry['Converted From']['Weights'] == released[0].url
+        assert results_of(entry)[0]['Metrics'] == {'Top 1 Accuracy (paper)': released[0].paper}
+
+
+def test_every_config_of_the_zoo_is_in_the_metafiles() -> None:
+    configs = {entry.config for entry in ENTRIES.values() if entry.config and entry.architecture == 'EfficientVMamba'}
+    assert configs
+    assert configs <= {entry['Config'] for entry in models().values()}
+
+
+def test_docs_show_every_model_of_the_metafiles_that_has_results() -> None:
+    documented = (ROOT / 'docs/reproduction.md').read_text()
+    missing = [name for name, entry in models().items() if results_of(entry) and f'`{name}`' not in documented]
+    assert missing == []
