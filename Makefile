@@ -6,7 +6,7 @@ VENV_OPENMMLAB := .venv-openmmlab
 TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-openmmlab demo test test-openmmlab lint clean
+.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-openmmlab lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,15 @@ env-openmmlab: ## Build .venv-openmmlab: the same with OpenMMLab's own packages 
 
 demo: env ## Train on miniature COCO, evaluate and draw, on the CPU (10 minutes after make env)
 	$(VENV)/bin/python tools/demo.py
+
+demo-seg: env ## The same with a segmentor on miniature ADE20K (10 minutes after make env)
+	$(VENV)/bin/python tools/demo_seg.py
+
+demo-mask: env ## The same with Mask R-CNN on miniature COCO (10 minutes after make env)
+	$(VENV)/bin/python tools/demo_mask.py
+
+demo-cls: env ## The same with a classifier on handwritten digits and miniature ImageNet (10 minutes after make env)
+	$(VENV)/bin/python tools/demo_cls.py
 
 test: lint ## Lint, then run the whole test suite
 	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest tests

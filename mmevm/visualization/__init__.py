@@ -1,6 +1,14 @@
-"""Pictures of results: detections beside the ground truth, and training curves."""
+"""Pictures of results: predictions beside the ground truth, and training curves."""
 
+from mmevm.visualization.classification_sheet import Classified, draw_classification_sheet
 from mmevm.visualization.curves import draw_curves
 from mmevm.visualization.detection_sheet import draw_detection_sheet
+from mmevm.visualization.segmentation_sheet import draw_segmentation_sheet
 
-__all__ = ['draw_curves', 'draw_detection_sheet']
+__all__ = [
+    'Classified',
+    'draw_classification_sheet',
+    'draw_curves',
+    'draw_detection_sheet',
+    'draw_segmentation_sheet',
+]

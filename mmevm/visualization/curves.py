@@ -1,4 +1,4 @@
-"""Loss, learning rate and average precision over a training run, from the scalars that MMEngine writes."""
+"""Loss, learning rate and validation results over a training run, from the scalars that MMEngine writes."""
 
 import json
 import os
@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LOSSES = {'loss': ('total', '#222222'), 'loss_cls': ('classification', '#1f77b4'), 'loss_bbox': ('box', '#d62728')}
-_METRICS = {'coco/bbox_mAP_50': ('AP50', '#2a9d3a'), 'coco/bbox_mAP': ('AP', '#8c564b')}
+# Label, colour, and what the value is divided by: mmseg and mmpretrain write percents.
+_METRICS = {
+    'coco/bbox_mAP_50': ('AP50', '#2a9d3a', 1),
+    'coco/bbox_mAP': ('AP', '#8c564b', 1),
+    'coco/segm_mAP_50': ('mask AP50', '#1f77b4', 1),
+    'coco/segm_mAP': ('mask AP', '#e377c2', 1),
+    'mIoU': ('mean IoU', '#2a9d3a', 100),
+    'aAcc': ('pixel accuracy', '#8c564b', 100),
+    'accuracy/top1': ('top-1', '#2a9d3a', 100),
+    'accuracy/top5': ('top-5', '#8c564b', 100),
+}
 
 
 def read_scalars(path: str | os.PathLike) -> list[dict]:
@@ -50,14 +60,15 @@ def _draw_losses(axes: 'Axes', records: Sequence[dict]) -> None:
 
 
 def _draw_metrics(axes: 'Axes', records: Sequence[dict]) -> None:
-    for key, (label, color) in _METRICS.items():
+    for key, (label, color, unit) in _METRICS.items():
         steps, values = series(records, key)
         if len(steps):
+            values = values / unit
             axes.plot(steps, values, color=color, label=label, linewidth=1.8, marker='o', markersize=4)
             axes.annotate(f'{values[-1]:.2f}', (steps[-1], values[-1]), textcoords='offset points', xytext=(-6, 6),
                           ha='right', color=color)
-    axes.set(ylabel='validation AP', ylim=(0, 1))
-    axes.legend(frameon=False, loc='upper left')
+    axes.set(ylabel='validation', ylim=(0, 1.05))
+    axes.legend(frameon=False)
 
 
 def _draw_learning_rate(axes: 'Axes', records: Sequence[dict]) -> None:
@@ -67,7 +78,7 @@ def _draw_learning_rate(axes: 'Axes', records: Sequence[dict]) -> None:
 
 
 def draw_curves(scalars: str | os.PathLike, path: str | os.PathLike, title: str = '') -> str:
-    """Draw loss, validation AP and learning rate over iterations side by side.
+    """Draw loss, validation results and learning rate over iterations side by side.
 
     Args:
         scalars (str | os.PathLike): ``vis_data/scalars.json`` of a training run.

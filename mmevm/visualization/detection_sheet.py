@@ -1,4 +1,4 @@
-"""A sheet of pictures, each with its ground truth at the left and a detector's boxes at the right.
+"""A sheet of pictures, each with its ground truth at the left and a detector's boxes, or masks, at the right.
 
 The input is files in COCO's own formats, annotations and results, so that any detector's output can be drawn.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _PALETTE = ('#e6194b', '#1f77e6', '#2ca02c', '#f58231', '#911eb4', '#0fa3a3', '#d81bb0', '#8c6d1f', '#5b5bd6',
@@ -17,16 +18,21 @@ _PALETTE = ('#e6194b', '#1f77e6', '#2ca02c', '#f58231', '#911eb4', '#0fa3a3', '#
 _PICTURE = 320
 _GAP = 12
 _HEADER = 30
+_OPACITY = 0.5
 
 
 @dataclass(frozen=True)
 class Box:
-    """One box to draw: corner and size in pixels of the original picture, class name, and a score for predictions."""
+    """One box to draw: corner and size in pixels of the original picture, class name, and a score for predictions.
+
+    ``mask``, bool and as large as the picture, is laid over it in the box's colour.
+    """
 
     xywh: tuple[float, float, float, float]
     name: str
     color: str
     score: float | None = None
+    mask: np.ndarray | None = None
 
     @property
     def label(self) -> str:
@@ -34,7 +40,8 @@ class Box:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def get_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of all labels, at a size in pixels."""
     from matplotlib.font_manager import findfont
     return ImageFont.truetype(findfont('DejaVu Sans'), size)
 
@@ -68,8 +75,12 @@ def draw_boxes(picture: Image.Image, boxes: list[Box], scale: float) -> Image.Im
     """
     size = round(picture.width * scale), round(picture.height * scale)
     out = picture.convert('RGB').resize(size, Image.Resampling.BICUBIC)
+    for box in boxes:
+        if box.mask is not None:
+            alpha = Image.fromarray((255 * _OPACITY * box.mask).astype(np.uint8)).resize(size)
+            out.paste(box.color, (0, 0, *size), alpha)
     draw = ImageDraw.Draw(out)
-    font = _font(13)
+    font = get_font(13)
     corners = [(x * scale, y * scale, (x + w) * scale, (y + h) * scale) for x, y, w, h in (box.xywh for box in boxes)]
     for box, corner in zip(boxes, corners, strict=True):
         draw.rectangle(corner, outline=box.color, width=3)
@@ -101,21 +112,34 @@ def _compose(pairs: list[Image.Image], columns: int) -> Image.Image:
     for column in range(columns):
         left = _GAP + column * (width + _GAP)
         for index, text in enumerate(('ground truth', 'prediction')):
-            draw.text((left + index * (_PICTURE + 4) + 2, 7), text, fill='#222222', font=_font(15))
+            draw.text((left + index * (_PICTURE + 4) + 2, 7), text, fill='#222222', font=get_font(15))
     for index, pair in enumerate(pairs):
         row, column = divmod(index, columns)
         sheet.paste(pair, (_GAP + column * (width + _GAP), _HEADER + row * (height + _GAP)))
     return sheet
 
 
-def _group(entries: list[dict], names: dict[int, str]) -> dict[int, list[Box]]:
-    """Turn COCO annotations or results into boxes by picture; a class keeps its colour in both."""
+def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """Decode COCO's polygons or run lengths to bool [height, width]."""
+    from pycocotools import mask as coding
+
+    if isinstance(segmentation, list):
+        segmentation = coding.merge(coding.frPyObjects(segmentation, *size))
+    return coding.decode(segmentation).astype(bool)
+
+
+def _group(entries: list[dict], names: dict[int, str], sizes: dict[int, tuple[int, int]] | None) -> dict:
+    """Turn COCO annotations or results into boxes by picture; a class keeps its colour in both.
+
+    With ``sizes``, (height, width) by picture, the masks are drawn too.
+    """
     colors = {category: _PALETTE[index % len(_PALETTE)] for index, category in enumerate(sorted(names))}
     boxes = defaultdict(list)
     for entry in entries:
         category = entry['category_id']
+        mask = _mask(entry['segmentation'], sizes[entry['image_id']]) if sizes else None
         boxes[entry['image_id']].append(
-            Box(tuple(entry['bbox']), names[category], colors[category], entry.get('score')))
+            Box(tuple(entry['bbox']), names[category], colors[category], entry.get('score'), mask))
     return boxes
 
 
@@ -126,7 +150,7 @@ def _read(path: str | os.PathLike) -> Any:
 
 def draw_detection_sheet(annotations: str | os.PathLike, results: str | os.PathLike, images: str | os.PathLike,
                          path: str | os.PathLike, count: int = 8, columns: int = 2,
-                         score_threshold: float = 0.3) -> str:
+                         score_threshold: float = 0.3, masks: bool = False) -> str:
     """Draw the first pictures of a data set with ground truth and predictions.
 
     Args:
@@ -137,6 +161,7 @@ def draw_detection_sheet(annotations: str | os.PathLike, results: str | os.PathL
         count (int): Number of pictures.
         columns (int): Pairs in a row.
         score_threshold (float): Predictions below it are left out.
+        masks (bool): Draw the objects' masks too; the results file must be one of segmentations.
 
     Returns:
         str: Absolute path of the PNG.
@@ -152,7 +177,12 @@ def draw_detection_sheet(annotations: str | os.PathLike, results: str | os.PathL
     predictions = [entry for entry in _read(results) if entry['score'] >= score_threshold]
     used |= {entry['category_id'] for entry in predictions}
     names = {category['id']: category['name'] for category in truth['categories'] if category['id'] in used}
-    true_boxes, predicted_boxes = _group(truth['annotations'], names), _group(predictions, names)
+    sizes = {image['id']: (image['height'], image['width']) for image in chosen} if masks else None
+    shown = {image['id'] for image in chosen}
+    true_boxes, predicted_boxes = (
+        _group([entry for entry in entries if entry['image_id'] in shown], names, sizes)
+        for entries in (truth['annotations'], predictions)
+    )
     pairs = [_pair(os.path.join(images, image['file_name']), true_boxes[image['id']], predicted_boxes[image['id']])
              for image in chosen]
     _compose(pairs, min(columns, len(pairs))).save(path)

@@ -1,0 +1,73 @@
+"""What predictions that never look at the picture are worth, for comparison with a trained network's."""
+
+import contextlib
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def constant_top1(train_labels: Iterable[int], val_labels: Sequence[int]) -> float:
+    """Top-1 accuracy, in percent, of naming the training's most frequent class for every picture."""
+    constant = Counter(train_labels).most_common(1)[0][0]
+    return 100 * sum(label == constant for label in val_labels) / len(val_labels)
+
+
+def constant_miou(train_maps: Iterable[np.ndarray], val_maps: Iterable[np.ndarray]) -> float:
+    """Mean IoU, in percent, of giving every pixel the training's most frequent class.
+
+    Args:
+        train_maps (Iterable[ndarray[H, W]]): uint8 label maps; 0 is unlabelled and left out.
+        val_maps (Iterable[ndarray[H, W]]): As above.
+
+    Returns:
+        float: Mean over the classes that are there or are predicted, as mmseg's IoUMetric has it.
+    """
+    train, val = (sum(np.bincount(labels.ravel(), minlength=256) for labels in maps) for maps in (train_maps, val_maps))
+    train[0] = val[0] = 0
+    constant = int(train.argmax())
+    present = set(np.flatnonzero(val)) | {constant}
+    return 100 * val[constant] / val.sum() / len(present)
+
+
+def _typical_masks(annotations: str | os.PathLike) -> dict[int, tuple[np.ndarray, int]]:
+    """By category, the pixels that at least half as many objects cover as the most covered pixel, and the count."""
+    from pycocotools.coco import COCO
+
+    coco, sums, counts = COCO(annotations), {}, defaultdict(int)
+    for annotation in coco.anns.values():
+        category = annotation['category_id']
+        sums[category] = sums.get(category, 0) + coco.annToMask(annotation).astype(np.int64)
+        counts[category] += 1
+    return {category: (total >= total.max() / 2, counts[category]) for category, total in sums.items()}
+
+
+def constant_mask_ap50(train: str | os.PathLike, val: str | os.PathLike) -> float:
+    """COCO's mask AP at IoU 0.5 of predicting, in every picture, one typical mask of every category.
+
+    Args:
+        train (str | os.PathLike): Annotation file that the masks are averaged over.
+        val (str | os.PathLike): Annotation file that they are compared with; pictures as large as the training's.
+
+    Returns:
+        float: AP50 from 0 to 1.
+    """
+    from pycocotools import mask as coding
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        masks, truth = _typical_masks(train), COCO(val)
+        total = sum(count for _, count in masks.values())
+        predictions = [
+            dict(image_id=image, category_id=category, score=count / total,
+                 segmentation=coding.encode(np.asfortranarray(mask.astype(np.uint8))))
+            for image in truth.getImgIds() for category, (mask, count) in masks.items()
+        ]  # fmt: skip
+        evaluation = COCOeval(truth, truth.loadRes(predictions), 'segm')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[1])
