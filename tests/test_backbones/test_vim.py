@@ -1,6 +1,7 @@
 import argparse
 import copy
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def test_vim_returns_the_blocks_asked_for() -> None:
     images = torch.randn(1, 3, 64, 64)
     for got, want in zip(some(images), every(images)[:2], strict=True):
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize('name', ['Vim', 'mmevm.Vim'])
+@pytest.mark.parametrize('library', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_vim_is_registered_in_every_library(library: str, name: str) -> None:
+    registry = import_module(f'{library}.registry').MODELS
+    assert type(registry.build({'type': name, 'arch': SMALL})) is Vim
 
 
 @pytest.mark.openmmlab
