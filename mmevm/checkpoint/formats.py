@@ -32,6 +32,7 @@ _RULES = [
     (re.compile(r'^(layers\.\d+)\.\d+\.(?=(?:norm|reduction)\.)'), r'\1.downsample.'),
 ]
 _NUMBERED_BLOCK = re.compile(r'^(layers\.\d+)\.(\d+)\.')
+_COLUMN_BLOCK = re.compile(r'^layers\.(\d+)\.mixer\.')
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -68,6 +69,8 @@ def convert(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def to_upstream(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Renames a bare backbone or classifier ``state_dict`` to the spelling of upstream's released files. Idempotent."""
     weights = convert(state_dict)
+    if any(_COLUMN_BLOCK.match(name) for name in weights):  # upstream's Vim differs in the head alone
+        return {name.removeprefix('classifier.'): value for name, value in weights.items()}
     depths: dict[str, int] = {}
     for name in weights:
         # Stages of inverted residuals are those that upstream numbers by layers; the others it spells as mmevm does.
@@ -125,10 +128,10 @@ def signature(state_dict: Mapping[str, Tensor]) -> tuple[list[int], list[int]] |
     stem = state_dict.get('patch_embed.proj2.weight', state_dict.get('patch_embed.proj.weight'))
     blocks: dict[int, set[int]] = {}
     for name in state_dict:
-        match = re.match(r'layers\.(?:(\d+)\.blocks\.(\d+)|(\d+)\.mixer)\.', name)
-        if match:
-            stage, block = (match[1], match[2]) if match[1] else (0, match[3])
-            blocks.setdefault(int(stage), set()).add(int(block))
+        if match := re.match(r'layers\.(\d+)\.blocks\.(\d+)\.', name):
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+        elif match := _COLUMN_BLOCK.match(name):
+            blocks.setdefault(0, set()).add(int(match[1]))
     if stem is None or not blocks:
         return None
     return [stem.shape[0] * 2**i for i in sorted(blocks)], [len(blocks[i]) for i in sorted(blocks)]

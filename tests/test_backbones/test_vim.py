@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmevm.backbones import Vim
-from mmevm.checkpoint import CheckpointError, load, load_checkpoint
+from mmevm.checkpoint import CheckpointError, formats, load, load_checkpoint
 from mmevm.layers.position import insert_middle
 from mmevm.ops import backends
 
@@ -295,6 +295,12 @@ def test_vim_reads_upstreams_files(wrap: Callable, state: State, tmp_path: Path)
         model = Vim('tiny', img_size=64, init_cfg=init_cfg)
         load_strictly(model)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_vims_names_turn_back_into_upstreams(state: State) -> None:
+    converted = formats.convert(state)
+    assert {name for name in converted if name not in state} == {'classifier.head.weight', 'classifier.head.bias'}
+    assert list(formats.to_upstream(converted)) == list(formats.to_upstream(state)) == list(state)
 
 
 def test_vim_fills_a_classifiers_head(state: State) -> None:
