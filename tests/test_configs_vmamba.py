@@ -1,0 +1,91 @@
+"""VMamba's classifiers: upstream's recipe, upstream's files, and a training from end to end."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import build_optim_wrapper
+
+from mmevm.analysis import measure
+from mmevm.analysis.tasks import build_model
+from mmevm.checkpoint import load_checkpoint, load_file
+from mmevm.cli import test_main as run_test
+from mmevm.cli import train_main as run_train
+from mmevm.datasets import make_mini_data
+
+from .parity import Fixture
+from .test_configs import BY_NAME, load
+from .test_configs_pretrained import contents
+
+pytestmark = pytest.mark.openmmlab
+
+
+# FLOPs by upstream's table, whose rules are fvcore's too.
+@pytest.mark.parametrize('size, drop_path, averaged, flops', [
+    ('t', 0.1, False, 5.6), ('s', 0.3, True, 11.2), ('b', 0.6, True, 18.0),
+])  # fmt: skip
+def test_classifier_config_follows_upstreams_recipe(
+    size: str, drop_path: float, averaged: bool, flops: float, extension: None
+) -> None:
+    cfg = load(f'classifier_vmamba_{size}')
+    warm_up, cosine = cfg.param_scheduler
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0.05)
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.clip_grad) == ('AmpOptimWrapper', dict(max_norm=5.0))
+    assert optimizer.lr * warm_up.start_factor == pytest.approx(1e-6)
+    assert (warm_up.end, cosine.begin, cosine.end, cosine.eta_min, cfg.train_cfg.max_epochs) == (20, 20, 300, 1e-5, 300)
+    ema = [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')] if averaged else None
+    assert cfg.get('custom_hooks') == ema
+    assert [(step.type, step.alpha) for step in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
+    assert (cfg.model.backbone.drop_path_rate, cfg.train_dataloader.batch_size) == (drop_path, 128)
+    assert round(measure(cfg).flops / 1e9, 1) == flops
+
+
+def test_classifier_config_decays_what_upstream_decays() -> None:
+    cfg = load('classifier_vmamba_t')
+    model = build_model(cfg, 'meta')
+    wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
+    got = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
+    flat = {key for key, p in model.named_parameters() if p.dim() == 1}
+    assert {key for key, p in model.named_parameters() if got[id(p)] == 0} == flat
+    assert {value for value in got.values() if value} == {0.05}
+
+
+def test_upstreams_file_fills_the_classifier(tmp_path: Path) -> None:
+    fixture = Fixture('vmamba_v0_tiny_64x64')
+    state = fixture.state(outnorm=False)
+    torch.save({'model': state, 'epoch': 292}, tmp_path / 'vssm.pth')
+    model = build_model(load('classifier_vmamba_t')).eval()
+    report = load_checkpoint(model, tmp_path / 'vssm.pth')
+    assert report.fresh == report.dropped == report.adapted == []
+    assert contents(model.state_dict()) == contents(state)
+    with torch.no_grad():
+        logits = model.head(model.extract_feat(fixture.images()))
+    torch.testing.assert_close(logits, fixture.tensor('logits'), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize('name, change', [
+    ('classifier_vmamba_t', []), ('classifier_vmamba_t', ['model.backbone.arch=tiny_s1l8']),
+    ('classifier_evm_t_vmamba', []),
+], ids=['v0', 'v2', 'ablation'])  # fmt: skip
+def test_classifier_trains_and_is_evaluated_on_miniature_data(
+    name: str, change: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_mini_data('mini', image_size=96, train_images=2, val_images=2)
+    phases = ('train', 'val', 'test')
+    train, val, test = (f'{phase}_dataloader.dataset.pipeline' for phase in phases)
+    changes = [
+        'data_root=mini/imagenet', 'train_dataloader.batch_size=2', f'{train}.1.scale=64', f'{val}.1.scale=64',
+        f'{val}.2.crop_size=64', f'{test}.1.scale=64', f'{test}.2.crop_size=64', 'train_cfg.max_epochs=1', *change,
+        *(f'{phase}_dataloader.{key}' for phase in phases for key in ('num_workers=0', 'persistent_workers=False')),
+    ]  # fmt: skip
+    command = [str(BY_NAME[name]), '--work-dir', 'work', '--cfg-options', *changes]
+    assert run_train(command) == 0
+    hub = MessageHub.get_current_instance()
+    assert np.isfinite(hub.get_scalar('train/loss').current()) and hub.get_scalar('train/loss').current() > 0
+    assert load_file('work/epoch_1.pth')['meta']['iter'] == 1
+    assert run_test([command[0], 'work/epoch_1.pth', *command[1:]]) == 0
+    assert np.isfinite(MessageHub.get_current_instance().get_scalar('test/accuracy/top1').current())
