@@ -70,6 +70,33 @@ def load_checkpoint(
         TypeError: If the model has no backbone of mmevm.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
+    target, weights, report, where = _fit(model, source, strict, prefix)
+    _write(target, weights, report)
+    _say(where, report)
+    return report
+
+
+def check_checkpoint(model: nn.Module, source: Source) -> LoadReport:
+    """Compares as a strict :func:`load_checkpoint` does, and loads nothing: the model may be on the meta device.
+
+    Args:
+        model (nn.Module): As for :func:`load_checkpoint`.
+        source (path, address or mapping): As for :func:`load_checkpoint`.
+
+    Returns:
+        LoadReport: What a load would take and what not.
+
+    Raises:
+        TypeError: If the model has no backbone of mmevm.
+        CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
+    """
+    return _fit(model, source, True, None)[2]
+
+
+def _fit(
+    model: nn.Module, source: Source, strict: bool, prefix: str | None
+) -> tuple[dict[str, Tensor], dict[str, Any], LoadReport, str]:
+    """The model's entries, the checkpoint's under the same names, their comparison, and what to call the checkpoint."""
     backbone, place = _find_backbone(model)
     state_dict = formats.strip_prefix(formats.unwrap(_open(source)))
     if prefix:
@@ -82,9 +109,7 @@ def load_checkpoint(
     if report.problems and strict:
         raise CheckpointError('\n  '.join([f'{where} does not fit the model{_variant(backbone, weights, place)}',
                                            *report.problems]))
-    _write(target, weights, report)
-    _say(where, report)
-    return report
+    return target, weights, report, where
 
 
 def _open(source: Source) -> Mapping[str, Any]:

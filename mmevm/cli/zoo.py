@@ -37,7 +37,7 @@ def _show(args: argparse.Namespace) -> None:
     fields = {
         'name': entry.name,
         'state': _state(entry),
-        'architecture': f'{entry.architecture} ({entry.arch})',
+        'architecture': ' '.join([entry.architecture, entry.arch, *(f'{k}={v}' for k, v in entry.options.items())]),
         'task': entry.task,
         'config': entry.config or '–',
         'url': entry.url,
@@ -85,7 +85,7 @@ def _verify(args: argparse.Namespace) -> None:
         print(*(f'{name}: {value}' for name, value in metadata.items()), sep='\n')
         return
     entries = [entry for entry in ENTRIES.values() if entry.file == path.name]
-    print(f'architecture: {architecture(content) or "not EfficientVMamba as released"}')
+    print(f'architecture: {architecture(content) or "no released backbone of mmevm"}')
     for entry in entries:
         hashes = {'the zoo': entry.sha256, 'the record in the cache': recorded_hash(cached_path(entry))}
         known = {origin: value for origin, value in hashes.items() if value}

@@ -132,11 +132,11 @@ def _choose(content: Mapping[str, Any], key: str | None, path: Path) -> tuple[di
 
 
 def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Renames the EfficientVMamba in ``weights``, alone or as the ``backbone`` of a model; anything else stays."""
-    if architecture(weights) is None:
-        return weights
+    """Renames the backbone of mmevm in ``weights``, alone or as the ``backbone`` of a model; anything else stays."""
     place = 'backbone.' if any(name.startswith('backbone.') for name in weights) else ''
     inner = {name.removeprefix(place): value for name, value in weights.items() if name.startswith(place)}
+    if formats.signature(formats.convert(inner)) is None:
+        return weights
     names = dict(zip(inner, _LAYOUTS[layout](inner), strict=True))
     return {
         place + names[name.removeprefix(place)] if name.startswith(place) else name: value

@@ -1,6 +1,7 @@
 """The table of released checkpoints. One entry a file; what nobody has published (a hash, a size) stays empty."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 _HUB = 'https://huggingface.co'
 _VMAMBA = 'https://github.com/MzeroMiko/VMamba/releases/download'
@@ -12,8 +13,9 @@ class Entry:
 
     Attributes:
         name (str): What users call it; ``mmevm://NAME`` in configs.
-        architecture (str): The network, as ``mmevm.EfficientVMamba``; another one if mmevm has no such backbone yet.
+        architecture (str): The network, a class of :mod:`mmevm.backbones` if mmevm has it.
         arch (str): The variant of it.
+        options (dict): Further arguments of the backbone that the weights are for.
         task (str): What the file's weights were trained for: 'classification', 'detection' or 'segmentation'.
         config (str, optional): The config of mmevm that builds the whole model of the file.
         url (str): Where the file lies, for files of the hub too.
@@ -42,6 +44,7 @@ class Entry:
     repo: str | None = None
     size: int | None = None
     sha256: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -51,7 +54,9 @@ class Entry:
     @property
     def available(self) -> bool:
         """Whether mmevm has the backbone that these weights are for."""
-        return self.architecture == 'EfficientVMamba'
+        from mmevm import backbones  # they load their own weights by name
+
+        return self.architecture in backbones.__all__
 
     @property
     def converted_from(self) -> str:
@@ -78,7 +83,7 @@ def _evm(arch: str, letter: str, paper: float, size: int) -> Entry:
     )
 
 
-def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None) -> Entry:
+def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None, config: str | None = None) -> Entry:
     task, metric, key = {
         'cls': ('classification', 'ImageNet-1k top-1, %', 'model'),
         'det': ('detection', 'COCO box AP', 'state_dict'),
@@ -87,9 +92,9 @@ def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None) 
     return Entry(
         name=name,
         architecture='VMamba',
-        arch=f'{version[:2]} {arch}',
+        arch=arch,
         task=task,
-        config=None,
+        config=config,
         url=f'{_VMAMBA}/%23{version}/{file}.pth',  # the tag is '#v2cls'
         key=key,
         metric=metric,
@@ -99,14 +104,14 @@ def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None) 
     )
 
 
-def _vim(arch: str, file: str, paper: float, suffix: str = '') -> Entry:
+def _vim(arch: str, file: str, paper: float, stride: int | None = None) -> Entry:
     repo = f'hustvl/Vim-{arch}-midclstok'
     return Entry(
-        name=f'vim_{arch}{suffix}',
+        name=f'vim_{arch}_stride{stride}' if stride else f'vim_{arch}',
         architecture='Vim',
-        arch=f'{arch}, fine-tuned at stride 8' if suffix else arch,
+        arch=arch,
         task='classification',
-        config=None,
+        config=None if stride else f'configs/classifier_vim_{arch[0]}.py',
         url=f'{_HUB}/{repo}/resolve/main/{file}.pth',
         key='model',
         metric='ImageNet-1k top-1, %',
@@ -114,9 +119,11 @@ def _vim(arch: str, file: str, paper: float, suffix: str = '') -> Entry:
         source='https://github.com/hustvl/Vim',
         licence='see its page on the hub',
         repo=repo,
+        options={'patch_stride': stride} if stride else {},
     )
 
 
+_CONFIG = 'configs/classifier_vmamba'
 _UPERNET = 'upernet_vssm_4xb4-160k_ade20k-512x512'
 
 ENTRIES: dict[str, Entry] = {
@@ -125,9 +132,9 @@ ENTRIES: dict[str, Entry] = {
         _evm('tiny', 't', 76.5, 26_200_000),
         _evm('small', 's', 78.7, 45_300_000),
         _evm('base', 'b', 81.8, 135_000_000),
-        _vmamba('vmamba_v0_tiny', 'v0cls', 'tiny', 'vssmtiny_dp01_ckpt_epoch_292', 82.2),
-        _vmamba('vmamba_v0_small', 'v0cls', 'small', 'vssmsmall_dp03_ckpt_epoch_238', 83.5),
-        _vmamba('vmamba_v0_base', 'v0cls', 'base', 'vssmbase_dp06_ckpt_epoch_241', 83.7),
+        _vmamba('vmamba_v0_tiny', 'v0cls', 'tiny', 'vssmtiny_dp01_ckpt_epoch_292', 82.2, f'{_CONFIG}_t.py'),
+        _vmamba('vmamba_v0_small', 'v0cls', 'small', 'vssmsmall_dp03_ckpt_epoch_238', 83.5, f'{_CONFIG}_s.py'),
+        _vmamba('vmamba_v0_base', 'v0cls', 'base', 'vssmbase_dp06_ckpt_epoch_241', 83.7, f'{_CONFIG}_b.py'),
         _vmamba('vmamba_v2_tiny_s1l8', 'v2cls', 'tiny_s1l8', 'vssm1_tiny_0230s_ckpt_epoch_264', 82.6),
         _vmamba('vmamba_v2_tiny_s2l5', 'v2cls', 'tiny_s2l5', 'vssm_tiny_0230_ckpt_epoch_262', None),
         _vmamba('vmamba_v2_small_s2l15', 'v2cls', 'small_s2l15', 'vssm_small_0229_ckpt_epoch_222', 83.6),
@@ -141,9 +148,9 @@ ENTRIES: dict[str, Entry] = {
         _vmamba('vmamba_v2_small_upernet', 'v2seg', 'small_s2l15', f'{_UPERNET}_small_iter_144000', 50.6),
         _vmamba('vmamba_v2_base_upernet', 'v2seg', 'base_s2l15', f'{_UPERNET}_base_iter_160000', 51.0),
         _vim('tiny', 'vim_t_midclstok_76p1acc', 76.1),
-        _vim('tiny', 'vim_t_midclstok_ft_78p3acc', 78.3, '_stride8'),
+        _vim('tiny', 'vim_t_midclstok_ft_78p3acc', 78.3, stride=8),
         _vim('small', 'vim_s_midclstok_80p5acc', 80.5),
-        _vim('small', 'vim_s_midclstok_ft_81p6acc', 81.6, '_stride8'),
+        _vim('small', 'vim_s_midclstok_ft_81p6acc', 81.6, stride=8),
     )
 }
 """Every checkpoint of the zoo by name."""

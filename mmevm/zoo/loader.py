@@ -11,6 +11,7 @@ from mmevm.checkpoint.load import load_checkpoint
 from mmevm.checkpoint.weights_only import load_file
 from mmevm.zoo.entries import Entry, find_entry
 from mmevm.zoo.fetching import fetch
+from mmevm.zoo.verify import build_backbone
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,16 +33,18 @@ def load(name: str, task: str | None = None) -> nn.Module:
         NotImplementedError: If mmevm has no backbone for these weights yet.
         CheckpointError: If the file cannot be had or does not fit.
     """
-    from mmevm.backbones import EfficientVMamba
-
     entry = find_entry(name)
     if not entry.available:
         raise NotImplementedError(f'{entry.name}: mmevm has no {entry.architecture} backbone yet; '
                                   'mmevm.zoo.fetch gives the file itself')  # fmt: skip
-    if task not in (None, entry.task):
-        raise ValueError(f'`task` must be None or {entry.task!r} for {entry.name}, got {task!r}: no such weights were '
-                         'released, and heads would be random. Train them with one of configs/')  # fmt: skip
-    model = EfficientVMamba(entry.arch) if task is None else _build(entry)
+    if task not in (None, entry.task if entry.config else None):
+        kinds = f'None or {entry.task!r}' if entry.config else 'None'
+        raise ValueError(f'`task` must be {kinds} for {entry.name}, got {task!r}: no such weights were released, or '
+                         'mmevm has no config for them; heads would be random, so train them: see configs/')  # fmt: skip
+    if task is None:
+        model = build_backbone(entry.architecture, entry.arch, entry.options, device='cpu')
+    else:
+        model = _build_whole(entry)
     load_checkpoint(model, fetch(entry.name))
     return model.eval()
 
@@ -58,17 +61,18 @@ def find_config(entry: Entry) -> Path:
     raise FileNotFoundError(f'{entry.config} is neither in {_ROOT / ".mim"} nor in {_ROOT.parent}')
 
 
-def _build(entry: Entry) -> nn.Module:
+def _build_whole(entry: Entry) -> nn.Module:
     from mmengine.config import Config
     from mmpretrain.registry import MODELS
 
     return MODELS.build(Config.fromfile(find_config(entry)).model)
 
 
-def as_classifier(state_dict: dict[str, Tensor], last_norm: str = 'outnorm3') -> dict[str, Tensor]:
+def as_classifier(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames upstream's classification weights to those of mmpretrain's classifier around mmevm's backbone."""
     weights = formats.convert(formats.strip_prefix(state_dict))
-    formats.promote_classifier_norm(weights, last_norm)
+    dims, _ = formats.signature(weights)
+    formats.promote_classifier_norm(weights, f'outnorm{len(dims) - 1}')
     return {_in_classifier(name): value for name, value in weights.items()}
 
 
@@ -82,10 +86,10 @@ def _in_classifier(name: str) -> str:
 def load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
     """MMEngine's loader of ``mmevm://NAME``: names as in mmpretrain's classifier, whose backbone any detector has too.
 
-    The files of architectures that mmevm does not have yet keep their names.
+    Files of whole detectors and segmentors, and of architectures that mmevm does not have, keep their names.
     """
     entry = find_entry(filename)
     content = load_file(fetch(entry.name), map_location)
-    if not entry.available:
+    if not entry.available or entry.task != 'classification':
         return content
     return {'state_dict': as_classifier(content[entry.key]), 'meta': {'source': entry.url}}

@@ -1,10 +1,15 @@
 """Whether a file is what its entry says: the same bytes, plain data, the named variant."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from mmevm.checkpoint import formats
+from mmevm.checkpoint.load import check_checkpoint
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.zoo.cache import file_hash
 from mmevm.zoo.entries import Entry
@@ -61,21 +66,38 @@ def check_content(path: Path, entry: Entry) -> None:
     if not isinstance(content.get(entry.key), dict):
         raise CheckpointError(f'{path} has no `{entry.key}`, which holds the weights of {entry.name}; it has the keys '
                               f'{", ".join(map(str, list(content)[:8]))}')  # fmt: skip
-    if not entry.available:
-        return
-    found = architecture(content)
-    if found != entry.name:
-        raise CheckpointError(f'{path} should be {entry.name}, but is {found or "no EfficientVMamba"}')
+    if entry.available:
+        try:
+            check_checkpoint(build_backbone(entry.architecture, entry.arch, entry.options), content[entry.key])
+        except CheckpointError as error:
+            raise CheckpointError(f'{path} is not {entry.name}: {error}') from error
 
 
-def architecture(content: dict[str, Any]) -> str | None:
-    """Which released network the weights of a loaded file are, by their widths and depths: an entry's name, or None."""
-    from mmevm.backbones import EfficientVMamba
+def build_backbone(
+    architecture: str, arch: str, options: dict[str, Any] | None = None, device: str = 'meta'
+) -> nn.Module:
+    """A backbone of mmevm; on the meta device it has shapes alone, and takes no time."""
+    from mmevm import backbones
 
-    weights = formats.convert(formats.strip_prefix(formats.unwrap(content)))
+    with torch.device(device):
+        return getattr(backbones, architecture)(arch, **(options or {}))
+
+
+def architecture(content: Mapping[str, Any]) -> str | None:
+    """Which backbone of mmevm the weights of a loaded file fit, such as 'EfficientVMamba tiny', or None."""
+    from mmevm import backbones
+
+    weights = formats.strip_prefix(formats.unwrap(content))
     below = {name.removeprefix('backbone.'): value for name, value in weights.items()}
     found = formats.signature(formats.convert(below))
-    for arch, parts in EfficientVMamba.arch_zoo.items():
-        if found == (parts['dims'], parts['depths']):
-            return f'efficient_vmamba_{arch}'
+    for name in backbones.__all__:
+        for arch, parts in getattr(backbones, name).arch_zoo.items():
+            # Different networks share widths and depths; the names of their parameters tell them apart.
+            if found != (list(parts['dims']), list(parts['depths'])):
+                continue
+            try:
+                check_checkpoint(build_backbone(name, arch), weights)
+            except CheckpointError:
+                continue
+            return f'{name} {arch}'
     return None

@@ -1,6 +1,7 @@
 """Shared by the zoo's tests: a loopback server, an empty cache, files in upstream's formats."""
 
 import argparse
+import dataclasses
 import io
 import os
 import time
@@ -17,7 +18,7 @@ from ..parity import Fixture
 from .server import Server
 
 EVM = 'efficient_vmamba_tiny'
-OTHER = 'vmamba_v2_tiny_s1l8'
+OTHER = 'other'
 
 
 def pack(content: Any, legacy: bool = False) -> bytes:
@@ -76,7 +77,7 @@ def evm_file(evm_state: dict[str, torch.Tensor]) -> bytes:
 
 @pytest.fixture(scope='session')
 def other_file() -> bytes:
-    """A smaller file in the form of VMamba's, which has the settings of its training beside the weights."""
+    """A smaller file of a network that mmevm does not have, in VMamba's form: the run's settings beside the weights."""
     weights = {f'layers.{i}.weight': torch.arange(600_000.0) + i for i in range(4)}
     return pack({'model': weights, 'epoch': 264, 'args': argparse.Namespace(lr=1e-3)})
 
@@ -93,8 +94,10 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch, evm_file: bytes) -> str
 
 @pytest.fixture
 def site(server: Server, monkeypatch: pytest.MonkeyPatch, other_file: bytes) -> str:
-    """The server as an ordinary one, with the small file; the path of it there."""
+    """The server as an ordinary one, with the small file and an entry for it; the path of it there."""
     path = '/releases/%23v2cls/other.pth'
+    entry = dataclasses.replace(ENTRIES['vmamba_v2_tiny_s1l8'], name=OTHER, architecture='MambaVision')
+    monkeypatch.setitem(ENTRIES, OTHER, entry)
     move_entry(monkeypatch, OTHER, server.url + path)
     server.files[path] = other_file
     return path
@@ -102,8 +105,6 @@ def site(server: Server, monkeypatch: pytest.MonkeyPatch, other_file: bytes) -> 
 
 def move_entry(monkeypatch: pytest.MonkeyPatch, name: str, url: str, **changes: Any) -> Entry:
     """Lets an entry point to another address."""
-    import dataclasses
-
     entry = dataclasses.replace(ENTRIES[name], url=url, **changes)
     monkeypatch.setitem(ENTRIES, name, entry)
     return entry

@@ -31,7 +31,7 @@ class Server:
         self._server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
         self._server.daemon_threads = True
         self.url = f'http://127.0.0.1:{self._server.server_port}'
-        Thread(target=self._server.serve_forever, daemon=True).start()
+        Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()

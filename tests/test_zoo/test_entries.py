@@ -1,0 +1,86 @@
+"""The zoo's table against configs, metafiles and README."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmevm.zoo import ENTRIES, Entry, find_entry
+from mmevm.zoo.verify import build_backbone
+
+ROOT = Path(__file__).resolve().parents[2]
+WITH_CONFIG = [entry for entry in ENTRIES.values() if entry.config]
+
+
+def test_names_and_files_are_unique() -> None:
+    assert all(name == entry.name for name, entry in ENTRIES.items())
+    assert len({entry.file for entry in ENTRIES.values()}) == len(ENTRIES)
+
+
+def test_hub_addresses_fit_their_repositories() -> None:
+    for entry in ENTRIES.values():
+        assert (entry.repo is not None) == ('huggingface.co' in entry.url)
+        if entry.repo:
+            assert entry.url == f'https://huggingface.co/{entry.repo}/resolve/main/{entry.file}'
+
+
+@pytest.mark.parametrize('entry', ENTRIES.values(), ids=ENTRIES.keys())
+def test_entries_name_variants_that_backbones_have(entry: Entry) -> None:
+    assert entry.available
+    backbone = build_backbone(entry.architecture, entry.arch, entry.options)
+    assert all(part.is_meta for part in backbone.parameters())
+
+
+def test_find_entry_takes_names_with_and_without_the_prefix() -> None:
+    for name, entry in ENTRIES.items():
+        assert find_entry(name) is find_entry(f'mmevm://{name}') is entry
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize('entry', WITH_CONFIG, ids=lambda entry: entry.name)
+def test_entries_fit_their_configs(entry: Entry) -> None:
+    from mmengine.config import Config
+
+    backbone = Config.fromfile(ROOT / entry.config).model.backbone
+    assert (backbone.type, backbone.arch) == (f'mmevm.{entry.architecture}', entry.arch)
+
+
+def test_configs_start_from_files_of_the_zoo() -> None:
+    known = {entry.url for entry in ENTRIES.values()} | {f'mmevm://{name}' for name in ENTRIES}
+    found = set()
+    for path in (ROOT / 'configs').rglob('*.py'):
+        text = path.read_text()
+        found |= set(re.findall(r"'((?:https?|mmevm)://[^']+)'", text))
+    assert found and found <= known
+
+
+def test_metafiles_give_the_same_weights_and_figures() -> None:
+    models = yaml.safe_load((ROOT / 'configs/metafile_classification.yml').read_text())['Models']
+    stated = {model['Config']: model for model in models if 'Weights' in model}
+    entries = {entry.config: entry for entry in WITH_CONFIG}
+    assert stated and stated.keys() <= entries.keys()
+    for config, model in stated.items():
+        assert model['Weights'] == entries[config].url
+        assert list(model['Results'][0]['Metrics'].values()) == [entries[config].paper]
+
+
+def test_readme_shows_the_table() -> None:
+    section = (ROOT / 'README.md').read_text().split('\n## Model zoo\n')[1].split('\n## ')[0]
+    rows = {match[1]: match[0] for match in re.finditer(r'^\| `(\w+)` \|.*$', section, re.M)}
+    assert rows.keys() == ENTRIES.keys()
+    for entry in ENTRIES.values():
+        cells = [cell.strip() for cell in rows[entry.name].strip('|').split('|')]
+        assert cells[1:] == [
+            f'[file]({entry.url})',
+            entry.metric.partition(',')[0],
+            str(entry.paper or '–'),
+            '–',
+            entry.licence,
+        ]
+
+
+def test_entries_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        WITH_CONFIG[0].url = ''

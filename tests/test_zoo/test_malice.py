@@ -1,0 +1,151 @@
+"""A file that would run a command when it is unpickled: refused, and not run, through every way into the loader."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from mmevm import cli, zoo
+from mmevm.backbones import EfficientVMamba
+from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
+from mmevm.cli.zoo import main as zoo_main
+
+from ..test_tools.small_classifier import FROZEN, write_config, write_pictures
+from .conftest import EVM, Malice, pack
+from .server import Server
+
+pytestmark = pytest.mark.openmmlab
+NAME = f'mmevm://{EVM}'
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """The file that exists once the command has been run."""
+    return tmp_path / 'ran'
+
+
+@pytest.fixture(params=[False, True], ids=['zip', 'legacy'])
+def evil(request: pytest.FixtureRequest, trace: Path, evm_state: dict[str, torch.Tensor]) -> bytes:
+    """The tiny classifier's weights with a command beside them."""
+    return pack({'state_dict': evm_state, 'meta': Malice(trace)}, legacy=request.param)
+
+
+@pytest.fixture
+def evil_file(evil: bytes, tmp_path: Path) -> Path:
+    (tmp_path / 'evil.ckpt').write_bytes(evil)
+    return tmp_path / 'evil.ckpt'
+
+
+@pytest.fixture
+def evil_zoo(evil: bytes, server: Server, hub: str) -> None:
+    """The hub's file is the malicious one, and its hash is right."""
+    server.files[hub] = evil
+
+
+@pytest.fixture
+def tools_loader() -> Iterator[None]:
+    """Puts MMEngine's loaders back, which the tools replace in their process."""
+    schemes, http = CheckpointLoader._schemes.copy(), mmengine_checkpoint.load_from_http
+    yield
+    CheckpointLoader._schemes, mmengine_checkpoint.load_from_http = schemes, http
+
+
+def _init_cfg(source: object) -> None:
+    EfficientVMamba('tiny', init_cfg=dict(type='Pretrained', checkpoint=str(source))).init_weights()
+
+
+def test_the_file_would_run_its_command(evil_file: Path, trace: Path) -> None:
+    torch.load(evil_file, weights_only=False)
+    assert trace.exists()
+
+
+BY_NAME: dict[str, Callable[[], object]] = {
+    'zoo.fetch': lambda: zoo.fetch(EVM),
+    'zoo.load': lambda: zoo.load(EVM),
+    'init_cfg': lambda: _init_cfg(NAME),
+    'load_checkpoint': lambda: load_checkpoint(EfficientVMamba('tiny'), NAME),
+    'load_from': lambda: CheckpointLoader.load_checkpoint(NAME),
+}
+
+
+@pytest.mark.parametrize('way', BY_NAME.values(), ids=BY_NAME.keys())
+def test_by_name_it_is_refused_and_kept_aside(way: Callable, evil_zoo: None, trace: Path, cache: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r'it asks for `posix\.system`'):
+            way()
+    assert not trace.exists()
+    assert [path.name.partition('.damaged-')[0] for path in cache.iterdir() if path.suffix != '.lock'] == [
+        'efficient_vmamba_tiny.ckpt'
+    ]
+
+
+def test_put_into_the_cache_by_hand_it_is_refused(
+    evil: bytes, trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('MMEVM_OFFLINE', '1')
+    cache.mkdir(parents=True)
+    (cache / 'efficient_vmamba_tiny.ckpt').write_bytes(evil)
+    with pytest.raises(CheckpointError, match='switched off'):
+        zoo.load(EVM)
+    assert not trace.exists() and not (cache / 'efficient_vmamba_tiny.ckpt').exists()
+
+
+BY_PATH: dict[str, Callable[[Path], object]] = {
+    'load_file': load_file,
+    'load_checkpoint': lambda path: load_checkpoint(EfficientVMamba('tiny'), path),
+    'init_cfg': _init_cfg,
+    'zoo.convert': lambda path: zoo.convert(path, path.with_name('out.pth')),
+}
+
+
+@pytest.mark.parametrize('way', BY_PATH.values(), ids=BY_PATH.keys())
+def test_by_path_it_is_refused(way: Callable, evil_file: Path, trace: Path) -> None:
+    with pytest.raises(CheckpointError, match=r'evil\.ckpt: it asks for `posix\.system`'):
+        way(evil_file)
+    assert not trace.exists() and not evil_file.with_name('out.pth').exists()
+
+
+def test_by_address_it_is_refused(
+    evil: bytes, server: Server, trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    server.files['/evil.ckpt'] = evil
+    with pytest.raises(CheckpointError, match=r'posix\.system'):
+        _init_cfg(f'{server.url}/evil.ckpt')
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('command', ['verify', 'convert'])
+def test_the_zoo_tool_refuses_it(command: str, evil_file: Path, trace: Path, capsys: pytest.CaptureFixture) -> None:
+    target = [str(evil_file.with_name('out.pth'))] if command == 'convert' else []
+    assert zoo_main([command, str(evil_file), *target]) == 2
+    assert 'it asks for `posix.system`' in capsys.readouterr().err
+    assert not trace.exists()
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny classifier's config for twelve pictures."""
+    pytest.importorskip('mmpretrain')
+    folder = tmp_path_factory.mktemp('classifier')
+    return str(write_config(folder / 'config.py', write_pictures(folder / 'data'), FROZEN))
+
+
+def test_the_test_tool_refuses_it(
+    config: str, evil_zoo: None, evil_file: Path, trace: Path, tmp_path: Path, tools_loader: None,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    for source in (NAME, str(evil_file)):
+        assert cli.test_main([config, source, '--work-dir', str(tmp_path / 'work')]) == 2
+        assert 'it asks for `posix.system`' in capsys.readouterr().err
+    assert not trace.exists()
+
+
+def test_the_test_tool_evaluates_by_name(
+    config: str, hub: str, tmp_path: Path, tools_loader: None, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.test_main([config, NAME, '--work-dir', str(tmp_path / 'work')]) == 0
+    assert 'accuracy/top1' in capsys.readouterr().out
