@@ -91,7 +91,6 @@ TASKS = {'mmdet': detect, 'mmseg': segment, 'mmpretrain': classify}
 def draw(args: argparse.Namespace) -> None:
     """Runs the model on the picture and writes the drawing."""
     from mmengine.config import Config
-    from mmengine.registry import init_default_scope
 
     if cv2.imread(str(args.image)) is None:
         raise UsageError(f'No picture can be read from {args.image.absolute()}')
@@ -99,7 +98,6 @@ def draw(args: argparse.Namespace) -> None:
     scope: Any = Config.fromfile(config).get('default_scope')
     if scope not in TASKS:
         raise UsageError(f'{config} must have a default_scope of {", ".join(TASKS)}, got {scope}')
-    init_default_scope(scope)  # MMPretrain's inferencer leaves that to its caller
     drawing = TASKS[scope](str(config), weights, args)
     out = args.out or Path('outputs') / f'{args.image.stem}_{config.stem}.png'
     out.parent.mkdir(parents=True, exist_ok=True)

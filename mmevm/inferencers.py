@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.infer import BaseInferencer
+from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
 import mmevm
@@ -100,7 +101,9 @@ def _with_strict_weights(theirs: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(theirs)
     def init(self: Any, model: Any, pretrained: bool | str = True, *args: Any, **kwargs: Any) -> None:
-        theirs(self, model, pretrained, *args, **kwargs)
+        # It builds its pipeline in whatever scope an earlier inferencer of another library has left behind.
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            theirs(self, model, pretrained, *args, **kwargs)
         if isinstance(pretrained, str) and _has_our_backbone(self.model):
             _load_strictly(self.model, pretrained)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmevm.analysis.tasks import build_model
@@ -68,7 +69,10 @@ def zoo(upstream_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def _checkpoint(config: str, dataset: type, folder: Path) -> Path:
     """The checkpoint that a training of one of our configs would leave, with random weights."""
-    model = build_model(Config.fromfile(ROOT / 'configs' / f'{config}.py'))
+    cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py')
+    # Fixtures of the session are made before the one that keeps a test's scope to itself.
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = build_model(cfg)
     path = folder / f'{config}.pth'
     torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': dict(dataset.METAINFO)}}, path)
     return path

@@ -40,12 +40,19 @@ def test_demo_writes_the_class_into_the_picture(
 def test_demo_draws_boxes_and_masks(
     demo: Callable[..., int], detector: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    common = [picture, '--model', 'mask_rcnn_evm_t_1x', '--weights', detector, '--device', 'cpu']
-    assert demo(*common, '--out', tmp_path / 'all.png', '--score', 0.01) == 0
+    model = ['--model', 'mask_rcnn_evm_t_1x', '--weights', detector, '--device', 'cpu']
+    assert demo(picture, *model, '--out', tmp_path / 'all.png', '--score', 0.01) == 0
     assert int(capsys.readouterr().out.split(' objects of score 0.01')[0].split()[-1]) > 0
-    assert demo(*common, '--out', tmp_path / 'none.png', '--score', 1.1) == 0
-    assert changed_pixels(picture, tmp_path / 'none.png') == 0
     assert changed_pixels(picture, tmp_path / 'all.png') > 0.05
+
+
+def test_demo_draws_no_box_below_the_score(
+    demo: Callable[..., int], detector: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = ['--model', 'mask_rcnn_evm_t_1x', '--weights', detector, '--device', 'cpu']
+    assert demo(picture, *model, '--out', tmp_path / 'none.png', '--score', 1.1) == 0
+    assert '0 objects of score 1.1 or more' in capsys.readouterr().out
+    assert changed_pixels(picture, tmp_path / 'none.png') == 0
 
 
 def test_demo_colours_every_pixel_by_its_class(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 from mmevm.checkpoint import CheckpointError
 from mmevm.inferencers import config_path, models, released_weights
@@ -25,6 +26,7 @@ def same_weights(model: torch.nn.Module, checkpoint: Path) -> bool:
 def test_classification_inferencer_gives_upstreams_logits_by_name_from_the_zoo(zoo: Path, picture: Path) -> None:
     from mmpretrain import ImageClassificationInferencer
 
+    init_default_scope('mmdet')  # as a detector's inferencer leaves it
     inferencer = ImageClassificationInferencer('classifier_evm_t', device='cpu')
     fixture = Fixture('evm_tiny_64x64')
     with torch.no_grad():

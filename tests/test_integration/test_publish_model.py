@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -46,12 +46,15 @@ def test_publish_model_keeps_weights_and_classes_alone(trained: Path, segmentor:
     assert re.fullmatch(r'upernet_evm_t-([a-f0-9]{8})\.pth', path.name)[1] == digest[:8]
 
 
-def test_publish_model_writes_an_entry_that_modelindex_accepts(trained: Path, tmp_path: Path) -> None:
+def test_publish_model_writes_an_entry_that_modelindex_accepts(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / 'out'
     arguments = ['--url', 'https://example.org/mine/', '--metric', 'mIoU=38.5', '--dataset', 'ADE20K']
-    tool = [sys.executable, ROOT / 'tools/publish_model.py', CONFIG, trained, '--out', out, *arguments]
-    done = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, 'argv', ['publish_model.py', str(CONFIG), str(trained), '--out', str(out), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / 'tools/publish_model.py'), run_name='__main__')
+    assert ended.value.code == 0
     (path,), (metafile,) = out.glob('*.pth'), out.glob('*.yml')
     (entry,) = yaml.safe_load(metafile.read_text())['Models']
     assert entry['Weights'] == f'https://example.org/mine/{path.name}'
