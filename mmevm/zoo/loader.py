@@ -40,7 +40,7 @@ def load(name: str, task: str | None = None) -> nn.Module:
     if task not in (None, entry.task if entry.config else None):
         kinds = f'None or {entry.task!r}' if entry.config else 'None'
         raise ValueError(f'`task` must be {kinds} for {entry.name}, got {task!r}: no such weights were released, or '
-                         'mmevm has no config for them; heads would be random, so train them: see configs/')  # fmt: skip
+                         'mmevm has no config for them; heads would be random, train them: see configs/')  # fmt: skip
     if task is None:
         model = build_backbone(entry.architecture, entry.arch, entry.options, device='cpu')
     else:

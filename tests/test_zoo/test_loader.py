@@ -49,23 +49,16 @@ def test_load_gives_the_classifier_with_upstreams_logits(hub: str, evm_state: di
     assert torch.allclose(logits, fixture.tensor('logits'), atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ('name', 'fixture'), [('vim_tiny', 'vim_tiny_64x64'), ('vmamba_v0_tiny', 'vmamba_v0_tiny_64x64')]
-)
-def test_load_gives_the_other_backbones(
-    name: str, fixture: str, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = Fixture(fixture).state(outnorm=False)
+@pytest.mark.parametrize('name', ['vim_tiny', 'vmamba_v0_tiny'])
+def test_load_gives_the_other_backbones(name: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = Fixture(f'{name}_64x64').state(outnorm=False)
     move_entry(monkeypatch, name, f'{server.url}/file.pth', repo=None)
     server.files['/file.pth'] = pack({'model': state, 'args': argparse.Namespace(lr=1)})
-    model = zoo.load(name)
-    expected = formats.convert(state)
-    shared = [
-        key for key, value in model.state_dict().items() if key in expected and value.shape == expected[key].shape
-    ]
-    assert len(shared) > 0.9 * len(model.state_dict())
-    for key in shared:
-        assert torch.equal(model.state_dict()[key], expected[key]), key
+    own, expected = zoo.load(name).state_dict(), formats.convert(state)
+    shared = [key for key in own if key in expected and own[key].shape == expected[key].shape]
+    # Output norms and, in Vim, the positions of another picture size are the rest.
+    assert len(own) - len(shared) <= 8
+    assert all(torch.equal(own[key], expected[key]) for key in shared)
 
 
 def test_load_refuses_tasks_without_weights(server: Server, hub: str) -> None:
