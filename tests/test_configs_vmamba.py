@@ -89,3 +89,29 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(
     assert load_file('work/epoch_1.pth')['meta']['iter'] == 1
     assert run_test([command[0], 'work/epoch_1.pth', *command[1:]]) == 0
     assert np.isfinite(MessageHub.get_current_instance().get_scalar('test/accuracy/top1').current())
+
+
+# Upstream's tables of Mask R-CNN at 1280 x 800 and of UperNet at 2048 x 512.
+@pytest.mark.parametrize('name, arch, params, flops', [
+    ('mask_rcnn_evm_b_1x', 'tiny_s1l8', 50, 271), ('upernet_evm_b', 'tiny_s1l8', 62, 949),
+], ids=['mask_rcnn', 'upernet'])  # fmt: skip
+def test_dense_models_around_vmamba_have_upstreams_size(
+    name: str, arch: str, params: int, flops: int, extension: None
+) -> None:
+    cfg = load(name)
+    cfg.model.backbone = dict(type='mmevm.VMamba', arch=arch)
+    cost = measure(cfg)
+    assert (round(cost.params / 1e6), round(cost.flops / 1e9)) == (params, flops)
+
+
+def test_upstreams_detector_fills_a_whole_detector() -> None:
+    cfg = load('mask_rcnn_evm_b_1x')
+    cfg.model.backbone = dict(type='mmevm.VMamba', arch='tiny_s1l8')
+    model = build_model(cfg)
+    own = model.state_dict()
+    backbone = Fixture('vmamba_tiny_s1l8_64x96').state()
+    rest = {key: torch.randn_like(value) for key, value in own.items() if not key.startswith('backbone.')}
+    kept = {f'backbone.{key}': value for key, value in backbone.items() if not key.startswith('classifier.')}
+    report = load_checkpoint(model, {'meta': {}, 'state_dict': kept | rest})
+    assert report.fresh == report.dropped == []
+    assert contents(model.state_dict()) == contents(kept | rest)
