@@ -134,6 +134,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_config(folder / 'config.py', write_pictures(folder / 'data'), FROZEN))
 
 
+@pytest.mark.parametrize('evil', [False], indirect=True, ids=['zip'])
 def test_the_test_tool_refuses_it(
     config: str, evil_zoo: None, evil_file: Path, trace: Path, tmp_path: Path, tools_loader: None,
     capsys: pytest.CaptureFixture,
