@@ -69,13 +69,17 @@ def prepare_cpu_run(cfg: Any) -> None:
     MMEngine's own ``init_dist`` would choose a GPU first; it leaves a group alone that is there already.
 
     Args:
-        cfg (Config): With ``launcher`` set; ``model_wrapper_cfg`` is changed in place.
+        cfg (Config): With ``launcher`` set; ``model_wrapper_cfg``, or an FSDP ``strategy``, is changed in place.
     """
     os.environ.update(zip(('RANK', 'WORLD_SIZE'), (os.environ[name] for name in _VARIABLES[cfg.launcher]), strict=True))
     if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
         os.environ['MASTER_ADDR'] = _slurm_master()
     os.environ.setdefault('MASTER_PORT', '29500')
     torch.distributed.init_process_group('gloo')
+    strategy = cfg.get('strategy') or {}
+    if strategy.get('type') == 'FSDPStrategy':
+        strategy.setdefault('model_wrapper', dict(type='MMFullyShardedDataParallel')).setdefault('device_id', 'cpu')
+        return
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
     )

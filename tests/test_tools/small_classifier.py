@@ -28,9 +28,12 @@ train_cfg = dict(max_epochs=2, val_interval=2)
 train_dataloader = dict(
     batch_size={batch}, dataset=dict(data_root={data!r}, pipeline=[load, *train_crop, pack]), **loader)
 """
-#: Nothing that depends on chance or on the other pictures of a process's batch.
+#: Nothing that depends on chance or on the other pictures of a process's batch, and an optimizer whose steps grow with
+#: the gradient, as those of Adam do not.
 FROZEN = """
 model = dict(backbone=dict(norm_eval=True, drop_path_rate=0.), train_cfg=None)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(
+    _delete_=True, type='SGD', lr=3e-3, momentum=0.9, weight_decay=0.04), clip_grad=None)
 randomness = dict(seed=0)
 """
 
