@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 
 from mmevm.checkpoint import CheckpointError
 from mmevm.inferencers import config_path, models, released_weights
+from mmevm.zoo import ENTRIES
 
 from ..parity import Fixture
 
@@ -48,6 +49,17 @@ def test_mmpretrain_get_model_takes_our_names(zoo: Path) -> None:
         with torch.no_grad():
             logits = model.head(model.extract_feat(fixture.images()))
         assert bool((logits - fixture.tensor('logits')).abs().max() < 2e-4) == close
+
+
+def test_mmpretrain_get_model_gives_vmambas_logits_from_the_zoo(zoo: Path) -> None:
+    import mmpretrain
+
+    fixture = Fixture('vmamba_v0_tiny_64x64')
+    torch.save({'model': fixture.state(outnorm=False)}, zoo / ENTRIES['vmamba_v0_tiny'].file)
+    model = mmpretrain.get_model('classifier_vmamba_t', pretrained=True)
+    with torch.no_grad():
+        logits = model.head(model.extract_feat(fixture.images()))
+    assert (logits - fixture.tensor('logits')).abs().max() < 2e-4
 
 
 def test_classification_inferencer_refuses_weights_of_another_variant(upstream_file: Path) -> None:
