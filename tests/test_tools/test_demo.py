@@ -16,6 +16,7 @@ from mmevm.datasets import make_mini_data
 
 pytestmark = pytest.mark.openmmlab
 
+REPOSITORY = demo.ROOT
 SHORT = {
     'upernet': ['train_cfg.max_iters=1', 'train_cfg.val_interval=1'],
     # One iteration has found nothing of which a detector is sure.
@@ -32,7 +33,7 @@ IN_PROCESS = [
 
 def load_tool(name: str) -> ModuleType:
     """A script of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, demo.ROOT / f'tools/{name}.py')
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f'tools/{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -52,11 +53,10 @@ def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if '--cfg-options' not in arguments:
             arguments.append('--cfg-options')
         changes = SHORT['upernet' if 'upernet' in arguments[0] else 'mask' if 'mask' in arguments[0] else 'classifier']
-        arguments[0] = str(repository / arguments[0])
+        arguments[0] = str(REPOSITORY / arguments[0])
         assert main([*arguments, *IN_PROCESS, *changes]) == 0
         return 90.0
 
-    repository = demo.ROOT
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, 'ROOT', tmp_path)
     monkeypatch.setattr(demo, 'run_step', run_step)
