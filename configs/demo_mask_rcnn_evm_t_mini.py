@@ -5,7 +5,7 @@ _base_ = 'mask_rcnn_evm_t_1x.py'
 proposals = dict(nms_pre=400, max_per_img=200)
 model = dict(
     backbone=dict(init_cfg=None, drop_path_rate=0.0),
-    train_cfg=dict(rpn_proposal=proposals, rcnn=dict(sampler=dict(num=64))),
+    train_cfg=dict(rpn_proposal=proposals, rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(nms_pre=400, max_per_img=100)),
 )
 
@@ -23,8 +23,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_epochs = 6
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+max_epochs = 3
+train_cfg = dict(max_epochs=max_epochs, val_interval=1)
 auto_scale_lr = dict(base_batch_size=4)
 # In float32, for the CPU. As in the detection demo, the heads without norms learn slower than the backbone.
 optim_wrapper = dict(
