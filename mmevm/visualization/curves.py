@@ -64,9 +64,8 @@ def _draw_metrics(axes: 'Axes', records: Sequence[dict]) -> None:
         steps, values = series(records, key)
         if len(steps):
             values = values / unit
+            label = f'{label}, {values[-1]:.2f} at last'
             axes.plot(steps, values, color=color, label=label, linewidth=1.8, marker='o', markersize=4)
-            axes.annotate(f'{values[-1]:.2f}', (steps[-1], values[-1]), textcoords='offset points', xytext=(-6, 6),
-                          ha='right', color=color)
     axes.set(ylabel='validation', ylim=(0, 1.05))
     axes.legend(frameon=False)
 
