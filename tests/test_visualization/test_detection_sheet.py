@@ -66,3 +66,19 @@ def test_draw_detection_sheet_refuses_an_empty_data_set(tmp_path: Path) -> None:
     (tmp_path / 'empty.json').write_text(json.dumps(empty))
     with pytest.raises(ValueError, match='must list at least one image, got none'):
         draw_detection_sheet(tmp_path / 'empty.json', tmp_path / 'x.json', tmp_path, tmp_path / 'sheet.png')
+
+
+def test_draw_detection_sheet_lays_masks_over_the_picture(tmp_path: Path) -> None:
+    Image.new('RGB', (32, 32), 'white').save(tmp_path / 'a.png')
+    entry = dict(id=1, image_id=1, category_id=3, bbox=[0, 0, 32, 32])
+    left, right = ([[x, 0, x + 16, 0, x + 16, 32, x, 32]] for x in (0, 16))
+    truth = dict(images=[dict(id=1, file_name='a.png', width=32, height=32)], categories=[dict(id=3, name='car')],
+                 annotations=[dict(entry, segmentation=left)])
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    (tmp_path / 'results.json').write_text(json.dumps([dict(entry, segmentation=right, score=0.9)]))
+    path = draw_detection_sheet(tmp_path / 'truth.json', tmp_path / 'results.json', tmp_path, tmp_path / 'sheet.png',
+                                masks=True)
+    # The middles of the halves, in the true and in the predicted picture; the first colour of all, half over white.
+    row = np.array(Image.open(path).convert('RGB'))[30 + 160, [12 + 80, 12 + 240, 336 + 80, 336 + 240]]
+    assert (row[[1, 2]] == 255).all()
+    np.testing.assert_allclose(row[[0, 3]], [[0xF2, 0x8C, 0xA5]] * 2, atol=3)
