@@ -9,6 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+# Triton decides for good when it is first imported whether it runs kernels in its interpreter, and pytest loads this
+# file before any other. Nothing else in this process compiles Triton kernels, and a process for each test would cost
+# seconds. With a GPU the same tests run the compiled kernels on it.
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'
+
 GPU_TESTS = Path(__file__).parent / 'gpu'
 
 

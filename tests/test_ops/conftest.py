@@ -4,13 +4,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-import torch
-
-# Triton decides this for good when it is first imported. pytest loads the conftest.py files below `tests` before any
-# test module, none of them imports Triton, and nothing else in this process compiles Triton kernels; a subprocess per
-# test would cost seconds each. With a GPU the same tests run the compiled kernels on it.
-if not torch.cuda.is_available():
-    os.environ['TRITON_INTERPRET'] = '1'
 
 
 @pytest.fixture(scope='session')
@@ -28,7 +21,7 @@ def triton_backend() -> Iterator[None]:
 
     interpreted = os.environ.get('TRITON_INTERPRET') == '1'
     if isinstance(language.sum, InterpretedFunction) != interpreted:
-        pytest.fail('something imported Triton before tests/test_ops/conftest.py set TRITON_INTERPRET')
+        pytest.fail('something imported Triton before tests/conftest.py set TRITON_INTERPRET')
     with pytest.MonkeyPatch.context() as patch:
         if interpreted:
             patch.setattr(interpreter.ScanOps, 'generic_scan', interpreter.scan_slices)
