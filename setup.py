@@ -138,11 +138,10 @@ def make_build_ext(required: bool) -> type:
                 problem = f'{type(error).__name__}: {error}'
                 if any(name.endswith('.cu') for extension in self.extensions for name in extension.sources):
                     advice = 'if nvcc refuses the C++ compiler, install one that it supports and name it in CXX'
-                    warn(
-                        f'the CUDA operators do not compile and are left out; Triton serves GPUs ({problem}); {advice}'
-                    )
+                    warn(f'the CUDA operators do not compile and are left out, Triton serves GPUs: {problem}; {advice}')
                     self.compiler = compiler
-                    self.extensions = self.distribution.ext_modules = [make_extension(cuda=False)]
+                    # In place, since setuptools has put attributes of its own there.
+                    vars(self.extensions[0]).update(vars(make_extension(cuda=False)))
                     return self.run()
                 warn(f'mmevm._C does not compile, installing pure Python ({problem})')
                 self.extensions = self.distribution.ext_modules = []

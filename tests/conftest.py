@@ -37,14 +37,19 @@ def fixed_seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
-def unchanged_default_scope() -> Iterator[None]:
-    """Undoes a test's change of mmengine's default scope, which would decide what the next test's names resolve to."""
+def unchanged_globals() -> Iterator[None]:
+    """Undoes what a run leaves for the next test: the default scope, and visualizers with their folders."""
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
     before = dict(DefaultScope._instance_dict)
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+    kinds = [Visualizer]
+    for kind in kinds:
+        kind._instance_dict.clear()
+        kinds += kind.__subclasses__()
 
 
 @pytest.fixture(scope='session')
