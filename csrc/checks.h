@@ -10,6 +10,10 @@ namespace mmevm {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
 // ``delta` must have shape [B, D, L] = [2, 96, 49], got [2, 96, 50]`
 inline void check_shape(const at::Tensor& t, const char* name, const char* dims, at::IntArrayRef expected) {
   TORCH_CHECK_VALUE(t.sizes() == expected, "`", name, "` must have shape ", dims, " = ", expected, ", got ", t.sizes());

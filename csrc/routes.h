@@ -37,4 +37,17 @@ inline Routes parse_routes(at::IntArrayRef flat, int64_t step, int64_t parameter
   return routes;
 }
 
+// Sums the routes' gradients [routes, ...] into the K parameter sets.
+inline at::Tensor sum_by_parameters(const at::Tensor& per_route, const Routes& routes, int64_t parameter_sets) {
+  const int64_t n = routes.list.size();
+  bool same = n == parameter_sets;
+  for (int64_t i = 0; i < n; ++i) same = same && routes.list[i].parameters == i;
+  if (same) return per_route;
+  auto shape = per_route.sizes().vec();
+  shape[0] = parameter_sets;
+  const at::Tensor sum = at::zeros(shape, per_route.options());
+  for (int64_t i = 0; i < n; ++i) sum[routes.list[i].parameters].add_(per_route[i]);
+  return sum;
+}
+
 }  // namespace mmevm

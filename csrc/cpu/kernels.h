@@ -4,12 +4,10 @@
 
 #include <cstdint>
 
+#include "../chunk.h"
 #include "../route.h"
 
 namespace mmevm {
-
-// Tokens per tile, and between two saved states. mmevm/ops/autograd.py repeats it for the shapes of fake tensors.
-constexpr int kChunk = 32;
 
 // One task: `routes` (groups, for a sequence) starting at `route` of image `batch`, channel blocks [block, block_end).
 struct Task {

@@ -21,8 +21,4 @@ T* pointer(const OptionalTensor& t) {
   return t ? t->data_ptr<T>() : nullptr;
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 }  // namespace mmevm

@@ -42,16 +42,8 @@ struct Inputs {
     return {B, n_routes, ceil_div(ceil_div(H, step) * ceil_div(W, step), kChunk), N, D};
   }
 
-  // Sums the routes' gradients [B, n_routes, ...] into the K parameter sets.
-  Tensor by_parameters(const Tensor& grad) const {
-    auto shape = grad.sizes().vec();
-    shape.erase(shape.begin());
-    shape[0] = K;
-    Tensor sum = at::zeros(shape, options);
-    const Tensor per_route = grad.sum(0);
-    for (int64_t r = 0; r < n_routes && grad.size(0); ++r) sum[routes.list[r].parameters].add_(per_route[r]);
-    return sum;
-  }
+  // From the gradients [B, n_routes, ...].
+  Tensor by_parameters(const Tensor& grad) const { return sum_by_parameters(grad.sum(0), routes, K); }
 
   const int64_t B, H, W, D, N, R, K, P, step;
   const Routes routes;

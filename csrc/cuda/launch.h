@@ -16,10 +16,6 @@ namespace mmevm::cuda {
 // Warps per multiprocessor that keep its units busy; fewer, and the sequences are cut into segments.
 constexpr int64_t kWantedWarps = 12;
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 // The kernels count in int, and up to a chunk past the end.
 inline int fit_int(int64_t value, const char* what) {
   const int64_t limit = std::numeric_limits<int>::max() - 2 * kChunk;
@@ -54,6 +50,10 @@ inline const float* pointer(const OptionalTensor& t) {
 
 inline OptionalTensor contiguous(const OptionalTensor& t) {
   return t ? OptionalTensor(t->contiguous()) : std::nullopt;
+}
+
+inline std::vector<int64_t> states_shape(const ScanParams& p) {
+  return {p.B, p.sets, ceil_div(p.length, kChunk), p.N, p.channels};
 }
 
 // Splits a scan whose sizes are set into blocks, and runs its passes.

@@ -4,10 +4,11 @@
 
 #include <cstdint>
 
+#include "../chunk.h"
+
 namespace mmevm::cuda {
 
 constexpr int kTile = 16;    // tokens that a thread holds in registers at once
-constexpr int kChunk = 32;   // tokens between two saved states, as in csrc/cpu/kernels.h and mmevm/ops/autograd.py
 constexpr int kPitch = kTile + 4;     // floats between staged rows, which are read 16 bytes at a time
 constexpr int kSumPitch = kTile + 1;  // floats between rows of sums
 constexpr int kMaxThreads = 128;

@@ -30,8 +30,6 @@ struct SequenceInputs {
                      u.options().dtype(p.float_outputs ? at::kFloat : type));
   }
 
-  std::vector<int64_t> states_shape() const { return {p.B, p.sets, ceil_div(p.length, kChunk), p.N, p.channels}; }
-
   SequenceParams p{};
   const Context context;
   const at::ScalarType type;
@@ -48,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor> selective_scan_forward(
   check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias);
   SequenceInputs in(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus);
   Scan<SequenceParams> scan(in.p, in.kernels, in.context, Pass::kForward);
-  const auto shape = save_states ? in.states_shape() : std::vector<int64_t>{0};
+  const auto shape = save_states ? states_shape(in.p) : std::vector<int64_t>{0};
   const auto options = u.options().dtype(at::kFloat);
   const Tensor states = at::empty(shape, options), last_state = at::empty({u.size(0), u.size(1), A.size(1)}, options);
   const Tensor y = in.new_sequence();
@@ -68,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> selective_sca
   SequenceInputs in(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus);
   check_shape(dy, "dy", "[B, D, L]", u.sizes());
   check_optional_shape(dlast_state, "dlast_state", "[B, D, N]", {u.size(0), u.size(1), A.size(1)});
-  check_shape(states, "states", "[B, G, chunks, N, D / G]", in.states_shape());
+  check_shape(states, "states", "[B, G, chunks, N, D / G]", states_shape(in.p));
   check_parameter(states, "states", u);
   Scan<SequenceParams> scan(in.p, in.kernels, in.context, Pass::kBackward);
   const Tensor dy_ = dy.to(in.type).contiguous(), states_ = states.contiguous();

@@ -71,19 +71,7 @@ struct MapInputs {
     return at::cat({dt, rows.narrow(-1, ranks, 2 * p.N)}, -1).to(type);
   }
 
-  std::vector<int64_t> states_shape() const { return {p.B, p.sets, ceil_div(p.length, kChunk), p.N, p.channels}; }
-
-  // Sums the routes' gradients [routes, ...] into the K parameter sets.
-  Tensor by_parameters(const Tensor& per_route) const {
-    bool same = A.size(0) == p.sets;
-    for (int i = 0; i < p.sets; ++i) same &= p.routes[i].parameters == i;
-    if (same) return per_route;
-    auto shape = per_route.sizes().vec();
-    shape[0] = A.size(0);
-    const Tensor sum = at::zeros(shape, per_route.options());
-    for (int i = 0; i < p.sets; ++i) sum[p.routes[i].parameters].add_(per_route[i]);
-    return sum;
-  }
+  Tensor by_parameters(const Tensor& per_route) const { return sum_by_parameters(per_route, routes, A.size(0)); }
 
   MapParams p{};
   int layers = 1, row_layers = 1;
@@ -103,7 +91,7 @@ std::tuple<Tensor, Tensor> visual_scan_forward(
   check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds);
   MapInputs in(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes);
   Scan<MapParams> scan(in.p, in.kernels, in.context, Pass::kForward);
-  const auto shape = save_states ? in.states_shape() : std::vector<int64_t>{0};
+  const auto shape = save_states ? states_shape(in.p) : std::vector<int64_t>{0};
   const Tensor states = at::empty(shape, x.options().dtype(at::kFloat)), y = in.new_map();
   if (x.size(0) > 0) {
     in.p.states = save_states ? states.data_ptr<float>() : nullptr, in.p.y = y.data_ptr();
@@ -118,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> visual_scan_backward(
   check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds);
   MapInputs in(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes);
   check_shape(dy, "dy", "[B, H, W, D]", x.sizes());
-  check_shape(states, "states", "[B, routes, chunks, N, D]", in.states_shape());
+  check_shape(states, "states", "[B, routes, chunks, N, D]", states_shape(in.p));
   check_parameter(states, "states", x);
   Scan<MapParams> scan(in.p, in.kernels, in.context, Pass::kBackward);
   const Tensor dy_ = dy.to(in.type).contiguous(), states_ = states.contiguous();

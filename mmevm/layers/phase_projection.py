@@ -5,10 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def phase_sets(step: int) -> list[tuple[int, int, int]]:
-    """Row offset, column offset and parameter set of every phase of the atrous scan; see mmevm.ops.es2d_routes."""
-    return [(m, n, m % 2 + 2 * (n % 2)) for n in range(step) for m in range(step)]
+from mmevm.ops import es2d_routes
 
 
 def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
@@ -47,18 +44,18 @@ class PhaseProjection(torch.autograd.Function):
 def _project(x: Tensor, weight: Tensor, step: int) -> Tensor:
     """Args: x (Tensor[B, H, W, I]), weight (Tensor[4, I, O]). Returns: Tensor[B, H, W, O]."""
     y = x.new_empty(*x.shape[:3], weight.shape[2])
-    for m, n, k in phase_sets(step):
-        cells = x[:, m::step, n::step]
+    for route in es2d_routes(step):
+        cells = x[:, route.row :: step, route.col :: step]
         # A batch of the map's rows: their cells lie evenly spaced, which a matrix product can read in place.
         rows = cells.flatten(0, 1)
-        product = torch.bmm(rows, weight[k].expand(rows.shape[0], -1, -1))
-        y[:, m::step, n::step] = product.unflatten(0, cells.shape[:2])
+        product = torch.bmm(rows, weight[route.parameters].expand(rows.shape[0], -1, -1))
+        y[:, route.row :: step, route.col :: step] = product.unflatten(0, cells.shape[:2])
     return y
 
 
 def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, step: int) -> Tensor:
     dweight = torch.zeros_like(weight)
-    for m, n, k in phase_sets(step):
-        cells, dcells = (t[:, m::step, n::step].flatten(0, 2) for t in (x, dy))
-        dweight[k] += dcells.mT @ cells
+    for route in es2d_routes(step):
+        cells, dcells = (t[:, route.row :: step, route.col :: step].flatten(0, 2) for t in (x, dy))
+        dweight[route.parameters] += dcells.mT @ cells
     return dweight

@@ -6,7 +6,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mmevm.ops import Route
+
 Named = dict[str, Tensor]
+
+SS2D = [Route(0, 0, bool(k % 2), k >= 2, k, k) for k in range(4)]
+PAIR = [Route(0, 0, False, False, 0, 0), Route(0, 0, False, True, 1, 1)]
+SHARED = [Route(0, 0, False, False, 1, 0), Route(0, 0, True, True, 1, 0), Route(1, 1, False, True, 0, 0)]
+"""Routes over the same cells with the same projection and parameters, and phases that none of them visits."""
 
 # Largest error relative to the largest reference value, by dtype of the data.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}

@@ -14,12 +14,7 @@ from mmevm.ops.routes import flatten
 from tests.emulation.build import load_emulation
 
 from .compare import compare_map, compare_sequence, run_sequence
-from .samples import map_inputs, relative_error, sequence_inputs
-
-SS2D = [Route(0, 0, bool(k % 2), k >= 2, k, k) for k in range(4)]
-PAIR = [Route(0, 0, False, False, 0, 0), Route(0, 0, False, True, 1, 1)]
-SHARED = [Route(0, 0, False, False, 1, 0), Route(0, 0, True, True, 1, 0), Route(1, 1, False, True, 0, 0)]
-"""Routes over the same cells with the same projection and parameters, and phases that none of them visits."""
+from .samples import PAIR, SHARED, SS2D, map_inputs, relative_error, sequence_inputs
 
 MANY, FEW = 10**5, 1
 """Multiprocessors that make the launchers cut every sequence into segments, or none."""

@@ -6,19 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmevm.ops import Route, es2d_routes, visual_scan
+from mmevm.ops import es2d_routes, visual_scan
 from mmevm.ops.routes import flatten
 
 from .compare import compare_map, compare_sequence, run_sequence
-from .samples import map_inputs, relative_error, sequence_inputs
+from .samples import PAIR, SHARED, SS2D, map_inputs, relative_error, sequence_inputs
 
 pytestmark = pytest.mark.usefixtures('triton_backend')
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-SS2D = [Route(0, 0, bool(k % 2), k >= 2, k, k) for k in range(4)]
-PAIR = [Route(0, 0, False, False, 0, 0), Route(0, 0, False, True, 1, 1)]
-SHARED = [Route(0, 0, False, False, 1, 0), Route(0, 0, True, True, 1, 0), Route(1, 1, False, True, 0, 0)]
-"""Routes over the same cells with the same projection and parameters, and phases that none of them visits."""
 
 
 def _sequence(**kwargs: object) -> dict[str, Tensor]:

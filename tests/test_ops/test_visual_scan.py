@@ -7,12 +7,9 @@ from torch import Tensor
 from mmevm.ops import Route, es2d_routes, es2d_scan, selective_scan, visual_scan
 
 from .compare import compare_map
-from .samples import TOLERANCE, map_inputs, relative_error
+from .samples import PAIR, SS2D, TOLERANCE, map_inputs, relative_error
 
 pytestmark = pytest.mark.usefixtures('extension')
-
-SS2D = [Route(0, 0, bool(k % 2), k >= 2, k, k) for k in range(4)]
-PAIR = [Route(0, 0, False, False, 0, 0), Route(0, 0, False, True, 1, 1)]
 
 
 @pytest.mark.parametrize('H, W', [(1, 1), (1, 9), (9, 1), (2, 2), (7, 8), (8, 7), (16, 24), (33, 31)])
