@@ -9,13 +9,11 @@ import sys
 
 import torch
 
-from mmevm.ops import Route, es2d_routes
+from mmevm.ops import es2d_routes
 
-from ..test_ops.samples import map_inputs, sequence_inputs
+from ..test_ops.samples import SS2D, map_inputs, sequence_inputs
 from .comparison import check, map_scan, sequence_scan
 from .device import DEVICE, available
-
-SS2D = [Route(0, 0, bool(k % 2), k >= 2, k, k) for k in range(4)]
 
 
 def main() -> int:

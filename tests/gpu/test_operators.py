@@ -5,9 +5,10 @@ from functools import partial
 import pytest
 import torch
 
-from mmevm.ops import Route, es2d_routes
+from mmevm.ops import es2d_routes
 from mmevm.ops.autograd import CHUNK
 
+from ..test_ops import samples
 from ..test_ops.samples import map_inputs, sequence_inputs, to_float64
 from .comparison import (
     Inputs,
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.gpu
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ES2D = map_scan(es2d_routes(2), 2)
-SS2D = map_scan([Route(0, 0, bool(k % 2), k >= 2, k, k) for k in range(4)], 1)
-PAIR = map_scan([Route(0, 0, False, False, 0, 0), Route(0, 0, False, True, 1, 1)], 1)
+SS2D = map_scan(samples.SS2D, 1)
+PAIR = map_scan(samples.PAIR, 1)
 
 # Around one chunk, around two, a prime number of tokens, more than any tile.
 LENGTHS = [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 131, 500]
