@@ -12,6 +12,9 @@ from mmevm.layers.rms_norm import RMSNorm
 from mmevm.layers.scan_init import init_A_log, init_dt_bias, init_dt_weight
 from mmevm.ops import Route, visual_scan
 
+# Forward and backward over a map of one row; each direction is a scan of its own, with its own parameters.
+ROUTES = [Route(0, 0, column_major=False, reverse=reverse, parameters=0, projection=0) for reverse in (False, True)]
+
 
 class BidirectionalMamba(nn.Module):
     """Selective scans of a sequence in both directions, each after a causal convolution (Vim, arXiv 2401.09417).
@@ -74,7 +77,7 @@ class BidirectionalMamba(nn.Module):
             dt_proj.weight.to(dtype).unsqueeze(0),
             -torch.exp(A_log.to(dtype)).unsqueeze(0),
             D.to(dtype).unsqueeze(0),
-            routes=[Route(0, 0, column_major=False, reverse=reverse, parameters=0, projection=0)],
+            routes=[ROUTES[reverse]],
             dt_bias=dt_proj.bias.to(dtype).unsqueeze(0),
         )
 

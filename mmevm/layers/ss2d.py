@@ -7,7 +7,7 @@ from mmevm.layers.scan_mixer import ScanMixer
 from mmevm.ops import Route, visual_scan
 
 # Along the rows, down the columns, and both from the last cell to the first: the order of the checkpoints' sets.
-_ROUTES = [Route(0, 0, k % 2 == 1, k >= 2, parameters=k, projection=k) for k in range(4)]
+ROUTES = [Route(0, 0, k % 2 == 1, k >= 2, parameters=k, projection=k) for k in range(4)]
 
 
 class SS2D(ScanMixer):
@@ -18,7 +18,7 @@ class SS2D(ScanMixer):
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
-        return visual_scan(x, self.project(x), **self.scan_parameters(x), routes=_ROUTES)
+        return visual_scan(x, self.project(x), **self.scan_parameters(x), routes=ROUTES)
 
     def project(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, 4, R + 2N], one projection for each route."""
