@@ -60,26 +60,21 @@ def use_cuda() -> bool:
     force = os.environ.get('FORCE_CUDA')
     if force == '0' or not source_files('cuda/*.cu'):
         return False
-    toolkit = runpy.run_path(str(ROOT / 'mmevm' / '_cuda_toolkit.py'))['find_cuda_toolkit']()
-    if torch.version.cuda is None:
-        problem = f'torch {torch.__version__} is a build without CUDA; install a CUDA build of torch'
-    elif toolkit is None:
-        problem = 'there is no nvcc; put the CUDA toolkit on PATH or set CUDA_HOME'
-    elif toolkit.version[0] != int(torch.version.cuda.split('.')[0]):
-        found = '.'.join(map(str, toolkit.version))
-        problem = f'nvcc is of CUDA {found} and torch of CUDA {torch.version.cuda}; install a toolkit of that release'
-    else:
-        os.environ['CUDA_HOME'] = str(toolkit.home)
-        if not torch.cuda.is_available():
-            # Either may be the older one, and torch refuses a GPU that it does not know.
-            oldest = min(toolkit.version, tuple(int(part) for part in torch.version.cuda.split('.')[:2]))
-            known = [name for name, release in ARCHITECTURES.items() if oldest >= release]
-            os.environ.setdefault('TORCH_CUDA_ARCH_LIST', f'{";".join(known)}+PTX')
-        return True
-    if force == '1':
-        raise RuntimeError(f'FORCE_CUDA=1 asks for the CUDA operators, but {problem}')
-    warn(f'the CUDA operators are left out: {problem}')
-    return False
+    find = runpy.run_path(str(ROOT / 'mmevm' / '_cuda_toolkit.py'))['matching_cuda_toolkit']
+    try:
+        toolkit = find(torch.version.cuda)
+    except RuntimeError as problem:
+        if force == '1':
+            raise RuntimeError(f'FORCE_CUDA=1 asks for the CUDA operators, but {problem}') from None
+        warn(f'the CUDA operators are left out: {problem}')
+        return False
+    os.environ['CUDA_HOME'] = str(toolkit.home)
+    if not torch.cuda.is_available():
+        # Either may be the older one, and torch refuses a GPU that it does not know.
+        oldest = min(toolkit.version, tuple(int(part) for part in torch.version.cuda.split('.')[:2]))
+        known = [name for name, release in ARCHITECTURES.items() if oldest >= release]
+        os.environ.setdefault('TORCH_CUDA_ARCH_LIST', f'{";".join(known)}+PTX')
+    return True
 
 
 def nvidia_include_dirs() -> list[str]:

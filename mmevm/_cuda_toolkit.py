@@ -58,3 +58,23 @@ def find_cuda_toolkit() -> CudaToolkit | None:
         if toolkit is not None:
             return toolkit
     return None
+
+
+def matching_cuda_toolkit(torch_cuda: str | None) -> CudaToolkit:
+    """The toolkit that compiles for a torch of a CUDA release.
+
+    Args:
+        torch_cuda (str, optional): ``torch.version.cuda``, for example '13.0'.
+
+    Raises:
+        RuntimeError: If there is none; the message says what to install.
+    """
+    if not torch_cuda:
+        raise RuntimeError('torch is a build without CUDA; install a CUDA build of torch')
+    toolkit = find_cuda_toolkit()
+    if toolkit is None:
+        raise RuntimeError('there is no nvcc; put the CUDA toolkit on PATH or set CUDA_HOME')
+    if toolkit.version[0] != int(torch_cuda.split('.')[0]):
+        found = '{}.{}'.format(*toolkit.version)
+        raise RuntimeError(f'nvcc is of CUDA {found} and torch of CUDA {torch_cuda}; install a toolkit of that release')
+    return toolkit

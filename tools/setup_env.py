@@ -197,14 +197,14 @@ class Environment:
             return None, 'this torch has no CUDA'
         if force != '1' and self.ask('import torch; print(torch.cuda.is_available())') != 'True':
             return None, 'no GPU is visible'
-        toolkit = runpy.run_path(str(ROOT / 'mmevm' / '_cuda_toolkit.py'))['find_cuda_toolkit']()
-        if toolkit is not None and toolkit.version[0] == int(torch_cuda.split('.')[0]):
-            return toolkit.home, f'with the toolkit {toolkit.home}'
-        found = 'there is none' if toolkit is None else 'nvcc is of CUDA {}.{}'.format(*toolkit.version)
-        problem = f'a CUDA {torch_cuda} toolkit is needed and {found}'
-        if force == '1':
-            raise SetupError(f'FORCE_CUDA=1, but {problem}')
-        return None, problem
+        find = runpy.run_path(str(ROOT / 'mmevm' / '_cuda_toolkit.py'))['matching_cuda_toolkit']
+        try:
+            toolkit = find(torch_cuda)
+        except RuntimeError as problem:
+            if force == '1':
+                raise SetupError(f'FORCE_CUDA=1, but {problem}') from None
+            return None, str(problem)
+        return toolkit.home, f'with the toolkit {toolkit.home}'
 
     def install_mmcv(self, _: bool) -> None:
         """Installs mmcv from the wheel in the user's cache, compiling it first where that is missing or broken."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmevm._cuda_toolkit import find_cuda_toolkit
+from mmevm._cuda_toolkit import matching_cuda_toolkit
 from mmevm.ops.extension import DEVICES
 
 OPERATORS = ('selective_scan', '_selective_scan_backward', 'visual_scan', '_visual_scan_backward')
@@ -11,8 +11,9 @@ OPERATORS = ('selective_scan', '_selective_scan_backward', 'visual_scan', '_visu
 
 @pytest.mark.usefixtures('extension')
 def test_cuda_kernels_are_registered_where_they_can_be_compiled() -> None:
-    toolkit = find_cuda_toolkit()
-    if torch.version.cuda is None or toolkit is None or toolkit.version[0] != int(torch.version.cuda.split('.')[0]):
-        pytest.skip(f'torch is built with CUDA {torch.version.cuda}, and nvcc is {toolkit and toolkit.version}')
+    try:
+        matching_cuda_toolkit(torch.version.cuda)
+    except RuntimeError as problem:
+        pytest.skip(str(problem))
     assert 'cuda' in DEVICES
     assert all(torch._C._dispatch_has_kernel_for_dispatch_key(f'mmevm::{name}', 'CUDA') for name in OPERATORS)

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from mmevm import _cuda_toolkit
 from mmevm._cuda_toolkit import CudaToolkit
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'setup_env.py'
@@ -153,12 +154,13 @@ def test_mmcv_is_compiled_again_where_the_cached_wheel_does_not_import(environme
         (None, '', (13, 0), (None, 'this torch has no CUDA')),
         ('1', '13.0', (13, 1), (Path('/cuda'), 'with the toolkit /cuda')),
         ('1', '13.0', (12, 8), 'nvcc is of CUDA 12.8'),
-        ('1', '13.0', None, 'there is none'),
+        ('1', '13.0', None, 'there is no nvcc'),
     ],
 )
 def test_cuda_for_mmcv(tool, environment, monkeypatch, force, torch_cuda, toolkit, expected):
     found = toolkit and CudaToolkit(Path('/cuda'), Path('/cuda/bin/nvcc'), toolkit)
-    monkeypatch.setattr(tool.runpy, 'run_path', lambda path: {'find_cuda_toolkit': lambda: found})
+    monkeypatch.setattr(_cuda_toolkit, 'find_cuda_toolkit', lambda: found)
+    monkeypatch.setattr(tool.runpy, 'run_path', lambda path: vars(_cuda_toolkit))
     monkeypatch.delenv('FORCE_CUDA', raising=False)
     if force is not None:
         monkeypatch.setenv('FORCE_CUDA', force)
