@@ -141,7 +141,8 @@ class Vim(Backbone):
         for i, block in enumerate(self.layers[: max(self.out_indices) + 1]):
             x = run_block(block, x, self.with_cp)
             if i in self.out_indices:
-                outs.append(self._output(self.norm_f(x) if i == len(self.layers) - 1 else x, grid))
+                out = self.norm_f(x) if i == len(self.layers) - 1 else x.to(self.norm_f.weight.dtype)
+                outs.append(self._output(out, grid))
         return outs[0] if self.out_type == 'plain_featmap' else tuple(outs)
 
     def _output(self, x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -178,10 +178,11 @@ def test_vim_is_stable_in_bfloat16() -> None:
 
 
 def test_vim_sums_its_blocks_in_float32_in_half_precision() -> None:
-    model, seen = Vim(SMALL).eval().to(torch.bfloat16), []
+    model, seen = Vim(SMALL, out_indices=(1, 2)).eval().to(torch.bfloat16), []
     for block in model.layers:
         block.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
-    assert model(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16))[0].dtype == torch.bfloat16
+    outs = model(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16))
+    assert [out.dtype for out in outs] == [torch.bfloat16] * 2
     assert seen == [torch.float32] * 3
 
 
