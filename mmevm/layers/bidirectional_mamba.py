@@ -77,7 +77,7 @@ class BidirectionalMamba(nn.Module):
             dt_proj.weight.to(dtype).unsqueeze(0),
             -torch.exp(A_log.to(dtype)).unsqueeze(0),
             D.to(dtype).unsqueeze(0),
-            routes=[ROUTES[reverse]],
+            routes=ROUTES[1:] if reverse else ROUTES[:1],
             dt_bias=dt_proj.bias.to(dtype).unsqueeze(0),
         )
 
