@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 def _halving(in_channels: int, channels: int) -> nn.Conv2d:
     """Kernel 3, stride 2: Tensor[B, in_channels, H, W] -> Tensor[B, channels, ceil(H / 2), ceil(W / 2)]."""
-    return nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
+    # Weights in the maps' layout: for a last stage's small map, rearranging torch's costs as much as the convolution.
+    return nn.Conv2d(in_channels, channels, 3, stride=2, padding=1).to(memory_format=torch.channels_last)
 
 
 class ConvStem(nn.Module):

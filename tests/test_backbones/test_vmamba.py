@@ -217,6 +217,13 @@ def test_vmamba_compiles_and_exports(design: str) -> None:
             torch.testing.assert_close(b, want, rtol=1e-4, atol=1e-4)
 
 
+def test_vmambas_convolutions_keep_the_maps_layout_when_weights_are_loaded() -> None:
+    model = VMamba(SMALL['v2'])
+    model.load_state_dict({name: value.contiguous() for name, value in model.state_dict().items()})
+    for conv in (model.patch_embed.proj2, model.layers[0].downsample.conv):
+        assert conv.weight.is_contiguous(memory_format=torch.channels_last) and not conv.weight.is_contiguous()
+
+
 def test_vmamba_drop_path_grows_linearly() -> None:
     with torch.device('meta'):
         model = VMamba('tiny_s1l8', drop_path_rate=0.2)
