@@ -19,7 +19,7 @@ from .test_configs import NAMES, load
 pytestmark = pytest.mark.openmmlab
 
 FIXTURES = {'tiny': 'evm_tiny_64x64', 'small': 'evm_small_64x96', 'base': 'evm_base_64x64'}
-DENSE = [name for name in NAMES if not name.startswith(('classifier', 'demo'))]
+DENSE = [name for name in NAMES if '_evm_' in name and not name.startswith(('classifier', 'demo'))]
 
 
 @cache

@@ -1,0 +1,12 @@
+# How many layers below the heads each parameter of Vim is, and whether it decays, by the longest part of its name here.
+# As in BEiT's layer decay, which upstream's configs name: the embeddings are the lowest layer, and vectors, positions and
+# the class token do not decay.
+vectors = ('norm', 'mixer.D', 'mixer.conv1d.bias', 'mixer.conv1d_b.bias', 'mixer.dt_proj.bias', 'mixer.dt_proj_b.bias')
+vim_layers = {
+    **{f'backbone.layers.{i}.mixer': (24 - i, 1.0) for i in range(24)},
+    **{f'backbone.layers.{i}.{name}': (24 - i, 0.0) for i in range(24) for name in vectors},
+    'backbone.patch_embed': (25, 1.0),
+    'backbone.patch_embed.proj.bias': (25, 0.0),
+    'backbone.cls_token': (25, 0.0),
+    'backbone.pos_embed': (25, 0.0),
+}
