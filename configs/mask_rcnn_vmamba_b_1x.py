@@ -1,4 +1,4 @@
-# Mask R-CNN with VMamba-B (s2l15) on COCO 2017, 12 epochs: upstream's config, which is mmdet's Swin recipe.
+# Mask R-CNN with VMamba-B (s2l15) on COCO 2017, 12 epochs: upstream's config, mmdet's Swin recipe.
 _base_ = 'mask_rcnn_vmamba_t_1x.py'
 
 model = dict(

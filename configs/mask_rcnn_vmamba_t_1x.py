@@ -1,4 +1,4 @@
-# Mask R-CNN with VMamba-T (s1l8) on COCO 2017, 12 epochs: upstream's config, which is mmdet's Swin recipe.
+# Mask R-CNN with VMamba-T (s1l8) on COCO 2017, 12 epochs: upstream's config, mmdet's Swin recipe.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '_base_/coco_instance_1x.py',
@@ -21,6 +21,4 @@ model = dict(
 )
 
 # In float32, as that recipe is. Its rule spares whatever has norm in its name, so that A_logs and Ds decay.
-optim_wrapper = dict(
-    type='OptimWrapper', paramwise_cfg=dict(_delete_=True, custom_keys={'norm': dict(decay_mult=0.0)})
-)
+optim_wrapper = dict(type='OptimWrapper', paramwise_cfg=dict(_delete_=True, custom_keys={'norm': dict(decay_mult=0.0)}))

@@ -1,4 +1,4 @@
-# UperNet with VMamba-S (s2l15) on ADE20K at 512 x 512, 160k iterations: upstream's config, which is mmseg's Swin recipe.
+# UperNet with VMamba-S (s2l15) on ADE20K at 512 x 512, 160k iterations: upstream's config, mmseg's Swin recipe.
 _base_ = 'upernet_vmamba_t.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# UperNet with VMamba-T (s1l8) on ADE20K at 512 x 512, 160k iterations: upstream's config, which is mmseg's Swin recipe.
+# UperNet with VMamba-T (s1l8) on ADE20K at 512 x 512, 160k iterations: upstream's config, mmseg's Swin recipe.
 _base_ = ['_base_/upernet.py', '_base_/ade20k.py', '_base_/ade20k_160k.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# UperNet for ADE20K's 150 classes at four maps, with the decoder's usual width; the backbone and its widths are missing.
+# UperNet for ADE20K's 150 classes, with the usual width; the backbone and its maps' widths are missing.
 custom_imports = dict(imports=['mmevm'], allow_failed_imports=False)
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
