@@ -63,7 +63,7 @@ def test_upstreams_file_fills_the_classifier(arch: str, tmp_path: Path) -> None:
     cfg.model.backbone.img_size = fixture.meta['input_shape'][2]
     model = build_model(cfg)
     report = load_checkpoint(model, tmp_path / 'vim.pth')
-    assert report.fresh == report.dropped == report.adapted == []
+    assert report.fresh == report.dropped == report.resampled == []
     assert contents(model.state_dict()) == contents(state)
     with torch.no_grad():
         logits = model.eval()(fixture.images())

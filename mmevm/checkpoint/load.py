@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,8 @@ class LoadReport:
     Attributes:
         loaded (list[str]): Parameters and buffers that were taken from the checkpoint.
         fresh (list[str]): Output norms that keep their initialisation, because classification files have none.
-        adapted (list[str]): Entries that were reshaped for the model, as a position embedding for another image size.
+        adapted (list[str]): Entries that were reshaped for the model, value by value, as a 1 x 1 kernel to a matrix.
+        resampled (list[str]): Entries that were interpolated, as a position embedding for another image size.
         dropped (list[str]): Entries of a classifier or of other parts of a detector, which the model has no place for.
         missing (list[str]): What the model has and the checkpoint lacks.
         unexpected (list[str]): What the checkpoint has and the model lacks.
@@ -33,6 +34,7 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
+    resampled: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -43,6 +45,19 @@ class LoadReport:
         """One line for each kind of difference that a strict load refuses."""
         kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
         return [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in kinds.items() if names]
+
+    def require_whole(self, where: str) -> None:
+        """Refuses what would leave a part of the model as it was initialised.
+
+        Args:
+            where (str): What to call the checkpoint.
+
+        Raises:
+            CheckpointError: If anything is fresh.
+        """
+        if self.fresh:
+            parts = ', '.join(dict.fromkeys(name.partition('.')[0] for name in self.fresh))
+            raise CheckpointError(f'{where} lacks {len(self.fresh)} tensors of {parts}, which would stay random')
 
 
 def load_checkpoint(
@@ -70,46 +85,46 @@ def load_checkpoint(
         TypeError: If the model has no backbone of mmevm.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
-    target, weights, report, where = _fit(model, source, strict, prefix)
-    _write(target, weights, report)
-    _say(where, report)
+    weights, report = fit_checkpoint(model, source, strict, prefix=prefix)
+    _write(model.state_dict(), weights)
+    _say(_called(source), report)
     return report
 
 
-def check_checkpoint(model: nn.Module, source: Source) -> LoadReport:
-    """Compares as a strict :func:`load_checkpoint` does, and loads nothing: the model may be on the meta device.
+def fit_checkpoint(
+    model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Compares as :func:`load_checkpoint` does, and loads nothing: the model may be on the meta device, or sharded.
 
     Args:
         model (nn.Module): As for :func:`load_checkpoint`.
         source (path, address or mapping): As for :func:`load_checkpoint`.
+        strict (bool): As for :func:`load_checkpoint`.
+        prefix (str, optional): As for :func:`load_checkpoint`.
 
     Returns:
+        dict[str, Tensor]: What a load would write, by the model's names.
         LoadReport: What a load would take and what not.
 
     Raises:
         TypeError: If the model has no backbone of mmevm.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
-    return _fit(model, source, True, None)[2]
-
-
-def _fit(
-    model: nn.Module, source: Source, strict: bool, prefix: str | None
-) -> tuple[dict[str, Tensor], dict[str, Any], LoadReport, str]:
-    """The model's entries, the checkpoint's under the same names, their comparison, and what to call the checkpoint."""
-    backbone, place = _find_backbone(model)
+    backbone, place = find_backbone(model)
     state_dict = formats.strip_prefix(formats.unwrap(_open(source)))
     if prefix:
         state_dict = _below(state_dict, prefix)
-    report = LoadReport()
-    weights = _arrange(model, backbone, place, state_dict, report)
-    target = model.state_dict()
+    report, target = LoadReport(), model.state_dict()
+    weights = _arrange(target, backbone, place, state_dict, report)
     _compare(target, weights, place, report)
-    where = f'checkpoint {source}' if isinstance(source, str | os.PathLike) else 'the given state dict'
     if report.problems and strict:
-        raise CheckpointError('\n  '.join([f'{where} does not fit the model{_variant(backbone, weights, place)}',
-                                           *report.problems]))
-    return target, weights, report, where
+        what = f'{_called(source)} does not fit the model{_difference(backbone, state_dict)}'
+        raise CheckpointError('\n  '.join([what, *report.problems]))
+    return {name: weights[name] for name in report.loaded}, report
+
+
+def _called(source: Source) -> str:
+    return f'checkpoint {source}' if isinstance(source, str | os.PathLike) else 'the given state dict'
 
 
 def _open(source: Source) -> Mapping[str, Any]:
@@ -128,8 +143,12 @@ def _open(source: Source) -> Mapping[str, Any]:
     return checkpoint
 
 
-def _find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
-    """The backbone of mmevm in a model and the prefix of its parameters."""
+def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
+    """The backbone of mmevm in a model and the prefix of its parameters.
+
+    Raises:
+        TypeError: If there is none.
+    """
     for module, place in ((model, ''), (getattr(model, 'backbone', None), 'backbone.')):
         if hasattr(module, 'arch_zoo'):
             return module, place
@@ -145,7 +164,7 @@ def _below(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _arrange(
-    model: nn.Module, backbone: nn.Module, place: str, state_dict: Mapping[str, Any], report: LoadReport
+    own: Mapping[str, Tensor], backbone: nn.Module, place: str, state_dict: Mapping[str, Any], report: LoadReport
 ) -> dict[str, Any]:
     """Brings the checkpoint's names to the model's, and sets aside what the model has no place for."""
     whole = any(name.startswith('backbone.') for name in state_dict)
@@ -154,16 +173,28 @@ def _arrange(
     weights = formats.convert(inner)
     formats.promote_classifier_norm(weights, f'outnorm{len(backbone.dims) - 1}')
     classifier = {name: weights.pop(name) for name in list(weights) if name.startswith('classifier.')}
-    report.adapted = [place + name for name in backbone.adapt(weights)]
+    _adapt(backbone, weights, place, report)
     weights = {place + name: value for name, value in weights.items()}
-    own = model.state_dict().keys()
-    if whole and place:
+    if place and _parts(own) & _parts(rest):
         return weights | rest
     if place and 'head.fc.weight' in own and 'classifier.head.weight' in classifier:
         for leaf in ('weight', 'bias'):
             weights[f'head.fc.{leaf}'] = classifier.pop(f'classifier.head.{leaf}')
+    # A model of another task, such as the classifier that a detector starts from, shares the backbone alone.
     report.dropped = [*classifier, *rest]
     return weights
+
+
+def _adapt(backbone: nn.Module, weights: dict[str, Any], place: str, report: LoadReport) -> None:
+    before = dict(weights)
+    for name in backbone.adapt(weights):
+        same_values = weights[name].numel() == before[name].numel()
+        (report.adapted if same_values else report.resampled).append(place + name)
+
+
+def _parts(names: Iterable[str]) -> set[str]:
+    """The modules of a model, apart from its backbone, that have weights."""
+    return {name.partition('.')[0] for name in names} - {'backbone'}
 
 
 def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: str, report: LoadReport) -> None:
@@ -192,33 +223,39 @@ def _is_last(name: str, target: Mapping[str, Tensor]) -> bool:
     return bool(norms) and name.rsplit('.', 1)[0] == norms[-1]
 
 
-def _variant(backbone: nn.Module, weights: Mapping[str, Any], place: str) -> str:
-    """Which variant the checkpoint is, when it is another one."""
-    found = formats.signature({name.removeprefix(place): value for name, value in weights.items()})
+def _difference(backbone: nn.Module, state_dict: Mapping[str, Any]) -> str:
+    """Which network or variant the checkpoint is of, when it is another one."""
+    from mmevm.checkpoint.identify import identify, signature  # builds on this module
+
+    own, found = type(backbone).__name__, signature(state_dict)
     if found is None:
-        return f': it holds no {type(backbone).__name__} backbone'
+        return f': it holds no {own} backbone'
     dims, depths = found
-    if (dims, depths) == (backbone.dims, backbone.depths):
+    architecture, _, variant = (identify(state_dict) or '').partition(' ')
+    if architecture not in ('', own):
+        return f': it is {architecture} {variant!r}, the model is {own}'
+    if found == (backbone.dims, backbone.depths):
         return ''
-    names = [name for name, arch in backbone.arch_zoo.items() if (arch['dims'], arch['depths']) == (dims, depths)]
-    variant = f"the variant '{names[0]}'" if names else 'no known variant'
+    named = f"the variant '{variant}'" if variant else 'no known variant'
     return (
-        f': it is {variant} (dims {dims}, depths {depths}), '
+        f': it is {named} (dims {dims}, depths {depths}), '
         f'the model has dims {backbone.dims}, depths {backbone.depths}'
     )
 
 
 @torch.no_grad()
-def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor], report: LoadReport) -> None:
+def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     # state_dict() gives views of the parameters, so that copying into them keeps dtype, device and sharing.
-    for name in report.loaded:
-        target[name].copy_(weights[name])
+    for name, value in weights.items():
+        target[name].copy_(value)
 
 
 def _say(where: str, report: LoadReport) -> None:
     notes = []
     if report.adapted:
         notes.append(f'adapted {", ".join(report.adapted)}')
+    if report.resampled:
+        notes.append(f'interpolated {", ".join(report.resampled)}')
     if report.dropped:
         notes.append(f'dropped {_groups(report.dropped)}')
     if report.fresh:

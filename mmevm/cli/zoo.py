@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmevm.checkpoint.identify import identify
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.zoo import ENTRIES, Entry, convert, fetch, find_entry
 from mmevm.zoo.cache import beside, cached_path, file_hash, recorded_hash
 from mmevm.zoo.conversion import read_metadata, tensors_hash
-from mmevm.zoo.verify import architecture, check_bytes, check_content
+from mmevm.zoo.verify import check_bytes, check_content
 
 
 def _state(entry: Entry) -> str:
@@ -85,7 +86,7 @@ def _verify(args: argparse.Namespace) -> None:
         print(*(f'{name}: {value}' for name, value in metadata.items()), sep='\n')
         return
     entries = [entry for entry in ENTRIES.values() if entry.file == path.name]
-    print(f'architecture: {architecture(content) or "no released backbone of mmevm"}')
+    print(f'architecture: {identify(content) or "no released backbone of mmevm"}')
     for entry in entries:
         hashes = {'the zoo': entry.sha256, 'the record in the cache': recorded_hash(cached_path(entry))}
         known = {origin: value for origin, value in hashes.items() if value}

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mmevm.checkpoint import formats
+from mmevm.checkpoint.identify import identify
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.version import __version__
 from mmevm.zoo.cache import file_hash
 from mmevm.zoo.entries import find_entry
 from mmevm.zoo.fetching import fetch
-from mmevm.zoo.verify import architecture
 
 _LAYOUTS = {'mmevm': formats.convert, 'upstream': formats.to_upstream}
 _MADE_BY = 'mmevm.zoo.convert'
@@ -74,7 +74,7 @@ def convert(
         'made_by': _MADE_BY,
         'mmevm_version': __version__,
         'layout': layout,
-        'architecture': architecture(weights) or earlier.get('architecture', 'unknown'),
+        'architecture': identify(weights) or earlier.get('architecture', 'unknown'),
         'source': earlier.get('source', origin),
         'source_sha256': earlier.get('source_sha256') or file_hash(path),
         'tensors_sha256': tensors_hash(renamed),

@@ -7,11 +7,11 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmevm.checkpoint import formats
+from mmevm.checkpoint.identify import build_backbone
 from mmevm.checkpoint.load import load_checkpoint
 from mmevm.checkpoint.weights_only import load_file
 from mmevm.zoo.entries import Entry, find_entry
 from mmevm.zoo.fetching import fetch
-from mmevm.zoo.verify import build_backbone
 
 _ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,15 +1,10 @@
 """Whether a file is what its entry says: the same bytes, plain data, the named variant."""
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-
-from mmevm.checkpoint import formats
-from mmevm.checkpoint.load import check_checkpoint
+from mmevm.checkpoint.identify import build_backbone
+from mmevm.checkpoint.load import fit_checkpoint
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.zoo.cache import file_hash
 from mmevm.zoo.entries import Entry
@@ -57,47 +52,27 @@ def check_bytes(path: Path, entry: Entry, expected: dict[str, str]) -> str:
 
 
 def check_content(path: Path, entry: Entry) -> None:
-    """Checks that a file opens as plain data and holds the weights of its entry.
+    """Checks that a file opens as plain data and holds the weights of its entry, all of them, as they are needed.
 
     Raises:
         CheckpointError: If it asks for code, lacks the entry's key, or is another variant.
     """
     content = load_file(path)
-    if not isinstance(content.get(entry.key), dict):
+    weights = content.get(entry.key)
+    if not isinstance(weights, dict):
         raise CheckpointError(f'{path} has no `{entry.key}`, which holds the weights of {entry.name}; it has the keys '
                               f'{", ".join(map(str, list(content)[:8]))}')  # fmt: skip
-    if entry.available:
-        try:
-            check_checkpoint(build_backbone(entry.architecture, entry.arch, entry.options), content[entry.key])
-        except CheckpointError as error:
-            raise CheckpointError(f'{path} is not {entry.name}: {error}') from error
-
-
-def build_backbone(
-    architecture: str, arch: str, options: dict[str, Any] | None = None, device: str = 'meta'
-) -> nn.Module:
-    """A backbone of mmevm; on the meta device it has shapes alone, and takes no time."""
-    from mmevm import backbones
-
-    with torch.device(device):
-        return getattr(backbones, architecture)(arch, **(options or {}))
-
-
-def architecture(content: Mapping[str, Any]) -> str | None:
-    """Which backbone of mmevm the weights of a loaded file fit, such as 'EfficientVMamba tiny', or None."""
-    from mmevm import backbones
-
-    weights = formats.strip_prefix(formats.unwrap(content))
-    below = {name.removeprefix('backbone.'): value for name, value in weights.items()}
-    found = formats.signature(formats.convert(below))
-    for name in backbones.__all__:
-        for arch, parts in getattr(backbones, name).arch_zoo.items():
-            # Different networks share widths and depths; the names of their parameters tell them apart.
-            if found != (list(parts['dims']), list(parts['depths'])):
-                continue
-            try:
-                check_checkpoint(build_backbone(name, arch), weights)
-            except CheckpointError:
-                continue
-            return f'{name} {arch}'
-    return None
+    if not entry.available:
+        return
+    backbone = build_backbone(entry.architecture, entry.arch, entry.options)
+    try:
+        report = fit_checkpoint(backbone, weights)[1]
+    except CheckpointError as error:
+        raise CheckpointError(f'{path} is not {entry.name}: {error}') from error
+    # Files of another patch stride differ in the size of their position embedding alone.
+    if report.resampled:
+        raise CheckpointError(f'{path} is not {entry.name}: {", ".join(report.resampled)} would have to be '
+                              'interpolated, as for another patch stride or image size')  # fmt: skip
+    heads = [name for name in report.dropped if name.startswith('classifier.') == (entry.task == 'classification')]
+    if not heads:
+        raise CheckpointError(f'{path} is not {entry.name}: it has no head for {entry.task} beside the backbone')

@@ -308,7 +308,7 @@ def test_vim_fills_a_classifiers_head(state: State) -> None:
     model = nn.ModuleDict({'backbone': Vim('tiny', img_size=64), 'head': nn.ModuleDict({'fc': nn.Linear(192, 1000)})})
     model.backbone, model.head = model['backbone'], model['head']
     report = load_checkpoint(model, {'model': state})
-    assert report.fresh == report.dropped == report.adapted == []
+    assert report.fresh == report.dropped == report.resampled == []
     assert torch.equal(model['head']['fc'].weight, state['head.weight'])
 
 
@@ -317,7 +317,7 @@ def test_vim_adapts_positions_of_another_image_size_and_says_so(state: State, mo
     monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))
     model = Vim('tiny', img_size=64, patch_stride=8)
     report = load_checkpoint(model, state)
-    assert report.adapted == ['pos_embed'] and 'adapted pos_embed' in lines[0]
+    assert report.resampled == ['pos_embed'] and 'interpolated pos_embed' in lines[0]
     assert torch.equal(model.pos_embed[:, 24], state['pos_embed'][:, 8])  # the class token's stays as it is
     assert state['pos_embed'].shape[1] == 17  # and so does the checkpoint
 

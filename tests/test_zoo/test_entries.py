@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmevm.checkpoint.identify import build_backbone
 from mmevm.zoo import ENTRIES, Entry, find_entry
-from mmevm.zoo.verify import build_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_CONFIG = [entry for entry in ENTRIES.values() if entry.config]

@@ -18,7 +18,7 @@ from .server import Server
 NAME = f'mmevm://{EVM}'
 
 
-def assert_loaded(backbone: EfficientVMamba, state: dict[str, Tensor]) -> None:
+def assert_loaded(backbone: torch.nn.Module, state: dict[str, Tensor]) -> None:
     """Every parameter of the backbone is the checkpoint's, apart from the first three output norms."""
     expected = formats.convert(state)
     formats.promote_classifier_norm(expected, 'outnorm3')
@@ -52,13 +52,11 @@ def test_load_gives_the_classifier_with_upstreams_logits(hub: str, evm_state: di
 @pytest.mark.parametrize('name', ['vim_tiny', 'vmamba_v0_tiny'])
 def test_load_gives_the_other_backbones(name: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     state = Fixture(f'{name}_64x64').state(outnorm=False)
+    if 'pos_embed' in state:
+        state['pos_embed'] = torch.randn(1, 197, 192)  # of pictures of 224 x 224, as released
     move_entry(monkeypatch, name, f'{server.url}/file.pth', repo=None)
     server.files['/file.pth'] = pack({'model': state, 'args': argparse.Namespace(lr=1)})
-    own, expected = zoo.load(name).state_dict(), formats.convert(state)
-    shared = [key for key in own if key in expected and own[key].shape == expected[key].shape]
-    # Output norms and, in Vim, the positions of another picture size are the rest.
-    assert len(own) - len(shared) <= 8
-    assert all(torch.equal(own[key], expected[key]) for key in shared)
+    assert_loaded(zoo.load(name), state)
 
 
 def test_load_refuses_tasks_without_weights(server: Server, hub: str) -> None:
