@@ -1,6 +1,6 @@
 # UperNet with Vim-T on ADE20K at 512 x 512, 60k iterations of batch 32, as upstream's script trains it.
-# Upstream leaves the class token out, takes Vim-T's maps from the mixers alone and does not normalise the last one. Here
-# the token stays in the middle, where the released weights have it, and the maps are the sums over the blocks.
+# Upstream leaves the class token out, takes Vim-T's maps from the mixers alone and does not normalise the last one.
+# Here the token stays in the middle, where the released weights have it, and the maps are the sums over the blocks.
 _base_ = ['_base_/upernet.py', '_base_/ade20k.py', '_base_/ade20k_160k.py', '_base_/vim_layers.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-"""What a model costs, and how that compares with what the paper's tables say."""
+"""What a model costs, and how that compares with what the papers' tables say."""
 
 from mmevm.analysis.complexity import Complexity, count
 from mmevm.analysis.report import reproduction

@@ -50,7 +50,8 @@ _NO_FUSION = (
 )
 _PREVIOUS = 'not released; the paper prints 0.8 in every row, but InRes costs less than EVSS in early stages'
 _BOXES = ('AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large')
-_MASKS = ('AP box', 'AP50 box', 'AP75 box', 'AP mask', 'AP50 mask', 'AP75 mask')
+BOX_AND_MASK = ('AP box', 'AP50 box', 'AP75 box', 'AP mask', 'AP50 mask', 'AP75 mask')
+ONE_SCALE, SEVERAL_SCALES = 'mIoU, one scale', 'mIoU, several scales'
 
 TABLES = (
     Table(
@@ -98,7 +99,7 @@ TABLES = (
     ),
     Table(
         'Table 4: ADE20K, UperNet, 512 x 512',
-        ('mIoU, one scale', 'mIoU, several scales'),
+        (ONE_SCALE, SEVERAL_SCALES),
         (
             Row('EfficientVMamba-T', 'upernet_evm_t', '14', '230', ('38.9', '39.3')),
             Row('EfficientVMamba-S', 'upernet_evm_s', '29', '505', ('41.5', '42.1')),
@@ -133,7 +134,7 @@ TABLES = (
     ),
     Table(
         'Table 7: COCO, Mask R-CNN, 12 epochs, and 36 at several scales',
-        _MASKS,
+        BOX_AND_MASK,
         (
             Row('T, 12 epochs', 'mask_rcnn_evm_t_1x', '11', '60', ('35.6', '57.7', '38.0', '33.2', '54.4', '35.1')),
             Row('S, 12 epochs', 'mask_rcnn_evm_s_1x', '31', '197', ('39.3', '61.8', '42.6', '36.7', '58.9', '39.2')),

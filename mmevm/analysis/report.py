@@ -1,24 +1,28 @@
-"""``docs/reproduction.md``: the paper's figures beside ours."""
+"""``docs/reproduction.md``: the papers' figures beside ours."""
 
 from collections.abc import Mapping
 
+from mmevm.analysis import paper, predecessors
 from mmevm.analysis.complexity import Complexity
-from mmevm.analysis.paper import TABLES, Row, Table
+from mmevm.analysis.paper import Row, Table
 
+TABLES = (*paper.TABLES, *predecessors.TABLES)
 _LIMIT = 0.02
 
-_INTRODUCTION = """# Against the paper's tables
+_INTRODUCTION = """# Against the papers' tables
 
-Parameters and FLOPs of the configs here, counted by this project, beside those that the paper
-([arXiv 2403.09977](https://arxiv.org/abs/2403.09977)) prints. **Every accuracy below is the paper's: none of them has
-been measured here.** The file is generated: `python tools/analysis/complexity.py --table`.
+Parameters and FLOPs of the configs here, counted by this project, beside those that the papers print: Tables 1 to 8 are
+EfficientVMamba's ([arXiv 2403.09977](https://arxiv.org/abs/2403.09977)); VMamba's
+([arXiv 2401.10166](https://arxiv.org/abs/2401.10166)) and Vim's ([arXiv 2401.09417](https://arxiv.org/abs/2401.09417))
+follow. **Every accuracy below is the papers': none of them has been measured here.** The file is generated:
+`python tools/analysis/complexity.py --table`.
 
 One multiply-add is one FLOP. Convolutions, matrix products, norms, bilinear resizing and adaptive pooling count as in
-fvcore; a selective scan counts 9 N + 1 per token and channel (N = 16 states; the 1 is the skip connection), to which
-come the projections to and from the time step's rank. Batch norms that evaluation folds into a convolution cost
-nothing. Pictures have 224 x 224 pixels for classification, 1280 x 800 for detection (heads: 1000 proposals, 100 masks)
-and 2048 x 512 for segmentation. Parameters include everything that is trained, auxiliary heads too. A difference above
-2 % is explained in its row.
+fvcore, which has no rule for Vim's root mean square norm; a selective scan counts 9 N + 1 per token and channel (N
+states, 16 or, in VMamba's second design, 1; the other 1 is the skip connection), to which come the projections to and
+from the time step's rank. Batch norms that evaluation folds into a convolution cost nothing. Pictures have 224 x 224
+pixels for classification, 1280 x 800 for detection (heads: 1000 proposals, 100 masks) and 2048 x 512 for segmentation.
+Parameters include everything that is trained, auxiliary heads too. A difference above 2 % is explained in its row.
 """
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmevm.analysis import Complexity, complexity, count, measure
 from mmevm.backbones import EfficientVMamba
+from mmevm.layers import SS2D, BidirectionalMamba
 from mmevm.ops import Route, extension, selective_scan, visual_scan
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.usefixtures('extension')]
@@ -57,6 +58,26 @@ def test_count_of_a_visual_scan_takes_the_padded_tokens_of_every_route() -> None
     shapes = [(B, H, W, D), (B, H, W, 1, R + 2 * N), (K, D, R), (K, D, N), (K, D)]
     tokens = B * 3 * (3 * 4) * D
     assert count(scan, *shapes) == Complexity(0, tokens * (9 * N + 1 + R), B * H * W * D)
+
+
+@pytest.mark.parametrize('gate', [True, False])
+def test_count_of_ss2d_has_four_scans_of_the_whole_map(gate: bool) -> None:
+    B, H, W, C, D, N, R = 2, 5, 7, 32, 64, 4, 2
+    tokens = B * H * W
+    linear = C * D * (3 if gate else 2) + 4 * D * (R + 2 * N)  # in, gate, out; the routes' projections
+    scans = 4 * (D * R + 9 * D * N + D)
+    got = count(SS2D(C, d_state=N, expand=2.0, gate=gate), (B, H, W, C))
+    assert got.flops == tokens * (linear + 9 * D + 5 * D + scans)  # a 3 x 3 convolution and a norm besides
+
+
+def test_count_of_vims_mixer_has_a_scan_in_each_direction() -> None:
+    B, L, C, D, N, R, taps = 2, 11, 32, 64, 4, 2, 3
+    linear = 3 * C * D + 2 * D * (R + 2 * N)
+    scans = 2 * (D * R + 9 * D * N + D)
+    # The causal convolutions are computed for as many tokens more as they look back, which are cut off.
+    convolutions = 2 * D * taps * B * (L + taps - 1)
+    got = count(BidirectionalMamba(C, d_state=N, d_conv=taps), (B, L, C))
+    assert got.flops == B * L * (linear + scans) + convolutions
 
 
 def test_count_equals_mmengines_but_for_the_scans() -> None:
