@@ -35,7 +35,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _load(path: str | Path) -> Any:
+def read_config(path: str | Path) -> Any:
+    """Read a config file; raises a :class:`UsageError` if there is none."""
     from mmengine.config import Config
 
     if not Path(path).is_file():
@@ -48,7 +49,7 @@ def _print(paths: Sequence[str], size: Sequence[int] | None) -> None:
 
     print(f'{"config":44s} {"height x width":>14s} {"params, M":>10s} {"FLOPs, G":>10s} {"activations, M":>15s}')
     for path in paths:
-        cfg = _load(path)
+        cfg = read_config(path)
         shape = tuple(size) if size else SIZES.get(cfg.get('default_scope'))
         try:
             cost = measure(cfg, shape)
@@ -65,7 +66,7 @@ def write_table(path: Path) -> None:
     from mmevm.analysis import measure, reproduction
     from mmevm.analysis.report import configs
 
-    measured = {name: measure(_load(_ROOT / 'configs' / f'{name}.py')) for name in configs()}
+    measured = {name: measure(read_config(_ROOT / 'configs' / f'{name}.py')) for name in configs()}
     path.write_text(reproduction(measured), encoding='utf-8')
     print(f'{len(measured)} configs measured: {path}')
 
