@@ -94,7 +94,7 @@ def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None, 
         architecture='VMamba',
         arch=arch,
         task=task,
-        config=config,
+        config=config and f'configs/{config}.py',
         url=f'{_VMAMBA}/%23{version}/{file}.pth',  # the tag is '#v2cls'
         key=key,
         metric=metric,
@@ -102,6 +102,16 @@ def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None, 
         source='https://github.com/MzeroMiko/VMamba',
         licence='MIT',
     )
+
+
+def _mask_rcnn(arch: str, file: str, paper: float) -> Entry:
+    size, file = arch.partition('_')[0], f'mask_rcnn_vssm_fpn_coco_{file}'
+    return _vmamba(f'vmamba_v2_{size}_mask_rcnn', 'v2det', arch, file, paper, f'mask_rcnn_vmamba_{size[0]}_1x')
+
+
+def _upernet(arch: str, file: str, paper: float) -> Entry:
+    size, file = arch.partition('_')[0], f'upernet_vssm_4xb4-160k_ade20k-512x512_{file}'
+    return _vmamba(f'vmamba_v2_{size}_upernet', 'v2seg', arch, file, paper, f'upernet_vmamba_{size[0]}')
 
 
 def _vim(arch: str, file: str, paper: float, stride: int | None = None) -> Entry:
@@ -123,30 +133,27 @@ def _vim(arch: str, file: str, paper: float, stride: int | None = None) -> Entry
     )
 
 
-_CONFIG = 'configs/classifier_vmamba'
-_UPERNET = 'upernet_vssm_4xb4-160k_ade20k-512x512'
-
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         _evm('tiny', 't', 76.5, 26_200_000),
         _evm('small', 's', 78.7, 45_300_000),
         _evm('base', 'b', 81.8, 135_000_000),
-        _vmamba('vmamba_v0_tiny', 'v0cls', 'tiny', 'vssmtiny_dp01_ckpt_epoch_292', 82.2, f'{_CONFIG}_t.py'),
-        _vmamba('vmamba_v0_small', 'v0cls', 'small', 'vssmsmall_dp03_ckpt_epoch_238', 83.5, f'{_CONFIG}_s.py'),
-        _vmamba('vmamba_v0_base', 'v0cls', 'base', 'vssmbase_dp06_ckpt_epoch_241', 83.7, f'{_CONFIG}_b.py'),
+        _vmamba('vmamba_v0_tiny', 'v0cls', 'tiny', 'vssmtiny_dp01_ckpt_epoch_292', 82.2, 'classifier_vmamba_t'),
+        _vmamba('vmamba_v0_small', 'v0cls', 'small', 'vssmsmall_dp03_ckpt_epoch_238', 83.5, 'classifier_vmamba_s'),
+        _vmamba('vmamba_v0_base', 'v0cls', 'base', 'vssmbase_dp06_ckpt_epoch_241', 83.7, 'classifier_vmamba_b'),
         _vmamba('vmamba_v2_tiny_s1l8', 'v2cls', 'tiny_s1l8', 'vssm1_tiny_0230s_ckpt_epoch_264', 82.6),
-        _vmamba('vmamba_v2_tiny_s2l5', 'v2cls', 'tiny_s2l5', 'vssm_tiny_0230_ckpt_epoch_262', None),
+        _vmamba('vmamba_v2_tiny_s2l5', 'v2cls', 'tiny_s2l5', 'vssm_tiny_0230_ckpt_epoch_262', 82.5),
         _vmamba('vmamba_v2_small_s2l15', 'v2cls', 'small_s2l15', 'vssm_small_0229_ckpt_epoch_222', 83.6),
         _vmamba('vmamba_v2_base_s2l15', 'v2cls', 'base_s2l15', 'vssm_base_0229_ckpt_epoch_237', 83.9),
-        _vmamba('vmamba_v2_small_s1l20', 'v2cls', 'small_s1l20', 'vssm1_small_0229s_ckpt_epoch_240', None),
-        _vmamba('vmamba_v2_base_s1l20', 'v2cls', 'base_s1l20', 'vssm1_base_0229s_ckpt_epoch_225', None),
-        _vmamba('vmamba_v2_tiny_mask_rcnn', 'v2det', 'tiny_s1l8', 'mask_rcnn_vssm_fpn_coco_tiny_s_epoch_12', 47.3),
-        _vmamba('vmamba_v2_small_mask_rcnn', 'v2det', 'small_s2l15', 'mask_rcnn_vssm_fpn_coco_small_epoch_11', 48.7),
-        _vmamba('vmamba_v2_base_mask_rcnn', 'v2det', 'base_s2l15', 'mask_rcnn_vssm_fpn_coco_base_epoch_11', 49.2),
-        _vmamba('vmamba_v2_tiny_upernet', 'v2seg', 'tiny_s1l8', f'{_UPERNET}_tiny_s_iter_160000', 47.9),
-        _vmamba('vmamba_v2_small_upernet', 'v2seg', 'small_s2l15', f'{_UPERNET}_small_iter_144000', 50.6),
-        _vmamba('vmamba_v2_base_upernet', 'v2seg', 'base_s2l15', f'{_UPERNET}_base_iter_160000', 51.0),
+        _vmamba('vmamba_v2_small_s1l20', 'v2cls', 'small_s1l20', 'vssm1_small_0229s_ckpt_epoch_240', 83.3),
+        _vmamba('vmamba_v2_base_s1l20', 'v2cls', 'base_s1l20', 'vssm1_base_0229s_ckpt_epoch_225', 83.8),
+        _mask_rcnn('tiny_s1l8', 'tiny_s_epoch_12', 47.3),
+        _mask_rcnn('small_s2l15', 'small_epoch_11', 48.7),
+        _mask_rcnn('base_s2l15', 'base_epoch_11', 49.2),
+        _upernet('tiny_s1l8', 'tiny_s_iter_160000', 47.9),
+        _upernet('small_s2l15', 'small_iter_144000', 50.6),
+        _upernet('base_s2l15', 'base_iter_160000', 51.0),
         _vim('tiny', 'vim_t_midclstok_76p1acc', 76.1),
         _vim('tiny', 'vim_t_midclstok_ft_78p3acc', 78.3, stride=8),
         _vim('small', 'vim_s_midclstok_80p5acc', 80.5),
