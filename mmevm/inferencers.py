@@ -22,7 +22,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
 import mmevm
-from mmevm.checkpoint import CheckpointError, load_checkpoint, register_weights_only_loader
+from mmevm.checkpoint import load_checkpoint, register_weights_only_loader
 from mmevm.zoo import ENTRIES, fetch
 
 SCHEME = 'mmevm://'
@@ -72,9 +72,7 @@ def _has_our_backbone(model: Any) -> bool:
 def _load_strictly(model: Any, weights: str) -> None:
     in_zoo = weights.startswith(SCHEME)
     report = load_checkpoint(model, fetch(weights) if in_zoo else CheckpointLoader.load_checkpoint(weights, 'cpu'))
-    if report.fresh:
-        parts = ', '.join(dict.fromkeys(name.partition('.')[0] for name in report.fresh))
-        raise CheckpointError(f'{weights} lacks {len(report.fresh)} tensors of {parts}, which would stay random')
+    report.require_whole(weights)
 
 
 def _with_our_names(theirs: Callable[..., None]) -> Callable[..., None]:

@@ -59,6 +59,23 @@ class LoadReport:
             parts = ', '.join(dict.fromkeys(name.partition('.')[0] for name in self.fresh))
             raise CheckpointError(f'{where} lacks {len(self.fresh)} tensors of {parts}, which would stay random')
 
+    def log(self, where: str) -> None:
+        """Says in one line what was loaded, and in one more for each kind of difference.
+
+        Args:
+            where (str): What to call the checkpoint.
+        """
+        notes = {
+            'adapted': ', '.join(self.adapted),
+            'interpolated': ', '.join(self.resampled),
+            'dropped': _groups(self.dropped),
+            'left fresh': _groups(self.fresh),
+        }
+        said = [f'{verb} {names}' for verb, names in notes.items() if names]
+        print_log('; '.join([f'loaded {len(self.loaded)} tensors from {where}', *said]), logger='current')
+        for problem in self.problems:
+            print_log(f'{where}: {problem}', logger='current', level=logging.WARNING)
+
 
 def load_checkpoint(
     model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None
@@ -87,7 +104,7 @@ def load_checkpoint(
     """
     weights, report = fit_checkpoint(model, source, strict, prefix=prefix)
     _write(model.state_dict(), weights)
-    _say(_called(source), report)
+    report.log(_called(source))
     return report
 
 
@@ -248,21 +265,6 @@ def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     # state_dict() gives views of the parameters, so that copying into them keeps dtype, device and sharing.
     for name, value in weights.items():
         target[name].copy_(value)
-
-
-def _say(where: str, report: LoadReport) -> None:
-    notes = []
-    if report.adapted:
-        notes.append(f'adapted {", ".join(report.adapted)}')
-    if report.resampled:
-        notes.append(f'interpolated {", ".join(report.resampled)}')
-    if report.dropped:
-        notes.append(f'dropped {_groups(report.dropped)}')
-    if report.fresh:
-        notes.append(f'left fresh {_groups(report.fresh)}')
-    print_log('; '.join([f'loaded {len(report.loaded)} tensors from {where}', *notes]), logger='current')
-    for problem in report.problems:
-        print_log(f'{where}: {problem}', logger='current', level=logging.WARNING)
 
 
 def _groups(names: list[str]) -> str:

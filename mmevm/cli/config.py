@@ -9,6 +9,7 @@ from typing import Any
 from mmevm.cli.data import move_data_root
 from mmevm.cli.distributed import prepare_cpu_run, require_launcher
 from mmevm.cli.errors import UsageError
+from mmevm.zoo import find_entry
 
 _PACKAGES = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
 
@@ -84,8 +85,10 @@ def _set_classification_loaders(cfg: Any) -> None:
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise a :class:`UsageError` if ``path`` is meant to be a file and is none."""
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+    """Raise an error if ``path`` is meant to be a file and is none, or a name of the zoo and is none."""
+    if path.startswith('mmevm://'):
+        find_entry(path)
+    elif '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise UsageError(f'Checkpoint not found: {os.path.abspath(os.path.expanduser(path))}')
 
 

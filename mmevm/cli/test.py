@@ -5,14 +5,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.hooks import Hook
-from torch import nn
-
-from mmevm.checkpoint import CheckpointError, load_checkpoint
 from mmevm.cli.arguments import parse_test_args
 from mmevm.cli.config import build_runner, load_config, require_checkpoint
 from mmevm.cli.data import check_data, leaf_datasets
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.weights import StrictWeights
 
 _FLIP = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
 
@@ -74,27 +71,6 @@ def _dump_metric(cfg: Any, path: str) -> Any:
     return DumpResults(out_file_path=path)
 
 
-class _StrictWeights(Hook):
-    """Loads a checkpoint of upstream or of this project by :func:`mmevm.checkpoint.load_checkpoint`.
-
-    MMEngine alone would evaluate random weights wherever names do not fit, and only log that.
-    """
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Replace the checkpoint's weights by the model's own after it has been loaded strictly."""
-        model = runner.model
-        while isinstance(getattr(model, 'module', None), nn.Module):
-            model = model.module
-        if not hasattr(getattr(model, 'backbone', None), 'arch_zoo'):
-            return
-        report = load_checkpoint(model, checkpoint)
-        if report.fresh:
-            parts = dict.fromkeys(name.partition('.')[0] for name in report.fresh)
-            raise CheckpointError(f'The checkpoint lacks {len(report.fresh)} tensors of {", ".join(parts)}, '
-                                  'which would stay random')
-        checkpoint['state_dict'] = model.state_dict()
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as ``args`` say; data and checkpoint are looked for before anything is built."""
     cfg = load_config(args)
@@ -107,8 +83,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.tta:
         _set_tta(cfg)
     runner = build_runner(cfg)
-    # Before MMEngine's own hooks, one of which loads the moving average from the same weights.
-    runner.register_hook(_StrictWeights(), priority='VERY_HIGH')
+    runner.register_hook(StrictWeights(whole=True))
     if dump is not None:
         runner.test_evaluator.metrics.append(dump)
     runner.test()

@@ -12,6 +12,7 @@ from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoi
 from mmevm.cli.data import check_data
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.cli.resume import adopt_seed, make_resumable
+from mmevm.cli.weights import StrictWeights
 
 
 def _set_amp(cfg: Any) -> None:
@@ -66,7 +67,9 @@ def train(args: argparse.Namespace) -> None:
         _set_resume(cfg, args.resume)
     elif cfg.get('load_from'):
         require_checkpoint(cfg.load_from)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    runner.register_hook(StrictWeights(whole=bool(cfg.get('resume'))))
+    runner.train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,7 +32,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
-    entry = _find(args.name)
+    entry = find_entry(args.name)
     path = cached_path(entry)
     unknown = 'none published; the first verified download records it, and later ones are held to that'
     fields = {
@@ -58,7 +58,7 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _download(args: argparse.Namespace) -> None:
-    path = fetch(_find(args.name).name)
+    path = fetch(find_entry(args.name).name)
     if args.to:
         target = Path(args.to).expanduser() / path.name
         draft = beside(target, f'{os.getpid()}.part')
@@ -104,13 +104,6 @@ def _convert(args: argparse.Namespace) -> None:
     if report.dropped:
         print(f'left out: {", ".join(report.dropped)}')
     print(*(f'{name}: {value}' for name, value in report.metadata.items()), sep='\n')
-
-
-def _find(name: str) -> Entry:
-    try:
-        return find_entry(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

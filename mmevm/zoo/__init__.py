@@ -5,8 +5,8 @@ Importing it registers ``mmevm://NAME`` with MMEngine's checkpoint loader.
 
 from mmevm.zoo.conversion import convert
 from mmevm.zoo.entries import ENTRIES, Entry, find_entry
-from mmevm.zoo.errors import FetchError
+from mmevm.zoo.errors import FetchError, NameUnknownError
 from mmevm.zoo.fetching import fetch
 from mmevm.zoo.loader import load
 
-__all__ = ['ENTRIES', 'Entry', 'FetchError', 'convert', 'fetch', 'find_entry', 'load']
+__all__ = ['ENTRIES', 'Entry', 'FetchError', 'NameUnknownError', 'convert', 'fetch', 'find_entry', 'load']

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmevm.zoo.errors import NameUnknownError
+
 _HUB = 'https://huggingface.co'
 _VMAMBA = 'https://github.com/MzeroMiko/VMamba/releases/download'
 
@@ -167,7 +169,7 @@ def find_entry(name: str) -> Entry:
     """The entry of a name, with or without ``mmevm://``.
 
     Raises:
-        ValueError: If there is none; names the most similar ones.
+        NameUnknownError: If there is none; names the most similar ones. It is a ``ValueError``.
     """
     import difflib
 
@@ -175,4 +177,6 @@ def find_entry(name: str) -> Entry:
     if name in ENTRIES:
         return ENTRIES[name]
     close = difflib.get_close_matches(name, ENTRIES, cutoff=0.3) or list(ENTRIES)
-    raise ValueError(f'the zoo has no {name!r}; did you mean {", ".join(close)}? `python tools/zoo.py list` shows all')
+    raise NameUnknownError(
+        f'the zoo has no {name!r}; did you mean {", ".join(close)}? `python tools/zoo.py list` shows all'
+    )

@@ -1,6 +1,10 @@
-"""The error of a file that cannot be had."""
+"""The errors of names that do not exist and of files that cannot be had."""
 
 from mmevm.checkpoint.weights_only import CheckpointError
+
+
+class NameUnknownError(CheckpointError, ValueError):
+    """A name that the zoo does not have; the message names similar ones."""
 
 
 class FetchError(CheckpointError, OSError):

@@ -22,8 +22,8 @@ def load(name: str, task: str | None = None) -> nn.Module:
     Args:
         name (str): A name of :data:`mmevm.zoo.ENTRIES`.
         task (str, optional): By default the bare backbone, which returns its four maps (the output norms of the first
-            three, which classification files lack, are fresh). The entry's own task, 'classification', gives
-            mmpretrain's whole classifier.
+            three, which classification files lack, are fresh). The entry's own task, such as 'classification', gives
+            the whole model of its config, in this case mmpretrain's classifier.
 
     Returns:
         nn.Module: The model; every weight of the file is in it, or the load fails.
@@ -45,7 +45,9 @@ def load(name: str, task: str | None = None) -> nn.Module:
         model = build_backbone(entry.architecture, entry.arch, entry.options, device='cpu')
     else:
         model = _build_whole(entry)
-    load_checkpoint(model, fetch(entry.name))
+    report = load_checkpoint(model, fetch(entry.name))
+    if task:
+        report.require_whole(entry.name)
     return model.eval()
 
 
@@ -63,9 +65,11 @@ def find_config(entry: Entry) -> Path:
 
 def _build_whole(entry: Entry) -> nn.Module:
     from mmengine.config import Config
-    from mmpretrain.registry import MODELS
+    from mmengine.registry import MODELS, DefaultScope
 
-    return MODELS.build(Config.fromfile(find_config(entry)).model)
+    cfg = Config.fromfile(find_config(entry))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
 
 
 def as_classifier(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,62 @@
+"""Checkpoints of ``tools/train.py`` and ``tools/test.py``: strict, in any format that mmevm reads."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from torch import nn
+
+from mmevm.checkpoint import CheckpointError, fit_checkpoint
+from mmevm.checkpoint.load import find_backbone
+
+_BACKBONE_ALONE = """
+Training from `load_from` takes a checkpoint of the same model, or of another model with the same backbone. To take its
+backbone alone, and leave everything else to be trained:
+  --cfg-options load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=CHECKPOINT"""
+
+
+class StrictWeights(Hook):
+    """Refuses checkpoints that do not fit, and renames those of upstream, before MMEngine loads them.
+
+    MMEngine alone would leave weights random wherever names or shapes do not fit, and only log that. It compares before
+    anything is written. Models without a backbone of mmevm are left to MMEngine.
+
+    Args:
+        whole (bool): Every weight of the model has to be in the checkpoint, as for an evaluation; otherwise necks and
+            heads may be left to be trained.
+    """
+
+    # Before MMEngine's own hooks, one of which loads the moving average from the same weights.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, whole: bool) -> None:
+        self.whole = whole
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Replaces the checkpoint's weights by the model's own with those that fit written over them.
+
+        Raises:
+            CheckpointError: If anything is missing, left over or of another shape.
+        """
+        model = _unwrap(runner.model)
+        try:
+            find_backbone(model)
+        except TypeError:
+            return
+        try:
+            weights, report = fit_checkpoint(model, checkpoint)
+        except CheckpointError as error:
+            raise error if self.whole else CheckpointError(f'{error}{_BACKBONE_ALONE}') from None
+        if self.whole:
+            report.require_whole('The checkpoint')
+        report.log('the checkpoint')
+        checkpoint['state_dict'] = {**model.state_dict(), **weights}
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The model that a config describes, without what distributes it or augments its input."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    # What is inside of a sharded model has flattened parts of weights; the wrapper itself gives them whole.
+    while isinstance(getattr(model, 'module', None), nn.Module) and not isinstance(model, FullyShardedDataParallel):
+        model = model.module
+    return model
