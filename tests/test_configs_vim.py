@@ -1,4 +1,4 @@
-"""Vim's classifiers: upstream's recipe, upstream's files, and a training from end to end."""
+"""Vim's configs: upstream's recipes, upstream's files, and a classifier's training from end to end."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
 
 from mmevm.analysis.tasks import build_model
 from mmevm.checkpoint import load_checkpoint, load_file
@@ -87,3 +88,45 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(tmp_path: Path, mo
     assert load_file('work/epoch_1.pth')['meta']['iter'] == 1
     assert run_test([command[0], 'work/epoch_1.pth', *command[1:]]) == 0
     assert np.isfinite(MessageHub.get_current_instance().get_scalar('test/accuracy/top1').current())
+
+
+def by_beits_rule(name: str, shape: torch.Size, lr: float, decay: float, rate: float) -> tuple[float, float]:
+    """Learning rate and weight decay of a parameter, by BEiT's layer decay for 24 blocks."""
+    parts = name.split('.')
+    lowest = parts[0] == 'backbone' and parts[1] in ('patch_embed', 'cls_token', 'pos_embed')
+    layer = 0 if lowest else int(parts[2]) + 1 if name.startswith('backbone.layers.') else 25
+    spared = len(shape) == 1 or parts[-1] in ('bias', 'cls_token', 'pos_embed')
+    return lr * rate ** (25 - layer), 0.0 if spared else decay
+
+
+@pytest.mark.parametrize('size, lr, decay, rate', [('t', 2e-4, 0.1, 0.92), ('s', 1e-4, 0.05, 0.95)])
+def test_segmentation_config_follows_upstreams_script(size: str, lr: float, decay: float, rate: float) -> None:
+    cfg = load(f'upernet_vim_{size}')
+    model = build_model(cfg, 'meta')
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    got = {id(p): (group['lr'], group['weight_decay']) for group in wrapper.param_groups for p in group['params']}
+    for name, p in model.named_parameters():
+        assert got[id(p)] == pytest.approx(by_beits_rule(name, p.shape, lr, decay, rate)), name
+    warm_up, poly = cfg.param_scheduler
+    assert (warm_up.end, poly.begin, poly.end, cfg.train_cfg.max_iters) == (1500, 1500, 60000, 60000)
+    assert cfg.model.backbone.out_indices == (5, 11, 17, 23) and cfg.train_dataloader.batch_size == 8
+    assert cfg.model.test_cfg == dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+
+
+def test_segmentor_has_the_parameters_of_upstreams() -> None:
+    cfg = load('upernet_vim_t')
+    cfg.model.backbone.img_size = 1024
+    count = sum(p.numel() for p in build_model(cfg, 'meta').parameters())
+    # As upstream prints its own, which has no class token, nor a position for it.
+    assert count == 12_901_100 + 2 * 192
+
+
+@pytest.mark.parametrize('size, fixture', [('t', 'vim_tiny_64x64'), ('s', 'vim_small_96x96')])
+def test_upstreams_classifier_fills_the_backbone_of_a_segmentor(size: str, fixture: str) -> None:
+    backbone = MODELS.build(dict(load(f'upernet_vim_{size}').model.backbone, init_cfg=None))
+    state = Fixture(fixture).state(outnorm=False)
+    report = load_checkpoint(backbone, {'model': state})
+    assert report.resampled == ['pos_embed']
+    own = backbone.state_dict()
+    assert own['pos_embed'].shape[1] == 32 * 32 + 1
+    assert all(torch.equal(own[name], state[name]) for name in own if name != 'pos_embed')

@@ -1,4 +1,4 @@
-"""VMamba's classifiers: upstream's recipe, upstream's files, and a training from end to end."""
+"""VMamba's configs: upstream's recipes, upstream's files, and a classifier's training from end to end."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
 
 from mmevm.analysis import measure
 from mmevm.analysis.tasks import build_model
@@ -91,27 +92,55 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(
     assert np.isfinite(MessageHub.get_current_instance().get_scalar('test/accuracy/top1').current())
 
 
-# Upstream's tables of Mask R-CNN at 1280 x 800 and of UperNet at 2048 x 512.
-@pytest.mark.parametrize('name, arch, params, flops', [
-    ('mask_rcnn_evm_b_1x', 'tiny_s1l8', 50, 271), ('upernet_evm_b', 'tiny_s1l8', 62, 949),
-], ids=['mask_rcnn', 'upernet'])  # fmt: skip
-def test_dense_models_around_vmamba_have_upstreams_size(
-    name: str, arch: str, params: int, flops: int, extension: None
-) -> None:
+def rates(name: str) -> dict[str, float]:
+    """The weight decay of every parameter of a config's model."""
     cfg = load(name)
-    cfg.model.backbone = dict(type='mmevm.VMamba', arch=arch)
-    cost = measure(cfg)
+    model = build_model(cfg, 'meta')
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    got = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
+    return {key: got[id(p)] for key, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize('name, decay', [('mask_rcnn_vmamba_t_1x', 0.05), ('upernet_vmamba_t', 0.01)])
+def test_dense_config_decays_what_upstream_decays(name: str, decay: float) -> None:
+    decays = rates(name)
+    assert {key for key in decays if decays[key] == 0} == {key for key in decays if 'norm' in key}
+    assert {value for value in decays.values() if value} == {decay}
+    assert sum(key.endswith('A_logs') and decays[key] == decay for key in decays) == 14
+
+
+@pytest.mark.parametrize('size, arch, drop_path', [
+    ('t', 'tiny_s1l8', 0.2), ('s', 'small_s2l15', 0.3), ('b', 'base_s2l15', 0.6),
+])  # fmt: skip
+def test_dense_configs_follow_upstreams_recipes(size: str, arch: str, drop_path: float) -> None:
+    detect, segment = load(f'mask_rcnn_vmamba_{size}_1x'), load(f'upernet_vmamba_{size}')
+    init_cfg = dict(type='Pretrained', checkpoint=f'mmevm://vmamba_v2_{arch}')
+    for cfg, lr, decay in ((detect, 1e-4, 0.05), (segment, 6e-5, 0.01)):
+        backbone = cfg.model.backbone
+        assert (backbone.arch, backbone.drop_path_rate, backbone.init_cfg) == (arch, drop_path, init_cfg)
+        assert cfg.optim_wrapper.type == 'OptimWrapper'
+        assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=decay)
+    assert (detect.train_cfg.max_epochs, detect.param_scheduler[1].milestones) == (12, [8, 11])
+    assert (segment.train_cfg.max_iters, segment.param_scheduler[0].end) == (160000, 1500)
+    assert segment.train_dataloader.dataset.pipeline[3].crop_size == segment.model.data_preprocessor.size == (512, 512)
+
+
+# Upstream's tables of Mask R-CNN at 1280 x 800 and of UperNet at 2048 x 512.
+@pytest.mark.parametrize('name, params, flops', [
+    ('mask_rcnn_vmamba_t_1x', 50, 271), ('upernet_vmamba_t', 62, 949),
+])  # fmt: skip
+def test_dense_models_have_upstreams_size(name: str, params: int, flops: int, extension: None) -> None:
+    cost = measure(load(name))
     assert (round(cost.params / 1e6), round(cost.flops / 1e9)) == (params, flops)
 
 
-def test_upstreams_detector_fills_a_whole_detector() -> None:
-    cfg = load('mask_rcnn_evm_b_1x')
-    cfg.model.backbone = dict(type='mmevm.VMamba', arch='tiny_s1l8')
-    model = build_model(cfg)
-    own = model.state_dict()
-    backbone = Fixture('vmamba_tiny_s1l8_64x96').state()
-    rest = {key: torch.randn_like(value) for key, value in own.items() if not key.startswith('backbone.')}
-    kept = {f'backbone.{key}': value for key, value in backbone.items() if not key.startswith('classifier.')}
-    report = load_checkpoint(model, {'meta': {}, 'state_dict': kept | rest})
-    assert report.fresh == report.dropped == []
-    assert contents(model.state_dict()) == contents(kept | rest)
+@pytest.mark.parametrize('size, fixture', [
+    ('t', 'vmamba_tiny_s1l8_64x96'), ('s', 'vmamba_small_s2l15_64x64'), ('b', 'vmamba_base_s2l15_64x64'),
+])  # fmt: skip
+def test_upstreams_classifier_fills_the_backbone_of_a_dense_config(size: str, fixture: str) -> None:
+    backbone = MODELS.build(dict(load(f'upernet_vmamba_{size}').model.backbone, init_cfg=None))
+    state = Fixture(fixture).state(outnorm=False)
+    report = load_checkpoint(backbone, {'model': state})
+    assert report.fresh == [f'outnorm{i}.{leaf}' for i in range(3) for leaf in ('weight', 'bias')]
+    loaded = {key: value for key, value in backbone.state_dict().items() if key not in report.fresh}
+    assert contents(loaded) == contents({key: value for key, value in state.items() if 'classifier.head' not in key})
