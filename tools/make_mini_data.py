@@ -5,8 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from mmengine.utils import ProgressBar
-
+from mmevm.cli.progress import shown
 from mmevm.datasets import MiniData, make_mini_data
 from mmevm.datasets.options import SUBSETS
 
@@ -33,15 +32,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def show_progress(count: int, title: str) -> Iterator[int]:
-    """Count pictures with a bar on a terminal, and a single line elsewhere."""
-    print(f'rendering {count} pictures of {title}', flush=True)
-    bar = ProgressBar(count) if sys.stdout.isatty() else None
-    for index in range(count):
-        yield index
-        if bar:
-            bar.update()
-    if bar:
-        print()
+    """Count pictures."""
+    return shown(range(count), f'rendering {count} pictures of {title}')
 
 
 def describe(data: MiniData) -> str:

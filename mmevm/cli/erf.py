@@ -1,8 +1,7 @@
 """``tools/analysis/erf.py``."""
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from mmevm.cli.complexity import read_config
 from mmevm.cli.config import require_checkpoint
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.progress import shown
 
 _SMALLEST = 64
 _KINDS = ('random', 'trained')
@@ -110,20 +110,6 @@ def build_backbone(model: str, size: int, seed: int) -> nn.Module:
     return backbone.eval().requires_grad_(False)
 
 
-def _shown(pictures: Sequence[Tensor], label: str) -> Iterator[Tensor]:
-    """The pictures, counted with a bar on a terminal and in a single line elsewhere."""
-    from mmengine.utils import ProgressBar
-
-    print(f'{label}: {len(pictures)} pictures', flush=True)
-    bar = ProgressBar(len(pictures)) if sys.stdout.isatty() else None
-    for picture in pictures:
-        yield picture
-        if bar:
-            bar.update()
-    if bar:
-        print()
-
-
 def _label(model: str) -> str:
     """How a model is called in the table and the figure."""
     return Path(model).stem if model.endswith('.py') else model.replace(':', ' ')
@@ -149,9 +135,10 @@ def _measure(args: argparse.Namespace, pictures: Sequence[Tensor]) -> dict[str, 
     fields = {}
     # All are built first, so that what does not fit is refused before anything is measured.
     for label, pair in _build_pairs(args).items():
+        titles = (f'{label}, {kind} weights: {len(pictures)} pictures' for kind in _KINDS)
         fields[label] = tuple(
-            None if model is None else receptive_field(model, _shown(pictures, f'{label}, {kind} weights'))
-            for model, kind in zip(pair, _KINDS, strict=True)
+            None if model is None else receptive_field(model, shown(pictures, title))
+            for model, title in zip(pair, titles, strict=True)
         )
     return fields
 
