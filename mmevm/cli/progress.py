@@ -20,7 +20,7 @@ def shown(items: Sequence[_Item], title: str) -> Iterator[_Item]:
         T: The items in their order.
     """
     print(title, flush=True)
-    bar = ProgressBar(len(items)) if sys.stdout.isatty() else None
+    bar = ProgressBar(len(items), file=sys.stdout) if sys.stdout.isatty() else None
     for item in items:
         yield item
         if bar:
