@@ -1,8 +1,8 @@
-"""The atrous selective scan composed of library calls, the way EfficientVMamba's released code computes it.
+"""The map scans composed of library calls, the way the released code of EfficientVMamba and VMamba computes them.
 
-The phases are copied out of the map into sequences, projected by ``einsum``, cast to float32, scanned by one call of
-mamba_ssm's ``selective_scan_fn`` over all of them, and copied back. This is what the project's operator replaces, and
-what the GPU benchmark compares it with.
+The routes' tokens are copied out of the map into sequences, projected by ``einsum``, cast to float32, scanned by one
+call of mamba_ssm's ``selective_scan_fn`` over all of them, and copied back. This is what the project's operator
+replaces, and what the benchmarks compare it with.
 """
 
 from collections.abc import Callable
@@ -13,76 +13,89 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmevm.layers import ss2d
 from mmevm.layers.es2d import ES2D
-from mmevm.ops import selective_scan
+from mmevm.layers.scan_mixer import ScanMixer
+from mmevm.ops import Route, es2d_routes, selective_scan
 
 SelectiveScan = Callable[..., Tensor]
 """mamba_ssm's ``selective_scan_fn`` or an equivalent."""
 
-# (row, column, column-major) of the four phases of a 2 x 2 cell, in the order of the parameter sets.
-PHASES = ((0, 0, False), (1, 0, True), (0, 1, False), (1, 1, True))
+# Routes and step of the mixers that there are.
+ATROUS, CROSS = (es2d_routes(2), 2), (ss2d.ROUTES, 1)
 
 
-def _split(x: Tensor) -> Tensor:
-    """Copies phases out of a map: [B, D, H, W] -> [B, 4, D, L], with zeros where H or W is odd."""
+def _cells(image: Tensor, route: Route, step: int) -> Tensor:
+    """A view of the cells that a route visits, in the order of its forward walk: [B, D, rows, columns]."""
+    cells = image[:, :, route.row :: step, route.col :: step]
+    return cells.transpose(2, 3) if route.column_major else cells
+
+
+def _split(x: Tensor, routes: list[Route], step: int) -> Tensor:
+    """Copies routes out of a map: [B, D, H, W] -> [B, K, D, L], with zeros past the edge."""
     B, D, H, W = x.shape
-    if H % 2 or W % 2:
-        x = F.pad(x, (0, W % 2, 0, H % 2))
-    xs = x.new_empty(B, 4, D, x.shape[2] // 2 * (x.shape[3] // 2))
-    for k, (row, col, column_major) in enumerate(PHASES):
-        cells = x[:, :, row::2, col::2]
-        if column_major:
-            cells = cells.transpose(2, 3)
-        xs[:, k].view(cells.shape).copy_(cells)
+    if H % step or W % step:
+        x = F.pad(x, (0, -W % step, 0, -H % step))
+    xs = x.new_empty(B, len(routes), D, x.shape[2] // step * (x.shape[3] // step))
+    for k, route in enumerate(routes):
+        cells = _cells(x, route, step)
+        xs[:, k].view(cells.shape).copy_(cells.flip(2, 3) if route.reverse else cells)
     return xs
 
 
-def _merge(ys: Tensor, H: int, W: int) -> Tensor:
-    """Copies phases back: [B, 4, D, L] -> [B, D, H, W]; the opposite of :func:`_split`."""
+def _merge(ys: Tensor, H: int, W: int, routes: list[Route], step: int) -> Tensor:
+    """Copies routes back and sums those that share cells: [B, K, D, L] -> [B, D, H, W]; the adjoint of _split."""
     B, _, D, _ = ys.shape
-    rows, cols = -(-H // 2), -(-W // 2)
-    y = ys.new_empty(B, D, 2 * rows, 2 * cols)
-    for k, (row, col, column_major) in enumerate(PHASES):
-        tokens = ys[:, k]
-        cells = tokens.view(B, D, cols, rows).transpose(2, 3) if column_major else tokens.view(B, D, rows, cols)
-        y[:, :, row::2, col::2] = cells
-    return y[:, :, :H, :W].contiguous() if H % 2 or W % 2 else y
+    y = ys.new_empty(B, D, H + -H % step, W + -W % step)
+    written = set()
+    for k, route in enumerate(routes):
+        cells = _cells(y, route, step)
+        tokens = ys[:, k].view(cells.shape)
+        if route.reverse:
+            tokens = tokens.flip(2, 3)
+        if (route.row, route.col) in written:
+            cells += tokens
+        else:
+            cells.copy_(tokens)
+        written.add((route.row, route.col))
+    return y[:, :, :H, :W].contiguous() if H % step or W % step else y
 
 
-class SplitPhases(torch.autograd.Function):
-    """[B, D, H, W] -> [B, 4, D, L]. Its gradient is a merge."""
+class SplitRoutes(torch.autograd.Function):
+    """[B, D, H, W], routes, step -> [B, K, D, L]. Its gradient is a merge."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, routes: list[Route], step: int) -> Tensor:
         """Args: x (Tensor[B, D, H, W])."""
-        ctx.size = x.shape[2:]
-        return _split(x)
+        ctx.size, ctx.plan = x.shape[2:], (routes, step)
+        return _split(x, routes, step)
 
     @staticmethod
-    def backward(ctx: Any, dxs: Tensor) -> Tensor:
-        """Args: dxs (Tensor[B, 4, D, L])."""
-        return _merge(dxs.contiguous(), *ctx.size)
+    def backward(ctx: Any, dxs: Tensor) -> tuple[Tensor, None, None]:
+        """Args: dxs (Tensor[B, K, D, L])."""
+        return _merge(dxs.contiguous(), *ctx.size, *ctx.plan), None, None
 
 
-class MergePhases(torch.autograd.Function):
-    """[B, 4, D, L], H, W -> [B, D, H, W]. Its gradient is a split."""
-
-    @staticmethod
-    def forward(ctx: Any, ys: Tensor, H: int, W: int) -> Tensor:
-        """Args: ys (Tensor[B, 4, D, L]); H, W (int): size of the map."""
-        return _merge(ys, H, W)
+class MergeRoutes(torch.autograd.Function):
+    """[B, K, D, L], H, W, routes, step -> [B, D, H, W]. Its gradient is a split."""
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+    def forward(ctx: Any, ys: Tensor, H: int, W: int, routes: list[Route], step: int) -> Tensor:
+        """Args: ys (Tensor[B, K, D, L]); H, W (int): size of the map."""
+        ctx.plan = routes, step
+        return _merge(ys, H, W, routes, step)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Args: dy (Tensor[B, D, H, W])."""
-        return _split(dy), None, None
+        return _split(dy, *ctx.plan), None, None, None, None
 
 
-def composed_scan(op: ES2D, x: Tensor, scan: SelectiveScan = selective_scan) -> Tensor:
+def composed_scan(op: ScanMixer, x: Tensor, scan: SelectiveScan = selective_scan) -> Tensor:
     """What ``op.scan`` computes, composed of library calls.
 
     Args:
-        op (ES2D): Whose parameters are used; its step must be 2.
+        op (ScanMixer): ES2D or SS2D, whose parameters are used; ES2D's step must be 2.
         x (Tensor[B, H, W, D]): Feature map. Upstream keeps it as [B, D, H, W]; a permuted view of that is welcome.
         scan (SelectiveScan): The scan itself.
 
@@ -92,11 +105,12 @@ def composed_scan(op: ES2D, x: Tensor, scan: SelectiveScan = selective_scan) -> 
     Raises:
         ValueError: If the step is not 2, for which upstream's code does not work either.
     """
-    if op.step_size != 2:
+    if isinstance(op, ES2D) and op.step_size != 2:
         raise ValueError(f'the composed scan serves step 2 alone, got {op.step_size}')
+    plan = ATROUS if isinstance(op, ES2D) else CROSS
     H, W = x.shape[1:3]
     N, R = op.d_state, op.dt_rank
-    xs = SplitPhases.apply(x.permute(0, 3, 1, 2))  # [B, H, W, D] -> [B, 4, D, L]
+    xs = SplitRoutes.apply(x.permute(0, 3, 1, 2), *plan)  # [B, H, W, D] -> [B, 4, D, L]
     x_dbl = torch.einsum('bkdl,kcd->bkcl', xs, op.x_proj_weight)
     rank, Bs, Cs = x_dbl.split([R, N, N], dim=2)
     delta = torch.einsum('bkrl,kdr->bkdl', rank, op.dt_projs_weight)
@@ -110,13 +124,13 @@ def composed_scan(op: ES2D, x: Tensor, scan: SelectiveScan = selective_scan) -> 
         delta_bias=op.dt_projs_bias.float().flatten(),
         delta_softplus=True,
     )
-    y = MergePhases.apply(ys.view(xs.shape), H, W)
+    y = MergeRoutes.apply(ys.view(xs.shape), H, W, *plan)
     return y.permute(0, 2, 3, 1).contiguous()  # [B, D, H, W] -> [B, H, W, D]
 
 
 def compose(model: nn.Module, scan: SelectiveScan = selective_scan) -> nn.Module:
-    """Makes every ES2D of a network scan by :func:`composed_scan`, in place; returns the network."""
+    """Makes every ES2D and SS2D of a network scan by :func:`composed_scan`, in place; returns the network."""
     for module in model.modules():
-        if isinstance(module, ES2D):
+        if isinstance(module, ScanMixer):
             module.scan = partial(composed_scan, module, scan=scan)
     return model

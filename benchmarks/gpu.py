@@ -2,8 +2,8 @@
 
 All of it in one run: (a) the scan of the first two stages of EVM-T/S/B, forward and backward, fused and composed, and
 the operator alone against the device's floors; (b) training steps, inference and peak memory of the classifiers under
-AMP, beside timm's; (c) inference over resolution. ``--dry-run`` runs everything at tiny sizes on the CPU, to see that
-it works; its numbers say nothing.
+AMP, beside timm's; (c) inference and its peak memory over resolution, with VMamba and Vim. ``--dry-run`` runs
+everything at tiny sizes on the CPU, to see that it works; its numbers say nothing.
 
 Each table is written as soon as it is measured: <out>/<gpu>.json and .md, and two plots.
 """
@@ -21,6 +21,7 @@ import gpu_mamba
 import gpu_models
 import gpu_operator
 import gpu_report
+import plots
 import timing
 import torch
 from gpu_timing import COPY_BYTES, Rates, measure_rates
@@ -31,12 +32,15 @@ from mmevm.ops import backends
 # height x width x batch
 SHAPES = ('224x224x128', '800x1344x2', '800x1344x1')
 RESOLUTIONS = (224, 384, 512, 768, 1024)
-RESOLUTION_MODELS = ('evm_tiny', 'regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s')
+RESOLUTION_MODELS = (
+    'evm_tiny', 'evm_small', 'evm_base', 'vmamba_tiny', 'vmamba_tiny_s1l8', 'vim_tiny',
+    'regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s',
+)  # fmt: skip
 
 TINY = {
     'shapes': ('64x64x2', '72x56x1'), 'variants': ['tiny'], 'resolution': 64, 'batch': 2, 'resolutions': (64, 96),
     'repeats': 2, 'models': ['evm_tiny', 'regnety_008', 'mobilevit_xs'],
-    'resolution_models': ['evm_tiny', 'regnety_008'],
+    'resolution_models': ['evm_tiny', 'vmamba_tiny', 'vim_tiny', 'regnety_008'],
 }  # fmt: skip
 """The options of a dry run."""
 
@@ -93,9 +97,9 @@ def notes(args: argparse.Namespace) -> list[str]:
         'of a CUDA graph.',
         'Floors: the map and its projections read once and the output written once, at the rate of a copy in the same '
         "run; one exponential per cell, channel and state, at the special-function units' rate. The larger binds.",
-        'Training: cross-entropy, gradient scaling, fused AdamW. Peak memory is what torch allocates for one step: '
-        "weights, optimiser and images included. timm's networks are given in both layouts; targets compare with the "
-        'faster.',
+        'Training: cross-entropy, gradient scaling, fused AdamW. Peak memory is what torch allocates for one step, '
+        "or one inference: weights, optimiser and images included. timm's networks are given in both layouts; targets "
+        'compare with the faster.',
     ]
 
 
@@ -156,12 +160,12 @@ class Benchmark:
         rows = gpu_models.measure_models(args.models, args.resolution, args.batch, setting)
         self.report['models'] = rows
         text = f'classifiers, {args.resolution} × {args.resolution}, batch {args.batch}'
-        self.plot('throughput', gpu_report.plot_models, rows, text)
+        self.plot('throughput', plots.throughput, rows, text)
         self.save('classifiers')
-        pixels = args.batch * args.resolution**2
+        pixels = args.batch * args.resolution**2 // 2  # the networks are many, and time is short
         rows = gpu_models.measure_resolutions(args.resolution_models, args.resolutions, pixels, setting)
         self.report['resolution'] = rows
-        self.plot('resolution', gpu_report.plot_resolution, rows, 'inference over resolution')
+        self.plot('resolution', plots.over_resolution, rows, 'inference over resolution')
         self.report['complete'] = True
         self.save('resolutions')
 

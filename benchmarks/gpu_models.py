@@ -1,12 +1,12 @@
 """Whole classifiers on a GPU: training steps, inference and peak memory, and cost per pixel over resolution."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
-import latency
+import networks
 import timing
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 COUNTERPARTS = ('regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s', 'swin_tiny_patch4_window7_224')
 VARIANTS = ('evm_tiny', 'evm_small', 'evm_base')
+COMPOSED_OVER_RESOLUTION = ('evm_tiny', 'vmamba_tiny')
 CLASSES = 1000
 
 MODEL_COLUMNS = {
@@ -40,6 +41,7 @@ RESOLUTION_COLUMNS = {
     'batch': '{batch}',
     'inference, ms': '{median:.2f}',
     'images/s': '{rate:.0f}',
+    'peak memory, MiB': '{peak_mib:.0f}',
     'ns / pixel': '{per_pixel:.3f}',
     '× the smallest': '{relative:.2f}',
 }
@@ -50,9 +52,9 @@ class Line:
     """One network as it is measured.
 
     Attributes:
-        model (str): 'evm_tiny', 'evm_small', 'evm_base' or a name of timm's.
+        model (str): Family and variant of ours, or a name of timm's.
         scan (str): 'fused' or 'composed' for the former, '' for timm's.
-        layout (str): Key of ``latency.LAYOUTS``.
+        layout (str): Key of ``networks.LAYOUTS``.
     """
 
     model: str
@@ -93,23 +95,27 @@ class Setting:
 
     def build(self, line: Line, resolution: int) -> nn.Module:
         """A network with random weights on the device, in evaluation mode."""
-        model = latency.build(line.model, resolution)
+        with self.device:  # where a large network is initialised in no time
+            model = networks.build(line.model, resolution)
         if line.scan == 'composed':
             compose(model, self.scan)
-        return model.to(self.device, memory_format=latency.LAYOUTS[line.layout])
+        return networks.place(model, line.layout, self.device)
 
     def images(self, line: Line, batch: int, resolution: int) -> Tensor:
         """Random images in the network's layout."""
         images = torch.randn(batch, 3, resolution, resolution, device=self.device)
-        return images.contiguous(memory_format=latency.LAYOUTS[line.layout])
+        return images.contiguous(memory_format=networks.LAYOUTS[line.layout])
 
 
-def lines(models: list[str], layouts: tuple[str, ...] = tuple(latency.LAYOUTS)) -> list[Line]:
-    """EfficientVMamba with both scans, on ordinary images; timm's networks in each of the layouts."""
+def lines(
+    models: Sequence[str], composed: Container[str], layouts: Sequence[str] = tuple(networks.LAYOUTS)
+) -> list[Line]:
+    """Ours on ordinary images, those named in ``composed`` with both scans; timm's networks in each of the layouts."""
     found = []
     for model in models:
-        if model.startswith('evm_'):
-            found += [Line(model, scan, 'contiguous') for scan in ('fused', 'composed')]
+        if networks.is_ours(model):
+            scans = ('fused', 'composed') if model in composed else ('fused',)
+            found += [Line(model, scan, 'contiguous') for scan in scans]
         else:
             found += [Line(model, '', layout) for layout in layouts]
     return found
@@ -152,6 +158,24 @@ def peak_memory(make_step: Callable[[], Run], device: torch.device) -> tuple[Run
     return step, torch.cuda.max_memory_allocated(device) - before
 
 
+def resident(model: nn.Module, images: Tensor) -> int:
+    """Bytes that lie there before and after a pass."""
+    return sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
+
+
+def inference_peak(run: Run, device: torch.device) -> int | None:
+    """The peak of allocated memory in bytes beyond what lies there before the pass; None on the CPU."""
+    if device.type != 'cuda':
+        return None
+    run()  # tries convolution algorithms
+    synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
 def inference(model: nn.Module, images: Tensor, setting: Setting) -> Run:
     """The forward pass in evaluation mode under autocast."""
     model.eval()
@@ -165,13 +189,13 @@ def inference(model: nn.Module, images: Tensor, setting: Setting) -> Run:
 
 def measure_models(models: list[str], resolution: int, batch: int, setting: Setting) -> list[timing.Row]:
     """Training, memory and inference of every network, each timed in turn with all others."""
-    everything = lines(models)
+    everything = lines(models, composed=[name for name in models if not name.startswith('vim_')])
     rows, built, steps = {}, {}, {}
     for line in everything:
         model = setting.build(line, resolution)
         params = sum(p.numel() for p in model.parameters()) / 1e6
         images = setting.images(line, batch, resolution)
-        weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
+        weights = resident(model, images)
         steps[line.name], peak = peak_memory(partial(training_step, model, images, setting), setting.device)
         built[line.name] = model, images
         row = line.row() | {'params': params, 'batch': batch}
@@ -202,7 +226,7 @@ def _compare(rows: list[timing.Row]) -> None:
     for row in rows:
         if row['peak'] is not None:
             row['peak_mib'] = row['peak'] / 2**20
-        if row['scan'] == 'fused':
+        if row['scan'] == 'fused' and row['model'] in composed:
             other = composed[row['model']]
             row['training_ratio'] = other['training'] / row['training']
             row['inference_ratio'] = other['inference'] / row['inference']
@@ -218,16 +242,14 @@ def measure_resolutions(models: list[str], resolutions: list[int], pixels: int, 
     rows, callables = [], {}
     for resolution in resolutions:
         batch = max(1, round(pixels / resolution**2))
-        for line in lines(models, layouts=('channels_last',)):
-            model = setting.build(line, resolution)
-            callables[str(len(rows))] = inference(model, setting.images(line, batch, resolution), setting)
-            rows.append(line.row() | {'resolution': resolution, 'batch': batch})
+        for line in lines(models, COMPOSED_OVER_RESOLUTION, layouts=('channels_last',)):
+            model, images = setting.build(line, resolution), setting.images(line, batch, resolution)
+            run = callables[str(len(rows))] = inference(model, images, setting)
+            peak = inference_peak(run, setting.device)
+            row = line.row() | {'resolution': resolution, 'batch': batch}
+            rows.append(row if peak is None else row | {'peak_mib': (peak + resident(model, images)) / 2**20})
     times = interleaved(callables, setting.device, setting.repeats, 2, setting.seconds)
     for i, row in enumerate(rows):
         row |= timing.summarise(times[str(i)]) | {'times': times[str(i)]}
-        row['rate'] = 1e3 * row['batch'] / row['median']
-        row['per_pixel'] = 1e6 * row['median'] / (row['batch'] * row['resolution'] ** 2)
-    for row in rows:
-        same = [r for r in rows if (r['model'], r['scan']) == (row['model'], row['scan'])]
-        row['relative'] = row['per_pixel'] / min(same, key=lambda r: r['resolution'])['per_pixel']
+    timing.add_rates(rows)
     return rows

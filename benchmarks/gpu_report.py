@@ -1,18 +1,14 @@
-"""What the GPU benchmark says: targets beside the measurements, the Markdown and JSON files, the plots."""
+"""What the GPU benchmark says: targets beside the measurements, the Markdown and JSON files."""
 
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import timing
 from gpu_models import MODEL_COLUMNS, RESOLUTION_COLUMNS
 from gpu_operator import BACKEND_COLUMNS, PATH_COLUMNS
-
-matplotlib.use('Agg')
 
 TABLES = {
     'paths': ('Atrous scan with its projections, fused against composed', PATH_COLUMNS),
@@ -136,69 +132,3 @@ def save(out: Path, name: str, report: Report) -> None:
     content = json.dumps(report, indent=1, ensure_ascii=False) + '\n'
     timing.replace_file(out / f'{name}.json', lambda path: path.write_text(content, encoding='utf-8'))
     timing.replace_file(out / f'{name}.md', lambda path: path.write_text(markdown(report), encoding='utf-8'))
-
-
-def _label(row: timing.Row) -> str:
-    return f'{row["model"]}, composed' if row['scan'] == 'composed' else row['model'].split('_patch')[0]
-
-
-def _styles(rows: list[timing.Row]) -> dict[str, dict[str, Any]]:
-    """By label: ours in strong lines, composed dashed; others thin and dotted, in colours of their own."""
-    ours = {'evm_tiny': 'tab:blue', 'evm_small': 'tab:orange', 'evm_base': 'tab:green'}
-    others = itertools.cycle(('tab:gray', 'tab:red', 'tab:purple', 'tab:brown', 'tab:pink'))
-    styles = {}
-    for row in rows:
-        if _label(row) in styles:
-            continue
-        if row['model'] in ours:
-            line = '--' if row['scan'] == 'composed' else '-'
-            styles[_label(row)] = {'color': ours[row['model']], 'linestyle': line, 'linewidth': 2}
-        else:
-            styles[_label(row)] = {'color': next(others), 'linestyle': ':', 'linewidth': 1.5}
-    return styles
-
-
-def plot_resolution(path: Path, rows: list[timing.Row], title: str) -> None:
-    """Draws images per second and cost per pixel over the image side, a line per network."""
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import LogLocator, ScalarFormatter
-
-    figure, panels = plt.subplots(1, 2, figsize=(12, 5), layout='constrained')
-    for axes, key, text in zip(panels, ('rate', 'per_pixel'), ('images / s', 'ns / pixel'), strict=True):
-        for label, style in _styles(rows).items():
-            points = sorted((row['resolution'], row[key]) for row in rows if _label(row) == label)
-            axes.plot(*zip(*points, strict=True), marker='o', markersize=4, label=label, **style)
-        sides = sorted({row['resolution'] for row in rows})
-        axes.set(xlabel='image side, pixels', ylabel=text, xscale='log')
-        axes.set_xticks(sides, map(str, sides))
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
-    panels[0].set_yscale('log')
-    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panels[0].yaxis.set_major_formatter(ScalarFormatter())
-    panels[0].yaxis.set_minor_locator(plt.NullLocator())
-    panels[1].set_ylim(bottom=0)
-    panels[1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.suptitle(title)
-    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
-    plt.close(figure)
-
-
-def plot_models(path: Path, rows: list[timing.Row], title: str) -> None:
-    """Draws a bar per network, in its faster layout, for training and for inference."""
-    from matplotlib import pyplot as plt
-
-    labels = list(dict.fromkeys(map(_label, rows)))[::-1]
-    figure, panels = plt.subplots(1, 2, figsize=(12, 1 + 0.4 * len(labels)), sharey=True, layout='constrained')
-    for axes, which in zip(panels, ('training', 'inference'), strict=True):
-        best = [max(row[f'{which}_rate'] for row in rows if _label(row) == label) for label in labels]
-        colors = ['tab:blue' if x.startswith('evm_') and 'composed' not in x else 'lightgray' for x in labels]
-        bars = axes.barh(labels, best, color=colors)
-        axes.bar_label(bars, [f'{value:,.0f}' for value in best], padding=4)
-        axes.margins(x=0.15)
-        axes.set(xlabel='images / s', title=which)
-        axes.spines[['top', 'right']].set_visible(False)
-    figure.suptitle(title)
-    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
-    plt.close(figure)

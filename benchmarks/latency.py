@@ -1,8 +1,8 @@
-"""Latency of the classifiers: EfficientVMamba against timm's networks of the same cost class, in one run.
+"""Latency of the classifiers: ours against timm's networks of the same cost class, in one run.
 
 Evaluation mode, ``torch.inference_mode``, float32, batch 1, 224 x 224 unless options say otherwise. Every timm network
 runs in both memory layouts, contiguous (NCHW) and channels_last, because which is faster differs from network to
-network and from machine to machine; EfficientVMamba takes contiguous images and works channels-last inside.
+network and from machine to machine; our networks take contiguous images and work channels-last inside.
 """
 
 import argparse
@@ -11,26 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
+import networks
 import timing
 import torch
-from torch import Tensor, nn
-
-from mmevm.backbones import EfficientVMamba
+from torch import Tensor
 
 matplotlib.use('Agg')
 
-COUNTERPARTS = {'evm_tiny': 'regnety_008', 'evm_small': 'regnety_016', 'evm_base': 'swin_tiny_patch4_window7_224'}
-"""The timm network that each variant is measured against: comparable cost and accuracy."""
+SWIN = 'swin_tiny_patch4_window7_224'
+
+COUNTERPARTS = {
+    'evm_tiny': 'regnety_008', 'evm_small': 'regnety_016', 'evm_base': SWIN,
+    'vmamba_tiny': SWIN, 'vmamba_tiny_s1l8': SWIN, 'vim_tiny': 'deit_tiny_patch16_224',
+}  # fmt: skip
+"""The timm network that each of ours is measured against: comparable cost and accuracy, or what its paper names."""
 
 MODELS = (
-    'evm_tiny', 'evm_small', 'evm_base', 'regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s', 'regnety_016',
-    'deit_tiny_patch16_224', 'swin_tiny_patch4_window7_224',
+    *COUNTERPARTS, 'regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s', 'regnety_016', 'deit_tiny_patch16_224',
+    SWIN,
 )  # fmt: skip
-
-# Of MODELS, those whose position tables or windows are made for one image size.
-SIZED = ('deit', 'swin')
-
-LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 Forward = Callable[[], Tensor]
 
@@ -46,39 +45,6 @@ COLUMNS = {
 }
 
 
-class EVMClassifier(nn.Module):
-    """EfficientVMamba with its classification head: normalised last map, global average pool, linear layer.
-
-    Args:
-        arch (str): 'tiny', 'small' or 'base'.
-        num_classes (int): Classes.
-    """
-
-    def __init__(self, arch: str, num_classes: int = 1000) -> None:
-        super().__init__()
-        self.backbone = EfficientVMamba(arch, out_indices=(3,))
-        self.fc = nn.Linear(self.backbone.dims[3], num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, 3, H, W]). Returns: Tensor[B, num_classes]."""
-        return self.fc(self.backbone(x)[0].mean(dim=(2, 3)))
-
-
-def build(name: str, resolution: int) -> nn.Module:
-    """A network with random weights in evaluation mode.
-
-    Args:
-        name (str): 'evm_tiny', 'evm_small', 'evm_base' or a name of timm's.
-        resolution (int): Image size, which some of timm's networks have to know.
-    """
-    if name.startswith('evm_'):
-        return EVMClassifier(name.removeprefix('evm_')).eval()
-    import timm
-
-    sized = {'img_size': resolution} if name.startswith(SIZED) else {}
-    return timm.create_model(name, pretrained=False, **sized).eval()
-
-
 def make_callables(names: list[str], resolution: int, batch: int) -> tuple[list[timing.Row], list[Forward]]:
     """Every network in each of its layouts.
 
@@ -88,12 +54,12 @@ def make_callables(names: list[str], resolution: int, batch: int) -> tuple[list[
     images = torch.randn(batch, 3, resolution, resolution)
     rows, callables = [], []
     for name in names:
-        model = build(name, resolution)
+        model = networks.build(name, resolution)
         params = sum(p.numel() for p in model.parameters()) / 1e6
-        for layout, memory_format in LAYOUTS.items():
-            if name.startswith('evm_') and layout != 'contiguous':
+        for layout, memory_format in networks.LAYOUTS.items():
+            if networks.is_ours(name) and layout != 'contiguous':
                 continue
-            placed = copy.deepcopy(model).to(memory_format=memory_format)
+            placed = networks.place(copy.deepcopy(model), layout)
             x = images.contiguous(memory_format=memory_format)
             rows.append({'model': name, 'layout': layout, 'params': params})
             callables.append(lambda placed=placed, x=x: placed(x))
@@ -121,9 +87,9 @@ def plot(path: Path, rows: list[timing.Row], title: str) -> None:
     shown = sorted(fastest.values(), key=lambda r: r['median'], reverse=True)
     medians = [r['median'] for r in shown]
     spread = [[r['median'] - r['p25'] for r in shown], [r['p75'] - r['median'] for r in shown]]
-    labels = [r['model'] if r['model'].startswith('evm_') else f'{r["model"]} ({r["layout"]})' for r in shown]
+    labels = [r['model'] if networks.is_ours(r['model']) else f'{r["model"]} ({r["layout"]})' for r in shown]
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.4 * len(shown)), layout='constrained')
-    colors = ['tab:blue' if r['model'].startswith('evm_') else 'lightgray' for r in shown]
+    colors = ['tab:blue' if networks.is_ours(r['model']) else 'lightgray' for r in shown]
     bars = axes.barh(labels, medians, xerr=spread, color=colors, ecolor='dimgray', capsize=2)
     axes.bar_label(bars, [f'{m:.1f}' for m in medians], padding=6)
     axes.margins(x=0.12)
@@ -136,7 +102,8 @@ def plot(path: Path, rows: list[timing.Row], title: str) -> None:
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', nargs='+', default=MODELS, help='evm_tiny, evm_small, evm_base, names of timm')
+    parser.add_argument('--models', nargs='+', default=MODELS,
+                        help='such as evm_tiny, vmamba_tiny_s1l8, vim_tiny, and names of timm')  # fmt: skip
     parser.add_argument('--resolution', type=int, default=224, help='image size (default: %(default)s)')
     parser.add_argument('--batch', type=int, default=1, help='images per forward pass (default: %(default)s)')
     timing.add_arguments(parser, repeats=50, warmup=5)

@@ -17,6 +17,8 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import timing
@@ -56,11 +58,10 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-def allocator_peak(model: EfficientVMamba, images: Tensor) -> int:
-    """Largest sum of what is allocated and not yet released during a step, in bytes."""
-    model.zero_grad(set_to_none=True)
+def allocator_peak(run: Callable[[], object]) -> int:
+    """Largest sum of what is allocated and not yet released while a function runs, in bytes."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        training_step(model, images)
+        run()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == '[memory]']
     held = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
@@ -81,7 +82,8 @@ def measure(args: argparse.Namespace) -> timing.Row:
     training_step(model, images)
     rss = peak_rss() - before
     resident = sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
-    step = allocator_peak(model, images)
+    model.zero_grad(set_to_none=True)  # their release is not the step's
+    step = allocator_peak(partial(training_step, model, images))
     return {'scan': args.measure, 'resident': resident, 'step': step, 'peak': resident + step, 'rss': rss}
 
 

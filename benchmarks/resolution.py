@@ -1,91 +1,92 @@
-"""Cost per pixel of EfficientVMamba over image sizes: linear attention's promise is that it stays constant."""
+"""Our networks over image sizes on a CPU: latency, throughput, peak memory and cost per pixel, in one run.
+
+A scan's cost grows with the number of pixels, and not with its square: the cost per pixel should not grow.
+
+The peak is that of torch's CPU allocator over one forward pass, parameters, buffers and images included, and so the
+same in every run; ``memory.py`` says how it is taken and what it leaves out.
+"""
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
-import matplotlib
+import networks
+import plots
 import timing
 import torch
-from latency import EVMClassifier
-
-from mmevm.backbones import EfficientVMamba
-
-matplotlib.use('Agg')
+from memory import MIB, allocator_peak
 
 TOLERANCE = 0.15
+
+MODELS = ('evm_tiny', 'evm_small', 'evm_base', 'vmamba_tiny', 'vmamba_tiny_s1l8', 'vim_tiny', 'vim_small')
 
 COLUMNS = {
     'model': '{model}',
     'resolution': '{resolution}²',
     'median, ms': '{median:.1f}',
     'p25–p75, ms': '{p25:.1f}–{p75:.1f}',
+    'images/s': '{rate:.2f}',
+    'peak, MiB': '{peak_mib:.0f}',
     'ns / pixel': '{per_pixel:.0f}',
     '× the smallest': '{relative:.3f}',
 }
 
 
-def measure(args: argparse.Namespace) -> list[timing.Row]:
-    """Times every variant at every resolution, all in one interleaved run."""
-    rows, callables = [], {}
-    for variant in args.variants:
-        model = (EfficientVMamba(variant) if args.dense else EVMClassifier(variant)).eval()
+def make_cases(args: argparse.Namespace) -> tuple[list[timing.Row], list[Callable[[], object]]]:
+    """Every network at every resolution.
+
+    Returns:
+        tuple[list[Row], list[Callable]]: Model, resolution, batch and the bytes of weights and images of each, and its
+        forward pass.
+    """
+    rows, callables = [], []
+    for name in args.models:
+        model = None
         for resolution in args.resolutions:
-            callables[str(len(rows))] = _forward(model, torch.randn(1, 3, resolution, resolution))
-            rows.append({'model': f'evm_{variant}', 'resolution': resolution})
+            if model is None or networks.is_sized(name):
+                build = networks.build_dense if args.dense else networks.build
+                model = build(name, resolution)
+            images = torch.randn(args.batch, 3, resolution, resolution)
+            resident = sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
+            rows.append({'model': name, 'resolution': resolution, 'batch': args.batch, 'resident': resident})
+            callables.append(lambda model=model, images=images: model(images))
+    return rows, callables
+
+
+def measure(args: argparse.Namespace) -> list[timing.Row]:
+    """Times everything in one interleaved run, and takes the peaks after that."""
+    rows, callables = make_cases(args)
     with torch.inference_mode():
-        times = timing.interleaved(callables, args.repeats, args.warmup)
-    for i, row in enumerate(rows):
-        row.update(timing.summarise(times[str(i)]), times=times[str(i)])
-        row['per_pixel'] = 1e6 * row['median'] / row['resolution'] ** 2
-    for row in rows:
-        smallest = min((r for r in rows if r['model'] == row['model']), key=lambda r: r['resolution'])
-        row['relative'] = row['per_pixel'] / smallest['per_pixel']
+        times = timing.interleaved({str(i): f for i, f in enumerate(callables)}, args.repeats, args.warmup)
+        for i, (row, forward) in enumerate(zip(rows, callables, strict=True)):
+            row |= timing.summarise(times[str(i)]) | {'times': times[str(i)]}
+            row['peak'] = row['resident'] + allocator_peak(forward)
+            row['peak_mib'] = row['peak'] / MIB
+    timing.add_rates(rows)
     return rows
 
 
-def _forward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
-    return lambda: model(x)
-
-
 def verdicts(rows: list[timing.Row]) -> list[str]:
-    """A sentence per variant: does its cost per pixel stay within the tolerance of that at the smallest size?"""
+    """A sentence per network: does its cost per pixel grow beyond the tolerance over that of the smallest size?"""
     lines = []
     for model in dict.fromkeys(row['model'] for row in rows):
         relative = [row['relative'] for row in rows if row['model'] == model]
-        constant = max(abs(r - 1) for r in relative) <= TOLERANCE
+        verdict = 'does not grow' if max(relative) <= 1 + TOLERANCE else 'GROWS'
         lines.append(
-            f'{model}: the cost per pixel {"stays" if constant else "does NOT stay"} constant within {TOLERANCE:.0%} '
-            f'({min(relative):.2f} to {max(relative):.2f} times that of the smallest size).'
+            f'{model}: the cost per pixel {verdict} by more than {TOLERANCE:.0%} ({min(relative):.2f} to '
+            f'{max(relative):.2f} times that of the smallest size).'
         )
     return lines
-
-
-def plot(path: Path, rows: list[timing.Row]) -> None:
-    """Draws the cost per pixel over the resolution, with the tolerance as a band."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout='constrained')
-    axes.axhspan(1 - TOLERANCE, 1 + TOLERANCE, color='whitesmoke', label=f'± {TOLERANCE:.0%}')
-    for model in dict.fromkeys(row['model'] for row in rows):
-        points = [(row['resolution'], row['relative']) for row in rows if row['model'] == model]
-        axes.plot(*zip(*sorted(points), strict=True), marker='o', label=model)
-    axes.set(xlabel='image side, pixels', ylabel='cost per pixel, relative to the smallest', title='Cost per pixel')
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    axes.spines[['top', 'right']].set_visible(False)
-    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
-    plt.close(figure)
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--variants', nargs='+', default=['tiny', 'small', 'base'], help='default: all three')
-    parser.add_argument('--resolutions', nargs='+', type=int, default=[224, 384, 512, 768, 1024, 1344],
+    parser.add_argument('--models', nargs='+', default=MODELS, help='family_variant of ours (default: %(default)s)')
+    parser.add_argument('--resolutions', nargs='+', type=int, default=[224, 384, 512, 768, 1024],
                         help='image sides (default: %(default)s)')  # fmt: skip
+    parser.add_argument('--batch', type=int, default=1, help='images per forward pass (default: %(default)s)')
     parser.add_argument('--dense', action='store_true', help='the backbone with its four maps, not the classifier')
-    timing.add_arguments(parser, repeats=15, warmup=2)
+    timing.add_arguments(parser, repeats=11, warmup=1)
     return parser.parse_args()
 
 
@@ -94,10 +95,14 @@ def main() -> None:
     args = parse_args()
     timing.set_threads(args.threads)
     rows = measure(args)
-    kind = 'backbone with four maps' if args.dense else 'classifier'
-    title = f'Cost per pixel, {kind}, batch 1, {torch.get_num_threads()} threads'
-    timing.save(args.out, 'resolution', title, rows, COLUMNS, verdicts(rows))
-    plot(args.out / 'resolution.png', rows)
+    kind = 'backbones with four maps' if args.dense else 'classifiers'
+    title = f'Inference over resolution, {kind}, batch {args.batch}, {torch.get_num_threads()} threads'
+    note = (
+        f'Eval and inference mode, float32, random weights; {args.repeats} rounds, each with one timed call of every '
+        'line, in shuffled order. Peak memory: weights, images and what torch allocates during the forward pass.'
+    )
+    timing.save(args.out, 'resolution', title, rows, COLUMNS, [note, *verdicts(rows)])
+    plots.over_resolution(args.out / 'resolution.png', rows, title)
 
 
 if __name__ == '__main__':

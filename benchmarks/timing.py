@@ -84,6 +84,21 @@ def summarise(times: Iterable[float]) -> Row:
     return {'median': median, 'p25': p25, 'p75': p75, 'best': min(times)}
 
 
+def add_rates(rows: list[Row]) -> None:
+    """Adds images per second, nanoseconds per pixel, and the latter relative to the same network's smallest images.
+
+    Args:
+        rows (list[Row]): With ``model``, perhaps ``scan``, ``batch``, ``resolution`` and ``median`` milliseconds.
+    """
+    smallest = {}
+    for row in sorted(rows, key=lambda row: -row['resolution']):
+        row['rate'] = 1e3 * row['batch'] / row['median']
+        row['per_pixel'] = 1e6 * row['median'] / (row['batch'] * row['resolution'] ** 2)
+        smallest[row['model'], row.get('scan')] = row['per_pixel']  # the last one stays
+    for row in rows:
+        row['relative'] = row['per_pixel'] / smallest[row['model'], row.get('scan')]
+
+
 def cpu_information() -> tuple[str, set[str]]:
     """The processor's name and instruction sets, as far as the system tells."""
     try:

@@ -12,7 +12,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from mmevm.layers.es2d import ES2D
+from mmevm.layers import ES2D, SS2D
+from mmevm.layers.scan_mixer import ScanMixer
 from mmevm.ops import selective_scan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,15 +58,29 @@ def test_latency_compares_a_variant_with_both_layouts_of_its_counterpart(run: Ru
 
 
 @pytest.mark.parametrize('options', [[], ['--dense']], ids=['classifier', 'dense'])
-def test_resolution_gives_cost_per_pixel(run: Run, tmp_path: Path, options: list[str]) -> None:
-    settings = ['--variants', 'tiny', '--resolutions', 96, 64, '--repeats', 2, '--warmup', 1]
-    result = run('resolution', *settings, *options)
-    large, small = result['rows']
-    assert small['per_pixel'] == pytest.approx(1e6 * small['median'] / 64**2) and small['median'] > 0
-    assert small['relative'] == 1
+def test_resolution_gives_throughput_memory_and_cost_per_pixel(run: Run, tmp_path: Path, options: list[str]) -> None:
+    settings = ['--resolutions', 96, 64, '--batch', 2, '--repeats', 2, '--warmup', 1]
+    result = run('resolution', '--models', 'evm_tiny', 'vim_tiny', *settings, *options)
+    large, small, *vim = result['rows']
+    assert small['per_pixel'] == pytest.approx(1e6 * small['median'] / (2 * 64**2)) and small['median'] > 0
+    assert small['relative'] == 1 and vim[1]['relative'] == 1
     assert large['relative'] == pytest.approx(large['per_pixel'] / small['per_pixel'])
-    assert result['notes'][0].startswith('evm_tiny: the cost per pixel')
+    assert large['rate'] == pytest.approx(2e3 / large['median'])
+    # Besides weights and images the peak holds at least two maps of the scan's 96 channels at stride 4.
+    held, held_small = (row['peak'] - row['resident'] for row in (large, small))
+    assert held > 2 * 4 * 2 * 96 * 24**2 and held / held_small == pytest.approx(96**2 / 64**2, rel=0.1)
+    assert result['notes'][1].startswith('evm_tiny: the cost per pixel')
     assert_png(tmp_path / 'resolution.png')
+
+
+def test_upstream_compares_the_scans_within_the_same_network(run: Run, extension: None) -> None:
+    models = ['evm_tiny', 'vmamba_tiny_s1l8']
+    rows = run('upstream', '--models', *models, '--resolution', 64, '--repeats', 2, '--warmup', 0)['rows']
+    assert [row['model'] for row in rows] == models
+    for row in rows:
+        assert len(row['times']) == len(row['upstream_times']) == len(row['rest_times']) == 2
+        assert row['ratio'] == pytest.approx(row['upstream_median'] / row['median'])
+        assert row['bound'] == pytest.approx(row['upstream_median'] / row['rest_median'])
 
 
 def test_selective_scan_compares_backends_with_reference_and_floor(run: Run, extension: None) -> None:
@@ -100,9 +115,11 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+@pytest.mark.parametrize('mixer', [ES2D, SS2D])
 @pytest.mark.parametrize('H, W', [(2, 2), (8, 6), (7, 8), (8, 5), (9, 11)])
-def test_composed_scan_equals_es2d(load: Callable[[str], ModuleType], H: int, W: int) -> None:
-    composed, op = load('composed'), ES2D(16)
+def test_composed_scan_equals_the_mixers(load: Callable[[str], ModuleType], mixer: type[ScanMixer], H: int,
+                                         W: int) -> None:  # fmt: skip
+    composed, op = load('composed'), mixer(16)
     x = torch.randn(2, H, W, op.d_inner, requires_grad=True)
     leaves = [x, op.x_proj_weight, op.dt_projs_weight, op.dt_projs_bias, op.A_logs, op.Ds]
     expected, got = op.scan(x), composed.compose(op).scan(x)
@@ -111,6 +128,14 @@ def test_composed_scan_equals_es2d(load: Callable[[str], ModuleType], H: int, W:
     pairs = zip(torch.autograd.grad(got, leaves, dy), torch.autograd.grad(expected, leaves, dy), strict=True)
     for grad, expected_grad in pairs:
         torch.testing.assert_close(grad, expected_grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('mixer, N', [(ES2D, 16), (SS2D, 16), (SS2D, 1)])
+def test_upstreams_path_equals_the_mixers(load: Callable[[str], ModuleType], mixer: type[ScanMixer], N: int) -> None:
+    upstream, op = load('upstream'), mixer(16, d_state=N)
+    x = torch.randn(2, 7, 6, 16)
+    expected = op(x)
+    torch.testing.assert_close(load('composed').compose(op, upstream.sequential_scan)(x), expected)
 
 
 def test_composed_scan_serves_step_2_alone(load: Callable[[str], ModuleType]) -> None:

@@ -1,0 +1,94 @@
+"""What several benchmarks draw."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import networks
+import timing
+
+matplotlib.use('Agg')
+
+_OURS = ('tab:blue', 'tab:orange', 'tab:green', 'tab:red', 'tab:purple', 'tab:brown', 'tab:pink')
+_OTHERS = ('black', 'dimgray', 'darkgray', 'tab:olive', 'tab:cyan')
+
+# Label and scale of each value that a row may have.
+_PANELS = {'rate': ('images / s', 'log'), 'per_pixel': ('ns / pixel', 'linear'), 'peak_mib': ('peak, MiB', 'log')}
+
+
+def label(row: timing.Row) -> str:
+    """A network's name for readers."""
+    return f'{row["model"]}, composed' if row.get('scan') == 'composed' else row['model'].split('_patch')[0]
+
+
+def _styles(rows: list[timing.Row]) -> dict[str, dict[str, Any]]:
+    """By label: ours in strong lines, composed dashed in the same colour; others thin and dotted."""
+    colors = {True: itertools.cycle(_OURS), False: itertools.cycle(_OTHERS)}
+    models = {model: next(colors[networks.is_ours(model)]) for model in dict.fromkeys(row['model'] for row in rows)}
+    styles = {}
+    for row in rows:
+        ours, composed = networks.is_ours(row['model']), row.get('scan') == 'composed'
+        line = ('--' if composed else '-') if ours else ':'
+        styles[label(row)] = {'color': models[row['model']], 'linestyle': line, 'linewidth': 2 if ours else 1.5}
+    return styles
+
+
+def over_resolution(path: Path, rows: list[timing.Row], title: str) -> None:
+    """Draws images per second, cost per pixel and, where it was measured, peak memory: a line for each network.
+
+    Args:
+        path (Path): The PNG file.
+        rows (list[Row]): With ``model``, ``resolution``, ``rate`` and ``per_pixel``; perhaps ``scan``, ``peak_mib``.
+        title (str): Heading.
+    """
+    from matplotlib import pyplot as plt
+
+    keys = [key for key in _PANELS if all(row.get(key) for row in rows)]
+    figure, panels = plt.subplots(1, len(keys), figsize=(5.5 * len(keys) + 1, 5), layout='constrained')
+    for axes, key in zip(panels, keys, strict=True):
+        for name, style in _styles(rows).items():
+            points = sorted((row['resolution'], row[key]) for row in rows if label(row) == name)
+            axes.plot(*zip(*points, strict=True), marker='o', markersize=4, label=name, **style)
+        text, scale = _PANELS[key]
+        axes.set(xlabel='image side, pixels', ylabel=text, xscale='log', yscale=scale)
+        _ticks(axes, sorted({row['resolution'] for row in rows}))
+    panels[-1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.suptitle(title)
+    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
+    plt.close(figure)
+
+
+def _ticks(axes: Any, sides: list[int]) -> None:
+    """Plain numbers on both axes; a linear one begins at zero."""
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
+    axes.set_xticks(sides, map(str, sides))
+    axes.minorticks_off()
+    if axes.get_yscale() == 'log':
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def throughput(path: Path, rows: list[timing.Row], title: str) -> None:
+    """Draws a bar per network, in its faster layout, for training and for inference."""
+    from matplotlib import pyplot as plt
+
+    labels = list(dict.fromkeys(map(label, rows)))[::-1]
+    figure, panels = plt.subplots(1, 2, figsize=(12, 1 + 0.4 * len(labels)), sharey=True, layout='constrained')
+    for axes, which in zip(panels, ('training', 'inference'), strict=True):
+        best = [max(row[f'{which}_rate'] for row in rows if label(row) == name) for name in labels]
+        colors = ['tab:blue' if networks.is_ours(x) and 'composed' not in x else 'lightgray' for x in labels]
+        bars = axes.barh(labels, best, color=colors)
+        axes.bar_label(bars, [f'{value:,.0f}' for value in best], padding=4)
+        axes.margins(x=0.15)
+        axes.set(xlabel='images / s', title=which)
+        axes.spines[['top', 'right']].set_visible(False)
+    figure.suptitle(title)
+    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
+    plt.close(figure)
