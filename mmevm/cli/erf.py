@@ -57,6 +57,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in args.weights:
         if name != '-':
             require_checkpoint(name)
+    if not args.out.lower().endswith('.png'):
+        raise UsageError(f'--out must end with .png, got {args.out}')
     for path in filter(None, (args.out, args.scores)):
         if not Path(path).absolute().parent.is_dir():
             raise UsageError(f'{path}: there is no such folder; make it first')
@@ -162,10 +164,9 @@ def _run(args: argparse.Namespace) -> None:
     _check(args)
     try:
         source = read_pictures(args.pictures, args.count, args.size) if args.pictures else None
-        pictures = list(source or render_pictures(args.count, args.size, args.seed))
-    except OSError as error:
+        fields = _measure(args, list(source or render_pictures(args.count, args.size, args.seed)))
+    except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    fields = _measure(args, pictures)
     _print(fields)
     if args.scores:
         named = {f'{name} {kind}': both[i] for name, both in fields.items() for i, kind in enumerate(_KINDS)}

@@ -11,6 +11,7 @@ from mmevm.analysis.erf import square_sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.image import AxesImage
 
 # Everything below this part of the largest contribution has one colour.
@@ -43,6 +44,13 @@ def draw_field(axes: 'Axes', scores: np.ndarray) -> 'AxesImage':
     return image
 
 
+def _save(canvas: 'FigureCanvasAgg', path: str | os.PathLike) -> None:
+    canvas.draw()
+    # The maps are half noise, which PNG does not compress; with a palette the file is a third as large.
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
+    pixels.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+
+
 def draw_receptive_fields(
     fields: Mapping[str, tuple[np.ndarray, np.ndarray | None]], path: str | os.PathLike, title: str = ''
 ) -> str:
@@ -66,7 +74,7 @@ def draw_receptive_fields(
     if not fields:
         raise ValueError('`fields` must hold at least one model, got none')
     lines = 1 + any(trained is not None for _, trained in fields.values())
-    figure = Figure(figsize=(0.9 + 2.35 * len(fields), 0.2 + 2.62 * lines), dpi=120, layout='constrained')
+    figure = Figure(figsize=(0.9 + 2.35 * len(fields), 0.2 + 2.62 * lines), dpi=150, layout='constrained')
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(lines, len(fields), squeeze=False)
     for column, (name, both) in zip(panels.T, fields.items(), strict=True):
@@ -83,8 +91,5 @@ def draw_receptive_fields(
     bar.set_label('contribution, of the largest', fontsize=8.5)
     bar.ax.tick_params(labelsize=8.5)
     figure.suptitle(title, fontsize=9.5)
-    canvas.draw()
-    # The maps are half noise, which PNG does not compress; with a palette the file is a third as large.
-    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
-    pixels.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+    _save(canvas, path)
     return os.path.abspath(path)

@@ -65,6 +65,7 @@ def test_build_backbone_of_a_config_gives_maps(config: str, shape: tuple[int, in
     (['Vim:tiny', '--count', '0'], '--count must be at least 1'),
     (['Vim:tiny', '--size', '63'], '--size must be at least 64'),
     (['Vim:tiny', '--seed', '-1'], '--seed must be 0 or larger'),
+    (['Vim:tiny', '--out', 'erf.jpg'], '--out must end with .png, got erf.jpg'),
     (['Vim:tiny', '--out', 'no/such/erf.png'], 'there is no such folder'),
 ], ids=lambda value: value[-1] if isinstance(value, list) else '')  # fmt: skip
 def test_erf_says_what_does_not_fit(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
