@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmevm.zoo import ENTRIES, Entry
 
 from ..parity import Fixture
+from ..test_tools.small_classifier import FROZEN, write_config, write_pictures
 from .server import Server
 
 EVM = 'efficient_vmamba_tiny'
@@ -61,6 +64,28 @@ def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """The file that exists once the command of :class:`Malice` has been run."""
+    return tmp_path / 'ran'
+
+
+@pytest.fixture
+def tools_loader() -> Iterator[None]:
+    """Puts MMEngine's loaders back, which the tools replace in their process."""
+    schemes, http = CheckpointLoader._schemes.copy(), mmengine_checkpoint.load_from_http
+    yield
+    CheckpointLoader._schemes, mmengine_checkpoint.load_from_http = schemes, http
+
+
+@pytest.fixture(scope='session')
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny classifier's config for twelve pictures."""
+    pytest.importorskip('mmpretrain')
+    folder = tmp_path_factory.mktemp('classifier')
+    return str(write_config(folder / 'config.py', write_pictures(folder / 'data'), FROZEN))
 
 
 @pytest.fixture(scope='session')

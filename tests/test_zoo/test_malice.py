@@ -1,36 +1,29 @@
 """A file that would run a command when it is unpickled: refused, and not run, through every way into the loader."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmevm import cli, zoo
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
 from mmevm.cli.zoo import main as zoo_main
+from mmevm.zoo import ENTRIES
 
-from ..test_tools.small_classifier import FROZEN, write_config, write_pictures
-from .conftest import EVM, Malice, pack
+from .conftest import EVM, Malice, move_entry, pack
 from .server import Server
 
 pytestmark = pytest.mark.openmmlab
 NAME = f'mmevm://{EVM}'
 
 
-@pytest.fixture
-def trace(tmp_path: Path) -> Path:
-    """The file that exists once the command has been run."""
-    return tmp_path / 'ran'
-
-
 @pytest.fixture(params=[False, True], ids=['zip', 'legacy'])
-def evil(request: pytest.FixtureRequest, trace: Path, evm_state: dict[str, torch.Tensor]) -> bytes:
-    """The tiny classifier's weights with a command beside them."""
-    return pack({'state_dict': evm_state, 'meta': Malice(trace)}, legacy=request.param)
+def evil(request: pytest.FixtureRequest, trace: Path) -> bytes:
+    """Weights with a command beside them."""
+    return pack({'state_dict': {'weight': torch.zeros(3)}, 'meta': Malice(trace)}, legacy=request.param)
 
 
 @pytest.fixture
@@ -40,17 +33,10 @@ def evil_file(evil: bytes, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evil_zoo(evil: bytes, server: Server, hub: str) -> None:
-    """The hub's file is the malicious one, and its hash is right."""
+def evil_zoo(evil: bytes, server: Server, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's file is the malicious one, and its size and hash are right."""
     server.files[hub] = evil
-
-
-@pytest.fixture
-def tools_loader() -> Iterator[None]:
-    """Puts MMEngine's loaders back, which the tools replace in their process."""
-    schemes, http = CheckpointLoader._schemes.copy(), mmengine_checkpoint.load_from_http
-    yield
-    CheckpointLoader._schemes, mmengine_checkpoint.load_from_http = schemes, http
+    move_entry(monkeypatch, EVM, ENTRIES[EVM].url, size=len(evil))
 
 
 def _init_cfg(source: object) -> None:
@@ -83,7 +69,7 @@ def test_by_name_it_is_refused_and_kept_aside(way: Callable, evil_zoo: None, tra
 
 
 def test_put_into_the_cache_by_hand_it_is_refused(
-    evil: bytes, trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    evil: bytes, evil_zoo: None, trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('MMEVM_OFFLINE', '1')
     cache.mkdir(parents=True)
@@ -126,27 +112,23 @@ def test_the_zoo_tool_refuses_it(command: str, evil_file: Path, trace: Path, cap
     assert not trace.exists()
 
 
-@pytest.fixture(scope='module')
-def config(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny classifier's config for twelve pictures."""
-    pytest.importorskip('mmpretrain')
-    folder = tmp_path_factory.mktemp('classifier')
-    return str(write_config(folder / 'config.py', write_pictures(folder / 'data'), FROZEN))
+TOOLS: dict[str, Callable[[str, str], int]] = {
+    'test': lambda config, source: cli.test_main([config, source, '--work-dir', 'work']),
+    'train': lambda config, source: cli.train_main(
+        [config, '--work-dir', 'work', '--cfg-options', f'load_from={source}']
+    ),
+    'resume': lambda config, source: cli.train_main([config, '--work-dir', 'work', '--resume', source]),
+}
 
 
+@pytest.mark.parametrize('tool', TOOLS.values(), ids=TOOLS.keys())
 @pytest.mark.parametrize('evil', [False], indirect=True, ids=['zip'])
-def test_the_test_tool_refuses_it(
-    config: str, evil_zoo: None, evil_file: Path, trace: Path, tmp_path: Path, tools_loader: None,
-    capsys: pytest.CaptureFixture,
+def test_the_tools_refuse_it(
+    tool: Callable, config: str, evil_zoo: None, evil_file: Path, trace: Path, tmp_path: Path, tools_loader: None,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
     for source in (NAME, str(evil_file)):
-        assert cli.test_main([config, source, '--work-dir', str(tmp_path / 'work')]) == 2
+        assert tool(config, source) == 2
         assert 'it asks for `posix.system`' in capsys.readouterr().err
-    assert not trace.exists()
-
-
-def test_the_test_tool_evaluates_by_name(
-    config: str, hub: str, tmp_path: Path, tools_loader: None, capsys: pytest.CaptureFixture
-) -> None:
-    assert cli.test_main([config, NAME, '--work-dir', str(tmp_path / 'work')]) == 0
-    assert 'accuracy/top1' in capsys.readouterr().out
+    assert not trace.exists() and list(tmp_path.glob('work/*.pth')) == []

@@ -1,0 +1,115 @@
+"""Checkpoints through `tools/train.py` and `tools/test.py`: what fits is loaded, anything else refused at once."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmevm import cli
+from mmevm.backbones import EfficientVMamba
+from mmevm.cli.resume import ResumableEpochLoop
+from mmevm.zoo.loader import as_classifier
+
+from .conftest import EVM
+
+pytestmark = [pytest.mark.openmmlab, pytest.mark.usefixtures('tools_loader')]
+NAME = f'mmevm://{EVM}'
+Tool = Callable[..., int]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """The weights with which a training starts, which goes no further; empty if none starts."""
+    weights: dict[str, Tensor] = {}
+    monkeypatch.setattr(ResumableEpochLoop, 'run', lambda loop: weights.update(loop.runner.model.state_dict()))
+    return weights
+
+
+@pytest.fixture
+def train(config: str, started: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
+    """`tools/train.py` with changes to a config, up to the first picture."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: cli.train_main([config, '--work-dir', 'work', '--cfg-options', *options])
+
+
+SOURCES: dict[str, Callable[[dict], dict]] = {
+    'released': lambda state: {'state_dict': {f'module.module.{name}': value for name, value in state.items()}},
+    'whole model': lambda state: {'state_dict': as_classifier(state), 'meta': {'epoch': 3}},
+    'backbone': lambda state: {'model': {name: value for name, value in state.items() if 'head' not in name}},
+}
+
+
+def differing(started: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
+    """The weights of the classifier that are not those of ``state``."""
+    expected = as_classifier(state)
+    assert started.keys() == expected.keys()
+    return {name for name, value in expected.items() if not torch.equal(started[name], value)}
+
+
+@pytest.mark.parametrize('form', SOURCES.keys())
+def test_train_starts_from_a_file_that_fits(form: str, train: Tool, started: dict, evm_state: dict) -> None:
+    torch.save(SOURCES[form](evm_state), 'start.ckpt')
+    assert train('load_from=start.ckpt') == 0
+    assert differing(started, evm_state) == ({'head.fc.weight', 'head.fc.bias'} if form == 'backbone' else set())
+
+
+def test_train_starts_from_a_name(train: Tool, started: dict, hub: str, evm_state: dict) -> None:
+    assert train(f'load_from={NAME}') == 0
+    assert differing(started, evm_state) == set()
+
+
+REFUSED: dict[str, tuple[Callable[[dict], dict], str]] = {
+    'variant': (lambda _: EfficientVMamba('small').state_dict(), "it is the variant 'small'"),
+    'misspelt': (lambda s: {f'net.{name}': value for name, value in s.items()}, 'no EfficientVMamba backbone'),
+    'head': (lambda s: s | {'classifier.head.bias': torch.zeros(10)}, r'head\.fc\.bias \(expected \[1000\], got'),
+}
+
+
+@pytest.mark.parametrize('kind', REFUSED.keys())
+def test_train_refuses_a_file_that_does_not_fit(
+    kind: str, train: Tool, started: dict, evm_state: dict, capsys: pytest.CaptureFixture
+) -> None:
+    harm, message = REFUSED[kind]
+    torch.save(harm(evm_state), 'start.ckpt')
+    assert train('load_from=start.ckpt') == 2
+    shown = capsys.readouterr().err
+    assert re.search(message, shown) and 'To take its\nbackbone alone' in shown
+    assert started == {}
+
+
+def test_train_takes_the_backbone_alone_as_its_refusal_advises(train: Tool, started: dict, evm_state: dict) -> None:
+    torch.save(evm_state | {'classifier.head.bias': torch.zeros(10)}, 'start.ckpt')
+    place = 'model.backbone.init_cfg'
+    assert train('load_from=None', f'{place}.type=Pretrained', f'{place}.checkpoint=start.ckpt') == 0
+    assert differing(started, evm_state) == {'head.fc.weight', 'head.fc.bias'}
+
+
+def test_train_does_not_resume_from_a_backbone_alone(
+    config: str, started: dict, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(SOURCES['backbone'](evm_state), tmp_path / 'start.ckpt')
+    assert cli.train_main([config, '--work-dir', str(tmp_path), '--resume', str(tmp_path / 'start.ckpt')]) == 2
+    assert 'lacks 2 tensors of head, which would stay random' in capsys.readouterr().err and started == {}
+
+
+def test_the_tools_suggest_names(config: str, train: Tool, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for run in (lambda name: train(f'load_from={name}'), lambda name: cli.test_main([config, name])):
+        assert run('mmevm://efficientvmamba_tiny') == 2
+        assert 'did you mean efficient_vmamba_tiny' in capsys.readouterr().err
+    assert not (tmp_path / 'work').exists()
+
+
+def test_test_evaluates_by_name(config: str, hub: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.test_main([config, NAME, '--work-dir', str(tmp_path / 'work')]) == 0
+    assert 'accuracy/top1' in capsys.readouterr().out
+
+
+def test_test_refuses_another_variant(
+    config: str, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(REFUSED['variant'][0](evm_state), tmp_path / 'other.ckpt')
+    assert cli.test_main([config, str(tmp_path / 'other.ckpt'), '--work-dir', str(tmp_path / 'work')]) == 2
+    assert "it is the variant 'small'" in capsys.readouterr().err
