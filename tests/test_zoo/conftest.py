@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmevm.zoo import ENTRIES, Entry
@@ -73,8 +74,10 @@ def trace(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tools_loader() -> Iterator[None]:
-    """Puts MMEngine's loaders back, which the tools replace in their process."""
+def tools_in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Puts MMEngine's loaders back, which the tools replace in their process; saves the seconds that logs take."""
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    monkeypatch.setattr(Runner, '_log_env', lambda *_: None)
     schemes, http = CheckpointLoader._schemes.copy(), mmengine_checkpoint.load_from_http
     yield
     CheckpointLoader._schemes, mmengine_checkpoint.load_from_http = schemes, http

@@ -124,7 +124,7 @@ TOOLS: dict[str, Callable[[str, str], int]] = {
 @pytest.mark.parametrize('tool', TOOLS.values(), ids=TOOLS.keys())
 @pytest.mark.parametrize('evil', [False], indirect=True, ids=['zip'])
 def test_the_tools_refuse_it(
-    tool: Callable, config: str, evil_zoo: None, evil_file: Path, trace: Path, tmp_path: Path, tools_loader: None,
+    tool: Callable, config: str, evil_zoo: None, evil_file: Path, trace: Path, tmp_path: Path, tools_in_process: None,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
