@@ -4,9 +4,7 @@ _base_ = 'retinanet_evm_t.py'
 model = dict(
     backbone=dict(
         arch='small',
-        init_cfg=dict(
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/resolve/main/efficient_vmamba_small.ckpt'
-        ),
+        init_cfg=dict(checkpoint='mmevm://efficient_vmamba_small'),
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -14,12 +14,9 @@ model = dict(
         arch='tiny',
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.2,
-        # Upstream's ImageNet checkpoint, converted on load. From random weights:
+        # Upstream's ImageNet checkpoint, from the zoo. From random weights:
         # --cfg-options model.backbone.init_cfg=None
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/resolve/main/efficient_vmamba_tiny.ckpt',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_tiny'),
     ),
     neck=dict(in_channels=[48, 96, 192, 384], start_level=1, add_extra_convs='on_input'),
 )

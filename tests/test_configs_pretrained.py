@@ -34,6 +34,15 @@ def upstream_file(arch: str, folder: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The zoo's folder, empty, without a network."""
+    monkeypatch.setenv('MMEVM_CACHE', str(tmp_path))
+    monkeypatch.setenv('MMEVM_OFFLINE', '1')
+    (tmp_path / 'zoo').mkdir()
+    return tmp_path / 'zoo'
+
+
 def contents(state: dict[str, Tensor]) -> Counter:
     """Shape and values of every tensor, whatever its name."""
     return Counter((tuple(t.shape), sha256(t.numpy().tobytes()).hexdigest()) for t in state.values())
@@ -42,16 +51,15 @@ def contents(state: dict[str, Tensor]) -> Counter:
 @pytest.mark.parametrize('name', DENSE)
 def test_config_asks_for_upstreams_weights_of_its_variant(name: str) -> None:
     backbone = load(name).model.backbone
-    file = f'EfficientVMamba-{backbone.arch.capitalize()}/resolve/main/efficient_vmamba_{backbone.arch}.ckpt'
-    assert backbone.init_cfg == dict(type='Pretrained', checkpoint=f'https://huggingface.co/TerryPei/{file}')
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint=f'mmevm://efficient_vmamba_{backbone.arch}')
 
 
 @pytest.mark.parametrize('name', [name for name in DENSE if name.startswith(('retinanet', 'mask', 'upernet_evm_t'))
                                   and not name.endswith(('_3x', '_640'))])  # fmt: skip
-def test_pretrained_weights_reach_every_parameter_of_the_backbone(name: str, tmp_path: Path) -> None:
+def test_pretrained_weights_reach_every_parameter_of_the_backbone(name: str, cache: Path) -> None:
     cfg = load(name)
     state = upstream_state(cfg.model.backbone.arch)
-    cfg.model.backbone.init_cfg.checkpoint = str(upstream_file(cfg.model.backbone.arch, tmp_path))
+    upstream_file(cfg.model.backbone.arch, cache)
     model = build_model(cfg)
     model.backbone.init_weights()
     # An ImageNet classifier has its last norm where the backbone has its last output norm, and none of the others.
@@ -62,16 +70,22 @@ def test_pretrained_weights_reach_every_parameter_of_the_backbone(name: str, tmp
     assert contents(loaded) == contents(expected)
 
 
-def test_pretrained_weights_that_cannot_be_had_are_explained() -> None:
-    cfg = load('upernet_evm_t')
-    cfg.model.backbone.init_cfg.checkpoint = 'http://127.0.0.1:9/efficient_vmamba_tiny.ckpt'
-    model = build_model(cfg)
+def test_pretrained_weights_that_cannot_be_had_are_explained(cache: Path) -> None:
+    model = build_model(load('upernet_evm_t'))
     with pytest.raises(CheckpointError) as caught:
         model.init_weights()
     message = str(caught.value)
-    assert 'http://127.0.0.1:9/efficient_vmamba_tiny.ckpt cannot be had' in message
+    assert 'mmevm://efficient_vmamba_tiny cannot be had' in message
+    assert f'put the file at\n  {cache}/efficient_vmamba_tiny.ckpt' in message
     assert '--cfg-options model.backbone.init_cfg=None' in message
     assert '--cfg-options model.backbone.init_cfg.checkpoint=' in message
+
+
+def test_address_that_cannot_be_reached_is_explained() -> None:
+    cfg = load('upernet_evm_t')
+    cfg.model.backbone.init_cfg.checkpoint = 'http://127.0.0.1:9/efficient_vmamba_tiny.ckpt'
+    with pytest.raises(CheckpointError, match=r'http://127\.0\.0\.1:9/efficient_vmamba_tiny\.ckpt cannot be had'):
+        build_model(cfg).init_weights()
 
 
 def test_missing_pretrained_file_is_explained(tmp_path: Path) -> None:

@@ -9,12 +9,9 @@ model = dict(
         arch='small',
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.2,
-        # Upstream's ImageNet checkpoint, converted on load. From random weights:
+        # Upstream's ImageNet checkpoint, from the zoo. From random weights:
         # --cfg-options model.backbone.init_cfg=None
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Small/resolve/main/efficient_vmamba_small.ckpt',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_small'),
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

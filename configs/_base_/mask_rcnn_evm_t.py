@@ -4,9 +4,7 @@ _base_ = 'mask_rcnn_evm_s.py'
 model = dict(
     backbone=dict(
         arch='tiny',
-        init_cfg=dict(
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/resolve/main/efficient_vmamba_tiny.ckpt'
-        ),
+        init_cfg=dict(checkpoint='mmevm://efficient_vmamba_tiny'),
     ),
     neck=dict(in_channels=[48, 96, 192, 384], out_channels=128),
     rpn_head=dict(in_channels=128, feat_channels=128),

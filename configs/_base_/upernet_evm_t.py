@@ -8,12 +8,9 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         # Swin's, which VMamba's configs inherit; the paper follows those and names no rate of its own.
         drop_path_rate=0.3,
-        # Upstream's ImageNet checkpoint, converted on load. From random weights:
+        # Upstream's ImageNet checkpoint, from the zoo. From random weights:
         # --cfg-options model.backbone.init_cfg=None
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://huggingface.co/TerryPei/EfficientVMamba-Tiny/resolve/main/efficient_vmamba_tiny.ckpt',
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_tiny'),
     ),
     decode_head=dict(in_channels=[48, 96, 192, 384], channels=256),
     auxiliary_head=dict(in_channels=192),
