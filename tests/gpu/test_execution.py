@@ -8,7 +8,7 @@ import torch
 
 from mmevm.ops import es2d_routes
 
-from ..test_ops.samples import map_inputs, sequence_inputs
+from ..test_ops.samples import SS2D, map_inputs, sequence_inputs
 from .comparison import (
     Inputs,
     Results,
@@ -40,6 +40,7 @@ class Case(NamedTuple):
 CASES = {
     'selective_scan': Case(sequence_scan, sequence_inputs, {'D': 40, 'L': 131, 'G': 4}),
     'es2d_scan': Case(map_scan(es2d_routes(2), 2), map_inputs, {'H': 23, 'W': 30, 'D': 40}),
+    'ss2d_scan': Case(map_scan(SS2D, 1), map_inputs, {'H': 11, 'W': 14, 'D': 40, 'P': 4}),
 }
 
 

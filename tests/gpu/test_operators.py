@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from mmevm.ops import es2d_routes
+from mmevm.ops import Route, es2d_routes
 from mmevm.ops.autograd import CHUNK
 
 from ..test_ops import samples
@@ -183,12 +183,34 @@ def test_es2d_scan_matches_reference_with_many_maps(backend: str) -> None:
     check(ES2D, map_inputs(B=128, H=11, W=13, D=16, N=4, R=2, requires_grad=True), backend)
 
 
-def test_visual_scan_sums_routes_that_share_cells(backend: str) -> None:
-    check(SS2D, map_inputs(P=4, D=40, requires_grad=True), backend)
+@pytest.mark.parametrize('H, W', [(1, 1), (1, 9), (9, 1), (7, 7), (14, 15), (33, 31)])
+@pytest.mark.parametrize('N', [1, 16])
+def test_ss2d_scan_matches_reference(backend: str, H: int, W: int, N: int) -> None:
+    check(SS2D, map_inputs(H=H, W=W, D=40, N=N, P=4, requires_grad=True), backend)
 
 
-def test_visual_scan_serves_a_forward_and_backward_pair(backend: str) -> None:
-    check(PAIR, map_inputs(H=1, W=131, P=2, K=2, requires_grad=True), backend)
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('D, N, R', [(192, 16, 6), (96, 1, 6), (384, 1, 24)])
+def test_ss2d_scan_matches_reference_at_vmambas_widths(
+    backend: str, dtype: torch.dtype, D: int, N: int, R: int
+) -> None:
+    check(SS2D, map_inputs(B=1, H=6, W=7, D=D, N=N, R=R, P=4, dtype=dtype, requires_grad=True), backend)
+
+
+def test_ss2d_scan_matches_reference_with_few_channels_and_many_cells(backend: str) -> None:
+    check(SS2D, map_inputs(B=1, H=32, W=LONG // 32, D=4, N=4, R=1, P=4, requires_grad=True), backend)
+
+
+@pytest.mark.parametrize('L', LENGTHS)
+def test_visual_scan_serves_a_forward_and_backward_pair(backend: str, L: int) -> None:
+    check(PAIR, map_inputs(H=1, W=L, P=2, K=2, requires_grad=True), backend)
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_visual_scan_serves_each_direction_of_vim(backend: str, dtype: torch.dtype, reverse: bool) -> None:
+    scan = map_scan([Route(0, 0, column_major=False, reverse=reverse, parameters=0, projection=0)], 1)
+    check(scan, map_inputs(H=1, W=197, D=384, R=12, K=1, dtype=dtype, requires_grad=True), backend)
 
 
 def test_visual_scan_leaves_unvisited_cells_at_zero(backend: str) -> None:
