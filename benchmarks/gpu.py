@@ -92,7 +92,7 @@ def notes(args: argparse.Namespace) -> list[str]:
         f'Medians of up to {args.repeats} rounds. Each round times every line of a table once, in shuffled order: '
         'after an untimed call, CUDA events around as many calls as fill 5 ms. Caches are as the last call left them. '
         'Maps and autocast are in half precision. "Composed" is the computation of the released code in library calls: '
-        'phases copied out, projected by einsum, cast to float32, scanned, copied back. The first table includes the '
+        'routes copied out, projected by einsum, cast to float32, scanned, copied back. The first table includes the '
         "map's projection in both paths; the second is the operator alone, and its floor ratio is that of the replay "
         'of a CUDA graph.',
         'Floors: the map and its projections read once and the output written once, at the rate of a copy in the same '
