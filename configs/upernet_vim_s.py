@@ -9,9 +9,4 @@ model = dict(
     auxiliary_head=dict(in_channels=384),
 )
 
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(
-        custom_keys={key: dict(lr_mult=0.95**below) for key, (below, _) in _base_.vim_layers.items()},
-    ),
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=0.05), paramwise_cfg=dict(layer_decay=0.95))

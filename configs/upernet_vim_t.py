@@ -1,7 +1,7 @@
 # UperNet with Vim-T on ADE20K at 512 x 512, 60k iterations of batch 32, as upstream's script trains it.
 # Upstream leaves the class token out, takes Vim-T's maps from the mixers alone and does not normalise the last one.
 # Here the token stays in the middle, where the released weights have it, and the maps are the sums over the blocks.
-_base_ = ['_base_/upernet.py', '_base_/ade20k.py', '_base_/ade20k_160k.py', '_base_/vim_layers.py']
+_base_ = ['_base_/upernet.py', '_base_/ade20k.py', '_base_/ade20k_160k.py']
 
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
@@ -24,15 +24,11 @@ model = dict(
 # 4 processes of 8 pictures; that they were on one machine is inferred.
 train_dataloader = dict(batch_size=8)
 auto_scale_lr = dict(base_batch_size=32)
+# Blocks are counted as BEiT's recipe counts them, whose layer decay upstream's configs name.
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4, weight_decay=0.1),
-    paramwise_cfg=dict(
-        _delete_=True,
-        flat_decay_mult=0.0,
-        custom_keys={
-            key: dict(lr_mult=0.92**below, decay_mult=decay) for key, (below, decay) in _base_.vim_layers.items()
-        },
-    ),
+    constructor='mmevm.LayerDecay',
+    paramwise_cfg=dict(_delete_=True, layer_decay=0.92),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),

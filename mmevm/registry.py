@@ -1,9 +1,13 @@
-"""mmevm's registry: a child of MMEngine's root, found from any library's scope by ``type='mmevm.<Name>'``."""
+"""mmevm's registries: children of MMEngine's roots, found from any library's scope by ``type='mmevm.<Name>'``."""
 
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmevm', locations=['mmevm.backbones'])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor', parent=ROOT_CONSTRUCTORS, scope='mmevm', locations=['mmevm.optim']
+)
 
 
 def register_backbone(cls: type) -> type:

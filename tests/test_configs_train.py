@@ -1,8 +1,8 @@
-"""Every config of EfficientVMamba-T trains one iteration and is evaluated on miniature data, through the tools.
+"""Every T config, VMamba's and Vim's classifiers left out, trains an iteration and is evaluated on miniature data.
 
 Changed are the data root, where the pretrained weights lie, the pictures' size, the batch and the training's length.
 Pictures are loaded in this process, because loaders' processes would outlive a training that is not a program of its
-own; tests/test_tools runs one that is, with them.
+own; tests/test_tools runs one that is, with them. Those classifiers are trained in tests of their own.
 """
 
 import re
@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.logging import MessageHub
-from torch import Tensor
 
-from mmevm.backbones import EfficientVMamba
+from mmevm.backbones import EfficientVMamba, Vim, VMamba
 from mmevm.checkpoint import load_file
 from mmevm.cli import test_main as run_test
 from mmevm.cli import train_main as run_train
 from mmevm.datasets import make_mini_data
 
+from .parity import Fixture
 from .test_configs import BY_NAME
 from .test_configs_pretrained import contents, upstream_file, upstream_state
 
@@ -43,8 +44,11 @@ CHANGES = {
     'mask_rcnn_evm_t_3x': [
         *(f'{TRAIN}.3.transforms.{step}.scales=[{SIZE}]' for step in ('0.0', '1.0', '1.2')),
         f'{TRAIN}.3.transforms.1.1.crop_size=(40,48)', *DETECT],
+    'mask_rcnn_vmamba_t_1x': [f'{TRAIN}.2.scale={SIZE}', *DETECT],
     'upernet_evm_t': SEGMENT,
     'upernet_evm_t_640': SEGMENT,
+    'upernet_vmamba_t': SEGMENT,
+    'upernet_vim_t': SEGMENT,
     'classifier_evm_t': [
         f'{TRAIN}.1.scale=64', f'{VAL}.1.scale=64', f'{VAL}.2.crop_size=64', f'{TEST}.1.scale=64',
         f'{TEST}.2.crop_size=64', 'train_cfg.max_epochs=1'],
@@ -64,13 +68,24 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The sizes of all batches that any backbone is given from here on."""
     shapes = []
 
-    def forward(self: EfficientVMamba, x: Tensor) -> tuple[Tensor, ...]:
-        shapes.append(tuple(x.shape))
-        return original(self, x)
+    def watch(kind: type) -> None:
+        original = kind.forward
+        monkeypatch.setattr(kind, 'forward', lambda self, x: (shapes.append(tuple(x.shape)), original(self, x))[1])
 
-    original = EfficientVMamba.forward
-    monkeypatch.setattr(EfficientVMamba, 'forward', forward)
+    for kind in (EfficientVMamba, VMamba, Vim):
+        watch(kind)
     return shapes
+
+
+def pretrained(name: str, folder: Path) -> Path:
+    """Upstream's file of the backbone's variant, with other numbers."""
+    fixtures = {'vmamba': 'vmamba_tiny_s1l8_64x96', 'vim': 'vim_tiny_64x64'}
+    found = [fixture for backbone, fixture in fixtures.items() if f'_{backbone}_' in name]
+    if not found:
+        return upstream_file('tiny', folder)
+    path = folder / 'upstream.pth'
+    torch.save({'model': Fixture(found[0]).state(outnorm=False)}, path)
+    return path
 
 
 def options(name: str, data: Path, folder: Path) -> list[str]:
@@ -80,7 +95,7 @@ def options(name: str, data: Path, folder: Path) -> list[str]:
     for phase in PHASES:
         changes += [f'{phase}_dataloader.num_workers=0', f'{phase}_dataloader.persistent_workers=False']
     if kind != 'classifier':
-        changes.append(f'model.backbone.init_cfg.checkpoint={upstream_file("tiny", folder)}')
+        changes.append(f'model.backbone.init_cfg.checkpoint={pretrained(name, folder)}')
     return ['--cfg-options', *changes, *([UNSURE[kind]] if kind in UNSURE else [])]
 
 
