@@ -1,0 +1,151 @@
+"""VMamba's released detectors and segmentors, by name and whole: evaluated, in inferencers, in the demo, in Python.
+
+The files here are in upstream's format with other numbers: the backbone in upstream's spelling; necks and heads as
+mmdet's and mmseg's own Swin models name them, which upstream's configs inherit; and what MMEngine's runner adds.
+"""
+
+import os
+import runpy
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from mmevm.checkpoint import CheckpointError
+from mmevm.cli import test_main as run_test
+from mmevm.datasets import make_mini_data
+from mmevm.inferencers import config_path
+from mmevm.zoo import ENTRIES, load
+
+from ..parity import Fixture
+from ..test_configs_pretrained import contents
+
+pytestmark = pytest.mark.openmmlab
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURE = 'vmamba_tiny_s1l8_64x96'
+SWIN = {
+    'mmdet': 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+    'mmseg': 'swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+}
+NAMES = {'mmdet': 'vmamba_v2_tiny_mask_rcnn', 'mmseg': 'vmamba_v2_tiny_upernet'}
+DATA = {'mmdet': 'coco', 'mmseg': 'ade/ADEChallengeData2016'}
+METRICS = {'mmdet': 'coco/segm_mAP', 'mmseg': 'mIoU'}
+
+
+def config_of(library: str) -> Path:
+    return config_path(Path(ENTRIES[NAMES[library]].config).stem)
+
+
+def kind_of(library: str) -> type:
+    cfg = Config.fromfile(config_of(library))
+    with DefaultScope.overwrite_default_scope(library), torch.device('meta'):
+        return type(MODELS.build(cfg.model))
+
+
+def upstream_content(library: str) -> dict[str, Any]:
+    """What is in upstream's file."""
+    package = Path(import_module(library).__file__).parent
+    cfg = Config.fromfile(package / '.mim/configs' / SWIN[library])
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(library):
+        swin = MODELS.build(cfg.model)
+    heads = {name: value for name, value in swin.state_dict().items() if not name.startswith('backbone.')}
+    backbone = {name: value for name, value in Fixture(FIXTURE).state().items() if not name.startswith('classifier.')}
+    datasets = {'mmdet': 'CocoDataset', 'mmseg': 'ADE20KDataset'}
+    metainfo = dict(getattr(import_module(f'{library}.datasets'), datasets[library]).METAINFO)
+    return {
+        'meta': {'cfg': "model = dict(type='MM_VSSM')", 'epoch': 12, 'iter': 87960, 'dataset_meta': metainfo},
+        'state_dict': {f'backbone.{name}': value for name, value in backbone.items()} | heads,
+        'message_hub': {'log_scalars': {'train/loss': HistoryBuffer([0.5, 0.4], [1, 1])}, 'resumed_keys': {}},
+        'optimizer': {'state': {0: {'step': torch.tensor(87960.0)}}, 'param_groups': [{'lr': 1e-6, 'params': [0]}]},
+    }
+
+
+@pytest.fixture(scope='module', params=NAMES)
+def released(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Counter]:
+    """A library, upstream's file of a model of it, and what weights are in the file."""
+    content = upstream_content(request.param)
+    path = tmp_path_factory.mktemp('released') / ENTRIES[NAMES[request.param]].file
+    torch.save(content, path)
+    return request.param, path, contents(content['state_dict'])
+
+
+@pytest.fixture
+def cached(released: tuple[str, Path, Counter], zoo: Path) -> str:
+    """The library whose file lies in the offline zoo's cache."""
+    os.link(released[1], zoo / released[1].name)
+    return released[0]
+
+
+def weights(model: nn.Module) -> Counter:
+    return contents(model.state_dict())
+
+
+def test_evaluation_by_name_uses_all_of_the_files_weights(
+    cached: str, released: tuple[str, Path, Counter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_mini_data('mini', image_size=96, train_images=1, val_images=1)
+    evaluated = []
+    kind = kind_of(cached)
+    predict = kind.predict
+    monkeypatch.setattr(kind, 'predict', lambda self, *args, **kwargs: (
+        evaluated.append(weights(self)), predict(self, *args, **kwargs))[1])  # fmt: skip
+    command = [str(config_of(cached)), f'mmevm://{NAMES[cached]}', '--cfg-options', f'data_root=mini/{DATA[cached]}',
+               'test_dataloader.dataset.pipeline.1.scale=(64,64)', 'test_dataloader.num_workers=0',
+               'test_dataloader.persistent_workers=False']  # fmt: skip
+    command += ['model.test_cfg.rcnn.score_thr=0.'] if cached == 'mmdet' else []
+    assert run_test(command) == 0
+    assert evaluated == [released[2]]
+    assert np.isfinite(MessageHub.get_current_instance().get_scalar(f'test/{METRICS[cached]}').current())
+
+
+def test_zoo_gives_the_whole_model_with_upstreams_maps(cached: str, released: tuple[str, Path, Counter]) -> None:
+    model = load(NAMES[cached], task=ENTRIES[NAMES[cached]].task)
+    assert not model.training and weights(model) == released[2]
+    fixture = Fixture(FIXTURE)
+    with torch.no_grad():
+        maps: tuple[Tensor, ...] = model.backbone(fixture.images())
+    for i, got in enumerate(maps):
+        torch.testing.assert_close(got, fixture.tensor(f'stage{i}'), rtol=0, atol=2e-4)
+
+
+def test_inferencers_take_the_files_by_the_models_names(
+    cached: str, released: tuple[str, Path, Counter], picture: Path
+) -> None:
+    from mmdet.apis import DetInferencer
+    from mmseg.apis import MMSegInferencer
+
+    kind = {'mmdet': DetInferencer, 'mmseg': MMSegInferencer}[cached]
+    inferencer = kind(config_of(cached).stem, device='cpu')
+    assert weights(inferencer.model) == released[2]
+    classes = inferencer.model.dataset_meta['classes']
+    assert classes[:2] == {'mmdet': ('person', 'bicycle'), 'mmseg': ('wall', 'building')}[cached]
+    inferencer.show_progress = False
+    found = inferencer(str(picture))['predictions']
+    assert np.shape(found) == (72, 96) if cached == 'mmseg' else 'masks' in found[0]
+
+
+@pytest.mark.parametrize('library', NAMES)
+def test_demo_takes_the_released_weights_by_default(library: str) -> None:
+    find_model = runpy.run_path(str(ROOT / 'demo/image_demo.py'))['find_model']
+    assert find_model(config_of(library).stem, None) == (config_of(library), f'mmevm://{NAMES[library]}')
+
+
+def test_a_file_that_lacks_a_tensor_of_a_head_is_refused(released: tuple[str, Path, Counter], zoo: Path) -> None:
+    library, path, _ = released
+    content = {'state_dict': torch.load(path, weights_only=False)['state_dict']}
+    head = {'mmdet': 'rpn_head.rpn_conv', 'mmseg': 'decode_head.conv_seg'}[library]
+    del content['state_dict'][f'{head}.bias']
+    torch.save(content, zoo / path.name)
+    with pytest.raises(CheckpointError, match=f'1 missing: {head}.bias'):
+        load(NAMES[library], task=ENTRIES[NAMES[library]].task)
