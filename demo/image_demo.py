@@ -1,8 +1,8 @@
 """Draw what a model finds in a picture: ``python demo/image_demo.py IMAGE --model NAME [--weights FILE]``.
 
 NAME is one of the metafiles' models or the path of a config: a detector, an instance or semantic segmentor, or a
-classifier. Classifiers' weights come from the zoo; those of detectors and segmentors were never released, so that
-``--weights`` has to name the checkpoint of a training.
+classifier. Weights come from the zoo where whole models were released, which is classifiers and what is around VMamba;
+for others ``--weights`` has to name the checkpoint of a training.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.identify import build_backbone
 from mmevm.checkpoint.load import load_checkpoint
-from mmevm.checkpoint.weights_only import load_file
+from mmevm.checkpoint.weights_only import load_from_local
 from mmevm.zoo.entries import Entry, find_entry
 from mmevm.zoo.fetching import fetch
 
@@ -93,7 +93,7 @@ def load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]
     Files of whole detectors and segmentors, and of architectures that mmevm does not have, keep their names.
     """
     entry = find_entry(filename)
-    content = load_file(fetch(entry.name), map_location)
+    content = load_from_local(fetch(entry.name), map_location)
     if not entry.available or entry.task != 'classification':
         return content
     return {'state_dict': as_classifier(content[entry.key]), 'meta': {'source': entry.url}}
