@@ -99,7 +99,8 @@ def main() -> None:
     title = f'Inference over resolution, {kind}, batch {args.batch}, {torch.get_num_threads()} threads'
     note = (
         f'Eval and inference mode, float32, random weights; {args.repeats} rounds, each with one timed call of every '
-        'line, in shuffled order. Peak memory: weights, images and what torch allocates during the forward pass.'
+        'line, in shuffled order. Peak memory: weights, images and what torch allocates during the forward pass; '
+        "oneDNN's scratch memory and the allocator's gaps come on top."
     )
     timing.save(args.out, 'resolution', title, rows, COLUMNS, [note, *verdicts(rows)])
     plots.over_resolution(args.out / 'resolution.png', rows, title)

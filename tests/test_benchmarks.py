@@ -144,6 +144,30 @@ def test_composed_scan_serves_step_2_alone(load: Callable[[str], ModuleType]) ->
         op.scan(torch.randn(1, 6, 6, op.d_inner))
 
 
+def test_cost_per_pixel_is_relative_to_the_same_networks_smallest_images(load: Callable[[str], ModuleType]) -> None:
+    fields = [('a', 'fused', 32, 4.0), ('a', 'fused', 16, 2.0), ('a', 'composed', 16, 6.0), ('b', None, 32, 1.0)]
+    rows = [{'model': m, 'scan': s, 'resolution': r, 'batch': 2, 'median': t} for m, s, r, t in fields]
+    load('timing').add_rates(rows)
+    assert [row['relative'] for row in rows] == [0.5, 1, 1, 1]
+    assert rows[0]['rate'] == 500 and rows[0]['per_pixel'] == pytest.approx(4e6 / 2048)
+
+
+def test_networks_keep_their_own_layout_unless_another_is_wanted(load: Callable[[str], ModuleType]) -> None:
+    networks = load('networks')
+    conv = networks.build('vmamba_tiny_s1l8', 64).backbone.layers[0].downsample.conv
+    assert networks.place(conv, 'contiguous').weight.is_contiguous(memory_format=torch.channels_last)
+    plain = networks.place(torch.nn.Conv2d(8, 8, 3), 'channels_last')
+    assert plain.weight.is_contiguous(memory_format=torch.channels_last) and not plain.weight.is_contiguous()
+
+
+def test_gpu_benchmark_composes_where_there_is_a_map_scan(load: Callable[[str], ModuleType]) -> None:
+    lines = load('gpu_models').lines(['vmamba_tiny', 'vim_tiny', 'regnety_008'], composed=['vmamba_tiny'])
+    assert [line.name for line in lines] == [
+        'vmamba_tiny fused contiguous', 'vmamba_tiny composed contiguous', 'vim_tiny fused contiguous',
+        'regnety_008 contiguous', 'regnety_008 channels_last',
+    ]  # fmt: skip
+
+
 def test_gpu_benchmark_does_not_time_paths_that_disagree(load: Callable[[str], ModuleType]) -> None:
     gpu_operator = load('gpu_operator')
     bench = gpu_operator.Bench(torch.device('cpu'), torch.float32, lambda u, *_, **__: u, None, 1, 1)
