@@ -62,12 +62,10 @@ def _download(args: argparse.Namespace) -> None:
     if args.to:
         target = Path(args.to).expanduser() / path.name
         draft = beside(target, f'{os.getpid()}.part')
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, draft)
             os.replace(draft, target)
-        except OSError as error:
-            raise UsageError(f'{target} cannot be written: {error}') from error
         finally:
             draft.unlink(missing_ok=True)
         path = target
@@ -134,8 +132,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> None:
     try:
         args.run(args)
-    except FileNotFoundError as error:
-        raise UsageError(str(error)) from None
+    except CheckpointError:
+        raise
+    except OSError as error:  # a folder that cannot be written, a file that is none
+        raise UsageError(str(error)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,7 +74,9 @@ def _transfer(entry: Entry, part: Path) -> str | None:
     # A compressed stream could not be resumed by position.
     headers['Accept-Encoding'] = 'identity'
     with open(part, 'ab') as file, _frequent_writes():
-        http_get(url, file, resume_size=done, headers=headers, expected_size=size, displayed_filename=entry.file)
+        # It resumes by itself what breaks off; a connection that fails at once is tried again by `download`.
+        told = {'expected_size': size, 'displayed_filename': entry.file, '_nb_retries': 0}
+        http_get(url, file, resume_size=done, headers=headers, **told)
     return sha256
 
 

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -215,6 +216,17 @@ def test_fetch_offline_still_refuses_a_damaged_file(
     with pytest.raises(FetchError, match='switched off'):
         fetch(OTHER)
     assert not path.exists() and 'kept aside' in log[-1]
+
+
+def test_fetch_names_the_package_that_downloads_need(
+    hub: str, cache: Path, monkeypatch: pytest.MonkeyPatch, evm_file: bytes
+) -> None:
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+    monkeypatch.setitem(sys.modules, 'huggingface_hub.errors', None)
+    with pytest.raises(FetchError, match=r'pip install huggingface_hub(.|\n)*put the file at'):
+        fetch(EVM)
+    (cache / 'efficient_vmamba_tiny.ckpt').write_bytes(evm_file)
+    assert fetch(EVM).read_bytes() == evm_file
 
 
 def test_fetch_suggests_names() -> None:
