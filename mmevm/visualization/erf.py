@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _FLOOR = 1e-4
 # Even in lightness, for the colour-blind too.
 _COLORS = 'magma'
+_CAPTION = "edges of the squares that hold half (solid) and 99 % (dashed) of all contributions, in % of the picture's"
 _SQUARES = {0.5: '-', 0.99: (0, (3, 2))}
 
 
@@ -40,7 +41,7 @@ def draw_field(axes: 'Axes', scores: np.ndarray) -> 'AxesImage':
     for side, line in zip(sides, _SQUARES.values(), strict=True):
         _draw_square(axes, len(scores), side, line)
     half, most = (100 * side / len(scores) for side in sides)
-    axes.set_xlabel(f'half in {half:.0f} % of the edge, 99 % in {most:.0f} %', fontsize=8.5)
+    axes.set_xlabel(f'half in {half:.0f} %, 99 % in {most:.0f} %', fontsize=8.5)
     return image
 
 
@@ -74,7 +75,7 @@ def draw_receptive_fields(
     if not fields:
         raise ValueError('`fields` must hold at least one model, got none')
     lines = 1 + any(trained is not None for _, trained in fields.values())
-    figure = Figure(figsize=(0.9 + 2.35 * len(fields), 0.2 + 2.62 * lines), dpi=150, layout='constrained')
+    figure = Figure(figsize=(0.9 + 2.35 * len(fields), 0.4 + 2.62 * lines), dpi=150, layout='constrained')
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(lines, len(fields), squeeze=False)
     for column, (name, both) in zip(panels.T, fields.items(), strict=True):
@@ -90,6 +91,8 @@ def draw_receptive_fields(
     bar = figure.colorbar(image, ax=panels, shrink=0.9, aspect=30, pad=0.01)
     bar.set_label('contribution, of the largest', fontsize=8.5)
     bar.ax.tick_params(labelsize=8.5)
+    if len(fields) > 2:  # there is room for it
+        figure.supxlabel(_CAPTION, fontsize=8.5)
     figure.suptitle(title, fontsize=9.5)
     _save(canvas, path)
     return os.path.abspath(path)

@@ -51,7 +51,7 @@ def test_draw_field_outlines_the_squares(size: int, expected: list[tuple[float, 
     assert [(patch.get_x(), patch.get_width()) for patch in (half, most)] == expected
     assert all(patch.get_x() == patch.get_y() and patch.get_width() == patch.get_height() for patch in axes.patches)
     shares = [round(100 * side / size) for _, side in expected]
-    assert axes.get_xlabel() == f'half in {shares[0]} % of the edge, 99 % in {shares[1]} %'
+    assert axes.get_xlabel() == f'half in {shares[0]} %, 99 % in {shares[1]} %'
 
 
 def test_draw_receptive_fields_refuses_nothing(tmp_path: Path) -> None:
