@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from mmengine.config import Config
 
 from mmevm.analysis import Complexity, measure, report, reproduction
@@ -18,9 +19,21 @@ def render(row: Row, params: float, flops: float, monkeypatch: pytest.MonkeyPatc
     return reproduction({row.config: Complexity(int(params * 1e6), int(flops * 1e9), 0)}).splitlines()[-1]
 
 
-def test_published_comparison_is_what_the_tool_would_write(extension: None) -> None:
-    measured = {name: measure(Config.fromfile(ROOT / 'configs' / f'{name}.py')) for name in report.configs()}
+@pytest.fixture(scope='module')
+def measured(extension: None) -> dict[str, Complexity]:
+    return {name: measure(Config.fromfile(ROOT / 'configs' / f'{name}.py')) for name in report.configs()}
+
+
+def test_published_comparison_is_what_the_tool_would_write(measured: dict[str, Complexity]) -> None:
     assert (ROOT / 'docs/reproduction.md').read_text(encoding='utf-8') == reproduction(measured)
+
+
+def test_metafiles_state_the_flops_that_the_tool_counts(measured: dict[str, Complexity]) -> None:
+    metafiles = [yaml.safe_load(path.read_text()) for path in ROOT.glob('configs/metafile_*.yml')]
+    entries = [entry for metafile in metafiles for entry in metafile['Models']]
+    stated = {entry['Name']: entry['Metadata']['FLOPs'] for entry in entries if entry['Name'] in measured}
+    assert len(stated) == len(entries) - 3  # the same models at 640 x 640
+    assert stated == {name: measured[name].flops for name in stated}
 
 
 def test_report_has_every_config_that_a_paper_has_figures_for() -> None:
