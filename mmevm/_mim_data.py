@@ -1,7 +1,8 @@
 """Commands of setup.py that put ``.mim``, where MIM and MMEngine look for configs and metafiles, into installations.
 
 A wheel carries copies. An editable installation carries signposts to this checkout beside its metadata, where MIM looks
-for the package: an index that imports the checkout's metafiles, and for each config one that inherits it.
+for the package: an index that imports the checkout's metafiles, for each config one that inherits it, and for each tool
+one that runs it.
 
 Standard library and setuptools only: setup.py runs this file by its path, before mmevm is installed.
 """
@@ -40,6 +41,8 @@ def write_signposts(target: Path) -> list[tuple[str, list[str]]]:
     contents = {INDEX: 'Import:\n' + ''.join(f'  - {str(path)!r}\n' for path in metafiles)}
     for path in (ROOT / 'configs').rglob('*.py'):
         contents[str(path.relative_to(ROOT))] = f'_base_ = {str(path)!r}\n'
+    for path in (ROOT / 'tools').rglob('*.py'):
+        contents[str(path.relative_to(ROOT))] = f"import runpy\n\nrunpy.run_path({str(path)!r}, run_name='__main__')\n"
     placed = []
     for name, content in sorted(contents.items()):
         file = target / name

@@ -1,7 +1,8 @@
-"""MIM: ``mim download`` and ``mim search`` from a wheel and from an editable installation of mmevm."""
+"""MIM: its commands from a wheel and from an editable installation of mmevm."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,3 +77,10 @@ def test_mim_names_the_configs_that_there_are(mim: Run, tmp_path: Path) -> None:
     done = mim('download', 'mmevm', '--config', 'retinanet_evm_x', '--dest', tmp_path / 'got')
     assert done.returncode != 0
     assert 'retinanet_evm_t' in done.stderr
+
+
+def test_mim_train_runs_our_tool_with_our_config(mim: Run, tmp_path: Path) -> None:
+    done = mim('train', 'mmevm', 'retinanet_evm_t.py', '--gpus', '0', '--yes', '--work-dir', tmp_path / 'work')
+    assert done.returncode != 0
+    assert 'The data set is not there.' in done.stderr
+    assert re.search(r'missing: /.*/data/coco/annotations/instances_train2017\.json', done.stderr)
