@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mmengine.config import Config
 from modelindex.load_model_index import load as load_model_index
 
@@ -74,20 +75,33 @@ def test_metafile_states_the_papers_metrics_and_says_so(name: str) -> None:
     assert {result['Task'] for result in results} == (TASKS[kind] if paper else set())
 
 
+@pytest.fixture(scope='module')
+def collections() -> dict[str, dict[str, Any]]:
+    """The metafiles' collections by name."""
+    files = [yaml.safe_load(path.read_text()) for path in (ROOT / 'configs').glob('metafile*.yml')]
+    return {collection['Name']: collection for file in files for collection in file['Collections']}
+
+
 @pytest.mark.parametrize('name', models())
-def test_metafile_names_the_zoos_file_of_the_configs_variant(name: str) -> None:
-    entry = models()[name]
-    released = [found for found in ENTRIES.values() if found.url == entry['Weights']]
-    backbone = config_of(name).model.backbone
-    assert [f'mmevm.{found.architecture}' for found in released] == [backbone.type]
-    assert released[0].arch == backbone.arch
+def test_metafile_config_and_zoo_agree(name: str, collections: dict[str, dict[str, Any]]) -> None:
+    model, backbone = models()[name], config_of(name).model.backbone
+    (entry,) = [entry for entry in ENTRIES.values() if entry.url == model['Weights']]
+    assert (backbone.type, backbone.arch) == (f'mmevm.{entry.architecture}', entry.arch)
     assert backbone.arch.split('_')[0] == VARIANTS[re.search('_(?:evm|vmamba|vim)_(.)', name)[1]]
-    whole = entry.get('Weights Of') != 'backbone'
-    assert whole == name.startswith(RELEASED)
-    assert released_weights(name) == (f'mmevm://{released[0].name}' if whole else None)
-    if whole:
-        assert entry['Converted From']['Weights'] == released[0].url
-        assert next(iter(results_of(entry)[0]['Metrics'].values())) == released[0].paper
+    collection = collections[model['In Collection']]
+    assert (collection['Code'], collection['License']) == (entry.source, entry.licence)
+    whole = name.startswith(RELEASED)
+    assert ('Weights Of' in model, 'Converted From' in model) == (not whole, whole)
+    assert released_weights(name) == (f'mmevm://{entry.name}' if whole else None)
+    if not whole:
+        assert model['Weights Of'] == 'backbone'
+        assert backbone.init_cfg == dict(type='Pretrained', checkpoint=f'mmevm://{entry.name}')
+        return
+    assert entry.config == model['Config']
+    assert model['Converted From'] == {'Weights': entry.url, 'Code': entry.source}
+    first = results_of(model)[0]
+    assert entry.metric.startswith(first['Dataset'])
+    assert next(iter(first['Metrics'].values())) == entry.paper
 
 
 def test_every_config_of_the_zoo_is_in_the_metafiles() -> None:
