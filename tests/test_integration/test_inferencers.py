@@ -1,6 +1,7 @@
 """OpenMMLab's own inferencers with mmevm's names and configs."""
 
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -106,16 +107,22 @@ def test_detection_inferencer_refuses_to_draw_a_random_head(zoo: Path) -> None:
         DetInferencer('retinanet_evm_t', 'mmevm://efficient_vmamba_tiny', device='cpu')
 
 
-def test_detection_inferencer_does_not_run_a_malicious_file(tmp_path: Path) -> None:
-    from mmdet.apis import DetInferencer
+INFERENCERS = {
+    'retinanet_evm_t': 'mmdet.apis.DetInferencer',
+    'upernet_evm_t': 'mmseg.apis.MMSegInferencer',
+    'classifier_evm_t': 'mmpretrain.ImageClassificationInferencer',
+}
 
+
+@pytest.mark.parametrize('name', INFERENCERS)
+def test_inferencers_do_not_run_a_malicious_file(name: str, tmp_path: Path) -> None:
     class Malicious:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / 'ran',))
 
     torch.save({'state_dict': {}, 'meta': Malicious()}, tmp_path / 'bad.pth')
     with pytest.raises(CheckpointError, match='Refused to load'):
-        DetInferencer('retinanet_evm_t', str(tmp_path / 'bad.pth'), device='cpu')
+        resolve_name(INFERENCERS[name])(name, str(tmp_path / 'bad.pth'), device='cpu')
     assert not (tmp_path / 'ran').exists()
 
 
