@@ -1,6 +1,7 @@
 """What a file holds against what its entry says, and what files say they are."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def blank(*shape: int) -> Tensor:
     return torch.zeros(()).expand(shape)
 
 
+@cache
 def released(name: str) -> State:
     """Names and shapes of a released classifier, its last norm and head among them, in upstream's spelling."""
     entry = ENTRIES[name]
