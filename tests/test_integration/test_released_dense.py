@@ -19,7 +19,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmevm.checkpoint import CheckpointError
+from mmevm.checkpoint import CheckpointError, fit_checkpoint
 from mmevm.cli import test_main as run_test
 from mmevm.datasets import make_mini_data
 from mmevm.inferencers import config_path
@@ -51,14 +51,23 @@ def kind_of(library: str) -> type:
         return type(MODELS.build(cfg.model))
 
 
+def swins_heads(library: str, width: int = 96) -> dict[str, Tensor]:
+    """Weights of the neck and the heads of the library's own model around Swin, for maps of other widths."""
+    package = Path(import_module(library).__file__).parent
+    model = Config.fromfile(package / '.mim/configs' / SWIN[library]).model
+    model.backbone.init_cfg = None
+    taker = model.neck if library == 'mmdet' else model.decode_head
+    taker.in_channels = [width * 2**i for i in range(4)]
+    if library == 'mmseg':
+        model.auxiliary_head.in_channels = width * 4
+    with DefaultScope.overwrite_default_scope(library):
+        swin = MODELS.build(model)
+    return {name: value for name, value in swin.state_dict().items() if not name.startswith('backbone.')}
+
+
 def upstream_content(library: str) -> dict[str, Any]:
     """What is in upstream's file."""
-    package = Path(import_module(library).__file__).parent
-    cfg = Config.fromfile(package / '.mim/configs' / SWIN[library])
-    cfg.model.backbone.init_cfg = None
-    with DefaultScope.overwrite_default_scope(library):
-        swin = MODELS.build(cfg.model)
-    heads = {name: value for name, value in swin.state_dict().items() if not name.startswith('backbone.')}
+    heads = swins_heads(library)
     backbone = {name: value for name, value in Fixture(FIXTURE).state().items() if not name.startswith('classifier.')}
     datasets = {'mmdet': 'CocoDataset', 'mmseg': 'ADE20KDataset'}
     metainfo = dict(getattr(import_module(f'{library}.datasets'), datasets[library]).METAINFO)
@@ -139,6 +148,25 @@ def test_inferencers_take_the_files_by_the_models_names(
 def test_demo_takes_the_released_weights_by_default(library: str) -> None:
     find_model = runpy.run_path(str(ROOT / 'demo/image_demo.py'))['find_model']
     assert find_model(config_of(library).stem, None) == (config_of(library), f'mmevm://{NAMES[library]}')
+
+
+@pytest.mark.parametrize('library', NAMES)
+@pytest.mark.parametrize('fixture, width, letter', [
+    ('vmamba_small_s2l15_64x64', 96, 's'), ('vmamba_base_s2l15_64x64', 128, 'b'),
+], ids=['small', 'base'])  # fmt: skip
+def test_the_larger_configs_have_a_place_for_every_tensor(
+    library: str, fixture: str, width: int, letter: str
+) -> None:
+    name = {'mmdet': f'mask_rcnn_vmamba_{letter}_1x', 'mmseg': f'upernet_vmamba_{letter}'}[library]
+    cfg = Config.fromfile(config_path(name))
+    meta, heads = Fixture(fixture).meta, swins_heads(library, width)
+    with torch.device('meta'), DefaultScope.overwrite_default_scope(library):  # names and shapes alone
+        model = MODELS.build(cfg.model)
+        shapes = {f'backbone.{key}': shape for key, shape in (meta['manifest'] | meta['outnorm']).items()}
+        weights = {key: torch.empty(shape) for key, shape in shapes.items() if 'classifier' not in key}
+    report = fit_checkpoint(model, {'state_dict': weights | heads})[1]
+    assert report.fresh == report.dropped == []
+    assert len(report.loaded) == len(model.state_dict())
 
 
 def test_a_file_that_lacks_a_tensor_of_a_head_is_refused(released: tuple[str, Path, Counter], zoo: Path) -> None:
