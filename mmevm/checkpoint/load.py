@@ -42,9 +42,9 @@ class LoadReport:
 
     @property
     def problems(self) -> list[str]:
-        """One line for each kind of difference that a strict load refuses."""
+        """One line for each kind of difference that a strict load refuses, with the first names of it."""
         kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
-        return [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in kinds.items() if names]
+        return [f'{len(names)} {kind}: {_some(names)}' for kind, names in kinds.items() if names]
 
     def require_whole(self, where: str) -> None:
         """Refuses what would leave a part of the model as it was initialised.
@@ -265,6 +265,10 @@ def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     # state_dict() gives views of the parameters, so that copying into them keeps dtype, device and sharing.
     for name, value in weights.items():
         target[name].copy_(value)
+
+
+def _some(names: list[str], shown: int = 8) -> str:
+    return ', '.join(names[:shown]) + (f' and {len(names) - shown} more' if len(names) > shown else '')
 
 
 def _groups(names: list[str]) -> str:

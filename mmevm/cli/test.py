@@ -83,7 +83,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.tta:
         _set_tta(cfg)
     runner = build_runner(cfg)
-    runner.register_hook(StrictWeights(whole=True))
+    runner.register_hook(StrictWeights(args.checkpoint, whole=True))
     if dump is not None:
         runner.test_evaluator.metrics.append(dump)
     runner.test()

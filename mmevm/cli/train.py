@@ -68,7 +68,8 @@ def train(args: argparse.Namespace) -> None:
     elif cfg.get('load_from'):
         require_checkpoint(cfg.load_from)
     runner = build_runner(cfg)
-    runner.register_hook(StrictWeights(whole=bool(cfg.get('resume'))))
+    source = cfg.get('load_from') or f'the last checkpoint in {cfg.work_dir}'
+    runner.register_hook(StrictWeights(source, whole=bool(cfg.get('resume'))))
     runner.train()
 
 

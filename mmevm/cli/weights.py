@@ -9,8 +9,8 @@ from mmevm.checkpoint import CheckpointError, fit_checkpoint
 from mmevm.checkpoint.load import find_backbone
 
 _BACKBONE_ALONE = """
-Training from `load_from` takes a checkpoint of the same model, or of another model with the same backbone. To take its
-backbone alone, and leave everything else to be trained:
+Training from `load_from` takes a checkpoint of the same model, or of another model with the same backbone. To take no
+more than its backbone, if that fits, and leave everything else to be trained:
   --cfg-options load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=CHECKPOINT"""
 
 
@@ -21,6 +21,7 @@ class StrictWeights(Hook):
     anything is written. Models without a backbone of mmevm are left to MMEngine.
 
     Args:
+        source (str): What to call the checkpoint.
         whole (bool): Every weight of the model has to be in the checkpoint, as for an evaluation; otherwise necks and
             heads may be left to be trained.
     """
@@ -28,7 +29,8 @@ class StrictWeights(Hook):
     # Before MMEngine's own hooks, one of which loads the moving average from the same weights.
     priority = 'VERY_HIGH'
 
-    def __init__(self, whole: bool) -> None:
+    def __init__(self, source: str, whole: bool) -> None:
+        self.source = source
         self.whole = whole
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
@@ -45,10 +47,10 @@ class StrictWeights(Hook):
         try:
             weights, report = fit_checkpoint(model, checkpoint)
         except CheckpointError as error:
-            raise error if self.whole else CheckpointError(f'{error}{_BACKBONE_ALONE}') from None
+            raise CheckpointError(f'{self.source}: {error}{"" if self.whole else _BACKBONE_ALONE}') from error
         if self.whole:
-            report.require_whole('The checkpoint')
-        report.log('the checkpoint')
+            report.require_whole(self.source)
+        report.log(self.source)
         checkpoint['state_dict'] = {**model.state_dict(), **weights}
 
 

@@ -186,6 +186,12 @@ def test_load_checkpoint_refuses_and_leaves_the_model_unchanged(change: Callable
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_load_checkpoint_names_the_first_of_many_differences() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(EfficientVMamba('tiny'), {f'extra{i:02d}': torch.zeros(1) for i in range(20)})
+    assert '20 unexpected: extra00, extra01, ' in str(caught.value) and 'extra07 and 12 more' in str(caught.value)
+
+
 def test_init_cfg_refuses_another_variant(tmp_path: Path) -> None:
     torch.save(EfficientVMamba('small').state_dict(), tmp_path / 'small.pth')
     model = EfficientVMamba('tiny', init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'small.pth')})
