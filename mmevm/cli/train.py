@@ -69,7 +69,8 @@ def train(args: argparse.Namespace) -> None:
         require_checkpoint(cfg.load_from)
     runner = build_runner(cfg)
     source = cfg.get('load_from') or f'the last checkpoint in {cfg.work_dir}'
-    runner.register_hook(StrictWeights(source, whole=bool(cfg.get('resume'))))
+    resume = bool(cfg.get('resume'))
+    runner.register_hook(StrictWeights(source, whole=resume, resume=resume))
     runner.train()
 
 

@@ -24,14 +24,16 @@ class StrictWeights(Hook):
         source (str): What to call the checkpoint.
         whole (bool): Every weight of the model has to be in the checkpoint, as for an evaluation; otherwise necks and
             heads may be left to be trained.
+        resume (bool): A training goes on from it, for which weights are not enough.
     """
 
     # Before MMEngine's own hooks, one of which loads the moving average from the same weights.
     priority = 'VERY_HIGH'
 
-    def __init__(self, source: str, whole: bool) -> None:
+    def __init__(self, source: str, whole: bool, resume: bool = False) -> None:
         self.source = source
         self.whole = whole
+        self.resume = resume
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Replaces the checkpoint's weights by the model's own with those that fit written over them.
@@ -39,6 +41,9 @@ class StrictWeights(Hook):
         Raises:
             CheckpointError: If anything is missing, left over or of another shape.
         """
+        if self.resume and 'epoch' not in checkpoint.get('meta', {}):
+            raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
+                                  f'from them: --cfg-options load_from={self.source}, without --resume')  # fmt: skip
         model = _unwrap(runner.model)
         try:
             find_backbone(model)

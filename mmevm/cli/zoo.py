@@ -40,7 +40,7 @@ def _show(args: argparse.Namespace) -> None:
         'state': _state(entry),
         'architecture': ' '.join([entry.architecture, entry.arch, *(f'{k}={v}' for k, v in entry.options.items())]),
         'task': entry.task,
-        'config': entry.config or '–',
+        'config': entry.config,
         'url': entry.url,
         'hub': entry.repo or '–',
         'size': f'about {entry.size / 1e6:.1f} MB' if entry.size else 'not published',
@@ -78,7 +78,7 @@ def _verify(args: argparse.Namespace) -> None:
     print(f'{path}: {path.stat().st_size} bytes, opens as plain data\nSHA-256 {file_hash(path)}')
     metadata = read_metadata(path, content)
     if metadata:
-        weights = content if path.suffix == '.safetensors' else content['state_dict']
+        weights = content if path.suffix == '.safetensors' else content.get('state_dict', {})
         if tensors_hash(weights) != metadata.get('tensors_sha256'):
             raise CheckpointError(f'{path}: its tensors are not those that were written (tensors_sha256 differs)')
         print(*(f'{name}: {value}' for name, value in metadata.items()), sep='\n')

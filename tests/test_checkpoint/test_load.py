@@ -154,6 +154,31 @@ def test_load_checkpoint_reads_a_whole_detector() -> None:
         assert torch.equal(model.state_dict()[name], value)
 
 
+def test_load_checkpoint_takes_the_backbone_of_a_model_of_another_task() -> None:
+    classifier, model = Detector('head'), Detector('bbox_head')
+    before = model.bbox_head['fc'].weight.clone()
+    report = load_checkpoint(model, {'state_dict': classifier.state_dict()})
+    assert report.dropped == ['head.fc.weight', 'head.fc.bias']
+    assert report.fresh == ['bbox_head.fc.weight', 'bbox_head.fc.bias']
+    assert torch.equal(model.bbox_head['fc'].weight, before)
+    for name, value in classifier.backbone.state_dict().items():
+        assert torch.equal(model.backbone.state_dict()[name], value)
+
+
+def test_load_checkpoint_refuses_a_model_that_shares_a_part_of_the_heads() -> None:
+    source, model = Detector('head'), Detector('head')
+    source.add_module('neck', nn.Linear(2, 2))
+    with pytest.raises(CheckpointError, match=r'2 unexpected: neck\.weight, neck\.bias'):
+        load_checkpoint(model, {'state_dict': source.state_dict()})
+
+
+def test_require_whole_names_the_parts_that_would_stay_random(state: State) -> None:
+    report = load_checkpoint(Detector('bbox_head'), state)
+    with pytest.raises(CheckpointError, match='x lacks 2 tensors of bbox_head, which would stay random'):
+        report.require_whole('x')
+    load_checkpoint(Detector('head'), state).require_whole('x')
+
+
 def _without(name: str) -> Callable[[State], State]:
     return lambda s: {k: v for k, v in s.items() if k != name}
 

@@ -85,12 +85,20 @@ def test_train_takes_the_backbone_alone_as_its_refusal_advises(train: Tool, star
     assert differing(started, evm_state) == {'head.fc.weight', 'head.fc.bias'}
 
 
-def test_train_does_not_resume_from_a_backbone_alone(
-    config: str, started: dict, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+UNFINISHED: dict[str, tuple[dict, str]] = {
+    'backbone': ({'meta': {'epoch': 1}}, 'lacks 2 tensors of head, which would stay random'),
+    'released': ({}, 'has weights and no state of a training that could go on'),
+}
+
+
+@pytest.mark.parametrize('form', UNFINISHED.keys())
+def test_train_does_not_resume_from_less_than_a_training(
+    form: str, config: str, started: dict, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    torch.save(SOURCES['backbone'](evm_state), tmp_path / 'start.ckpt')
+    more, message = UNFINISHED[form]
+    torch.save(SOURCES[form](evm_state) | more, tmp_path / 'start.ckpt')
     assert cli.train_main([config, '--work-dir', str(tmp_path), '--resume', str(tmp_path / 'start.ckpt')]) == 2
-    assert 'lacks 2 tensors of head, which would stay random' in capsys.readouterr().err and started == {}
+    assert f'{tmp_path}/start.ckpt {message}' in capsys.readouterr().err and started == {}
 
 
 def test_the_tools_suggest_names(config: str, train: Tool, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
