@@ -41,7 +41,24 @@ def test_classifier_config_follows_upstreams_script(name: str, decay: float, bat
     assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
 
 
-@pytest.mark.parametrize('name, decay', [('classifier_vim_t', 0.1), ('classifier_vim_s', 0.05)])
+@pytest.mark.parametrize('size, arch, width', [('t', 'tiny', 192), ('s', 'small', 384)])
+def test_config_of_stride_8_follows_upstreams_tuning(size: str, arch: str, width: int) -> None:
+    cfg = load(f'classifier_vim_{size}_stride8')
+    backbone, optimizer = cfg.model.backbone, cfg.optim_wrapper.optimizer
+    assert (backbone.arch, backbone.patch_stride, backbone.drop_path_rate) == (arch, 8, 0.0)
+    assert cfg.model.head.in_channels == width
+    assert cfg.load_from == f'mmevm://vim_{arch}'
+    # Rates for a batch of 512: 5e-6 of the optimizer, and a warm-up and a cosine that begin and end at 1e-5.
+    assert cfg.train_dataloader.batch_size * 8 == 1024
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 5e-6 * 1024 / 512, 1e-8)
+    assert (cfg.param_scheduler, cfg.train_cfg.max_epochs) == (None, 30)
+    assert cfg.custom_hooks == [dict(type='EMAHook', momentum=4e-5, priority='ABOVE_NORMAL')]
+    assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
+
+
+@pytest.mark.parametrize('name, decay', [
+    ('classifier_vim_t', 0.1), ('classifier_vim_s', 0.05), ('classifier_vim_t_stride8', 1e-8),
+])  # fmt: skip
 def test_classifier_config_decays_what_upstream_decays(name: str, decay: float) -> None:
     cfg = load(name)
     model = build_model(cfg, 'meta')

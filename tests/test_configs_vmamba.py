@@ -27,6 +27,8 @@ pytestmark = pytest.mark.openmmlab
 # FLOPs by upstream's table, whose rules are fvcore's too.
 @pytest.mark.parametrize('size, drop_path, averaged, flops', [
     ('t', 0.1, False, 5.6), ('s', 0.3, True, 11.2), ('b', 0.6, True, 18.0),
+    ('t_s1l8', 0.2, True, 4.9), ('t_s2l5', 0.2, True, 4.9), ('s_s2l15', 0.3, True, 8.7), ('s_s1l20', 0.3, True, 8.6),
+    ('b_s2l15', 0.6, True, 15.4), ('b_s1l20', 0.5, True, 15.2),
 ])  # fmt: skip
 def test_classifier_config_follows_upstreams_recipe(
     size: str, drop_path: float, averaged: bool, flops: float, extension: None
@@ -55,11 +57,15 @@ def test_classifier_config_decays_what_upstream_decays() -> None:
     assert {value for value in got.values() if value} == {0.05}
 
 
-def test_upstreams_file_fills_the_classifier(tmp_path: Path) -> None:
-    fixture = Fixture('vmamba_v0_tiny_64x64')
+@pytest.mark.parametrize('size, name', [
+    ('t', 'vmamba_v0_tiny_64x64'), ('t_s1l8', 'vmamba_tiny_s1l8_64x96'), ('s_s2l15', 'vmamba_small_s2l15_64x64'),
+    ('b_s2l15', 'vmamba_base_s2l15_64x64'),
+])  # fmt: skip
+def test_upstreams_file_fills_the_classifier(size: str, name: str, tmp_path: Path) -> None:
+    fixture = Fixture(name)
     state = fixture.state(outnorm=False)
     torch.save({'model': state, 'epoch': 292}, tmp_path / 'vssm.pth')
-    model = build_model(load('classifier_vmamba_t')).eval()
+    model = build_model(load(f'classifier_vmamba_{size}')).eval()
     report = load_checkpoint(model, tmp_path / 'vssm.pth')
     assert report.fresh == report.dropped == report.adapted == []
     assert contents(model.state_dict()) == contents(state)
@@ -68,12 +74,40 @@ def test_upstreams_file_fills_the_classifier(tmp_path: Path) -> None:
     torch.testing.assert_close(logits, fixture.tensor('logits'), rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize('name, change', [
-    ('classifier_vmamba_t', []), ('classifier_vmamba_t', ['model.backbone.arch=tiny_s1l8']),
-    ('classifier_evm_t_vmamba', []),
-], ids=['v0', 'v2', 'ablation'])  # fmt: skip
+def deepened(manifest: dict[str, list[int]], depth: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a variant whose third stage has another depth: its first block, so many times."""
+    start = 'layers.2.blocks.'
+    shapes = {key: tuple(shape) for key, shape in manifest.items() if not key.startswith(start)}
+    first = {key: tuple(shape) for key, shape in manifest.items() if key.startswith(f'{start}0.')}
+    return shapes | {key.replace('.0.', f'.{i}.', 1): shape for i in range(depth) for key, shape in first.items()}
+
+
+def widened(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with width 128 in the first stage of a weight that has 96."""
+    if name.endswith('x_proj_weight'):  # the time step's rank and two states
+        return shape[0], (shape[1] - 2) * 4 // 3 + 2, shape[2] * 4 // 3
+    return tuple(n * 4 // 3 if n > 3 and n % 3 == 0 else n for n in shape)
+
+
+# Upstream's files of these variants have the names and, but for the width, the shapes of a fixture's.
+@pytest.mark.parametrize('size, fixture, depth, wide', [
+    ('t_s2l5', 'vmamba_small_s2l15_64x64', 5, False), ('s_s1l20', 'vmamba_tiny_s1l8_64x96', 20, False),
+    ('b_s1l20', 'vmamba_tiny_s1l8_64x96', 20, True),
+])  # fmt: skip
+def test_classifier_has_a_place_for_every_tensor_of_upstreams_file(
+    size: str, fixture: str, depth: int, wide: bool
+) -> None:
+    shapes = deepened(Fixture(fixture).meta['manifest'], depth)
+    with torch.device('meta'):
+        state = {key: torch.empty(widened(key, shape) if wide else shape) for key, shape in shapes.items()}
+    report = fit_checkpoint(build_model(load(f'classifier_vmamba_{size}'), 'meta'), {'model': state})[1]
+    assert report.fresh == report.dropped == report.adapted == []
+    assert len(report.loaded) == len(state)
+
+
+@pytest.mark.parametrize('name', ['classifier_vmamba_t', 'classifier_vmamba_t_s1l8', 'classifier_evm_t_vmamba'])
 def test_classifier_trains_and_is_evaluated_on_miniature_data(
-    name: str, change: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_mini_data('mini', image_size=96, train_images=2, val_images=2)
@@ -81,7 +115,7 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(
     train, val, test = (f'{phase}_dataloader.dataset.pipeline' for phase in phases)
     changes = [
         'data_root=mini/imagenet', 'train_dataloader.batch_size=2', f'{train}.1.scale=64', f'{val}.1.scale=64',
-        f'{val}.2.crop_size=64', f'{test}.1.scale=64', f'{test}.2.crop_size=64', 'train_cfg.max_epochs=1', *change,
+        f'{val}.2.crop_size=64', f'{test}.1.scale=64', f'{test}.2.crop_size=64', 'train_cfg.max_epochs=1',
         *(f'{phase}_dataloader.{key}' for phase in phases for key in ('num_workers=0', 'persistent_workers=False')),
     ]  # fmt: skip
     command = [str(BY_NAME[name]), '--work-dir', 'work', '--cfg-options', *changes]

@@ -20,6 +20,19 @@ TABLES = (
         'gives 4.5, 9.1 and 15.2 G.',
     ),
     Table(
+        'VMamba, second design: ImageNet-1k',
+        ('top-1',),
+        (
+            Row('T (s1l8)', 'classifier_vmamba_t_s1l8', '30', '4.9', ('82.6',)),
+            Row('T (s2l5)', 'classifier_vmamba_t_s2l5', '31', '4.9', ('82.5',)),
+            Row('S (s2l15)', 'classifier_vmamba_s_s2l15', '50', '8.7', ('83.6',)),
+            Row('S (s1l20)', 'classifier_vmamba_s_s1l20', '49', '8.6', ('83.3',)),
+            Row('B (s2l15)', 'classifier_vmamba_b_s2l15', '89', '15.4', ('83.9',)),
+            Row('B (s1l20)', 'classifier_vmamba_b_s1l20', '87', '15.2', ('83.8',)),
+        ),
+        "The figures are those of the authors' repository.",
+    ),
+    Table(
         'VMamba, second design: COCO, Mask R-CNN, 12 epochs',
         BOX_AND_MASK,
         (
@@ -43,10 +56,12 @@ TABLES = (
         ('top-1',),
         (
             Row('Vim-Ti', 'classifier_vim_t', '7', '', ('76.1',)),
+            Row('Vim-Ti, stride 8', 'classifier_vim_t_stride8', '7', '', ('78.3',)),
             Row('Vim-S', 'classifier_vim_s', '26', '', ('80.5',)),
+            Row('Vim-S, stride 8', 'classifier_vim_s_stride8', '26', '', ('81.6',)),
         ),
         "The figures are those of the authors' repository, which has no FLOPs. EfficientVMamba's Table 2 gives 1.5 and "
-        '5.1 G, and does not say how they were counted.',
+        '5.1 G at stride 16, and does not say how they were counted.',
     ),
     Table(
         'Vim: ADE20K, UperNet, 512 x 512',

@@ -19,7 +19,7 @@ class Entry:
         arch (str): The variant of it.
         options (dict): Further arguments of the backbone that the weights are for.
         task (str): What the file's weights were trained for: 'classification', 'detection' or 'segmentation'.
-        config (str, optional): The config of mmevm that builds the whole model of the file.
+        config (str): The config of mmevm that builds the whole model of the file.
         url (str): Where the file lies, for files of the hub too.
         key (str): The top-level key of the weights.
         metric (str): Name of the measure.
@@ -36,7 +36,7 @@ class Entry:
     architecture: str
     arch: str
     task: str
-    config: str | None
+    config: str
     url: str
     key: str
     metric: str
@@ -85,7 +85,7 @@ def _evm(arch: str, letter: str, paper: float, size: int) -> Entry:
     )
 
 
-def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None, config: str | None = None) -> Entry:
+def _vmamba(name: str, version: str, arch: str, file: str, paper: float, config: str) -> Entry:
     task, metric, key = {
         'cls': ('classification', 'ImageNet-1k top-1, %', 'model'),
         'det': ('detection', 'COCO box AP', 'state_dict'),
@@ -96,7 +96,7 @@ def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None, 
         architecture='VMamba',
         arch=arch,
         task=task,
-        config=config and f'configs/{config}.py',
+        config=f'configs/{config}.py',
         url=f'{_VMAMBA}/%23{version}/{file}.pth',  # the tag is '#v2cls'
         key=key,
         metric=metric,
@@ -104,6 +104,11 @@ def _vmamba(name: str, version: str, arch: str, file: str, paper: float | None, 
         source='https://github.com/MzeroMiko/VMamba',
         licence='MIT',
     )
+
+
+def _later_design(arch: str, file: str, paper: float) -> Entry:
+    size, _, design = arch.partition('_')
+    return _vmamba(f'vmamba_v2_{arch}', 'v2cls', arch, file, paper, f'classifier_vmamba_{size[0]}_{design}')
 
 
 def _mask_rcnn(arch: str, file: str, paper: float) -> Entry:
@@ -118,12 +123,13 @@ def _upernet(arch: str, file: str, paper: float) -> Entry:
 
 def _vim(arch: str, file: str, paper: float, stride: int | None = None) -> Entry:
     repo = f'hustvl/Vim-{arch}-midclstok'
+    suffix = f'_stride{stride}' if stride else ''
     return Entry(
-        name=f'vim_{arch}_stride{stride}' if stride else f'vim_{arch}',
+        name=f'vim_{arch}{suffix}',
         architecture='Vim',
         arch=arch,
         task='classification',
-        config=None if stride else f'configs/classifier_vim_{arch[0]}.py',
+        config=f'configs/classifier_vim_{arch[0]}{suffix}.py',
         url=f'{_HUB}/{repo}/resolve/main/{file}.pth',
         key='model',
         metric='ImageNet-1k top-1, %',
@@ -144,12 +150,12 @@ ENTRIES: dict[str, Entry] = {
         _vmamba('vmamba_v0_tiny', 'v0cls', 'tiny', 'vssmtiny_dp01_ckpt_epoch_292', 82.2, 'classifier_vmamba_t'),
         _vmamba('vmamba_v0_small', 'v0cls', 'small', 'vssmsmall_dp03_ckpt_epoch_238', 83.5, 'classifier_vmamba_s'),
         _vmamba('vmamba_v0_base', 'v0cls', 'base', 'vssmbase_dp06_ckpt_epoch_241', 83.7, 'classifier_vmamba_b'),
-        _vmamba('vmamba_v2_tiny_s1l8', 'v2cls', 'tiny_s1l8', 'vssm1_tiny_0230s_ckpt_epoch_264', 82.6),
-        _vmamba('vmamba_v2_tiny_s2l5', 'v2cls', 'tiny_s2l5', 'vssm_tiny_0230_ckpt_epoch_262', 82.5),
-        _vmamba('vmamba_v2_small_s2l15', 'v2cls', 'small_s2l15', 'vssm_small_0229_ckpt_epoch_222', 83.6),
-        _vmamba('vmamba_v2_base_s2l15', 'v2cls', 'base_s2l15', 'vssm_base_0229_ckpt_epoch_237', 83.9),
-        _vmamba('vmamba_v2_small_s1l20', 'v2cls', 'small_s1l20', 'vssm1_small_0229s_ckpt_epoch_240', 83.3),
-        _vmamba('vmamba_v2_base_s1l20', 'v2cls', 'base_s1l20', 'vssm1_base_0229s_ckpt_epoch_225', 83.8),
+        _later_design('tiny_s1l8', 'vssm1_tiny_0230s_ckpt_epoch_264', 82.6),
+        _later_design('tiny_s2l5', 'vssm_tiny_0230_ckpt_epoch_262', 82.5),
+        _later_design('small_s2l15', 'vssm_small_0229_ckpt_epoch_222', 83.6),
+        _later_design('base_s2l15', 'vssm_base_0229_ckpt_epoch_237', 83.9),
+        _later_design('small_s1l20', 'vssm1_small_0229s_ckpt_epoch_240', 83.3),
+        _later_design('base_s1l20', 'vssm1_base_0229s_ckpt_epoch_225', 83.8),
         _mask_rcnn('tiny_s1l8', 'tiny_s_epoch_12', 47.3),
         _mask_rcnn('small_s2l15', 'small_epoch_11', 48.7),
         _mask_rcnn('base_s2l15', 'base_epoch_11', 49.2),

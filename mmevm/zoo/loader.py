@@ -37,10 +37,9 @@ def load(name: str, task: str | None = None) -> nn.Module:
     if not entry.available:
         raise NotImplementedError(f'{entry.name}: mmevm has no {entry.architecture} backbone yet; '
                                   'mmevm.zoo.fetch gives the file itself')  # fmt: skip
-    if task not in (None, entry.task if entry.config else None):
-        kinds = f'None or {entry.task!r}' if entry.config else 'None'
-        raise ValueError(f'`task` must be {kinds} for {entry.name}, got {task!r}: no such weights were released, or '
-                         'mmevm has no config for them; heads would be random, train them: see configs/')  # fmt: skip
+    if task not in (None, entry.task):
+        raise ValueError(f'`task` must be None or {entry.task!r} for {entry.name}, got {task!r}: no such weights were '
+                         'released; heads would be random, train them: see configs/')  # fmt: skip
     if task is None:
         model = build_backbone(entry.architecture, entry.arch, entry.options, device='cpu')
     else:
@@ -58,7 +57,7 @@ def find_config(entry: Entry) -> Path:
         FileNotFoundError: If mmevm was installed without its configs.
     """
     for folder in (_ROOT / '.mim', _ROOT.parent):
-        if entry.config and (folder / entry.config).is_file():
+        if (folder / entry.config).is_file():
             return folder / entry.config
     raise FileNotFoundError(f'{entry.config} is neither in {_ROOT / ".mim"} nor in {_ROOT.parent}')
 
