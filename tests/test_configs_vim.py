@@ -147,3 +147,19 @@ def test_upstreams_classifier_fills_the_backbone_of_a_segmentor(size: str, fixtu
     own = backbone.state_dict()
     assert own['pos_embed'].shape[1] == 32 * 32 + 1
     assert all(torch.equal(own[name], state[name]) for name in own if name != 'pos_embed')
+
+
+def test_tuning_at_stride_8_starts_from_the_whole_classifier_of_stride_16() -> None:
+    state = Fixture('vim_tiny_64x64').state(outnorm=False)
+    rows = torch.arange(14.0).repeat_interleave(14)
+    rows = torch.cat([rows[:98], torch.tensor([50.0]), rows[98:]])  # the class token's position is in the middle
+    state['pos_embed'] = rows[None, :, None].expand(1, 197, 192)
+    model = build_model(load('classifier_vim_t_stride8'))
+    report = load_checkpoint(model, {'model': state})
+    assert (report.fresh, report.dropped, report.resampled) == ([], [], ['backbone.pos_embed'])
+    positions = model.backbone.pos_embed.detach()
+    assert positions.shape == (1, 27 * 27 + 1, 192)
+    assert (positions[0, 27 * 27 // 2] == 50).all()
+    # The middle one of 27 rows lies between the seventh and the eighth of 14.
+    torch.testing.assert_close(positions[0, 13 * 27 : 13 * 27 + 13], torch.full((13, 192), 6.5))
+    assert torch.equal(model.head.fc.weight, state['head.weight'])
