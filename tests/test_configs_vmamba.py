@@ -82,24 +82,28 @@ def deepened(manifest: dict[str, list[int]], depth: int) -> dict[str, tuple[int,
     return shapes | {key.replace('.0.', f'.{i}.', 1): shape for i in range(depth) for key, shape in first.items()}
 
 
-def widened(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with width 128 in the first stage of a weight that has 96."""
-    if name.endswith('x_proj_weight'):  # the time step's rank and two states
-        return shape[0], (shape[1] - 2) * 4 // 3 + 2, shape[2] * 4 // 3
-    return tuple(n * 4 // 3 if n > 3 and n % 3 == 0 else n for n in shape)
+def widened(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a variant that is a third wider: of 128 channels, not 96."""
+    wide = {key: tuple(n * 4 // 3 if n > 3 and n % 3 == 0 else n for n in shape) for key, shape in shapes.items()}
+    for key, shape in shapes.items():
+        if key.endswith('x_proj_weight'):  # B and C of every state beside the time step's rank
+            states = 2 * shapes[key.replace('x_proj_weight', 'A_logs')][1]
+            wide[key] = shape[0], (shape[1] - states) * 4 // 3 + states, shape[2] * 4 // 3
+    return wide
 
 
 # Upstream's files of these variants have the names and, but for the width, the shapes of a fixture's.
 @pytest.mark.parametrize('size, fixture, depth, wide', [
     ('t_s2l5', 'vmamba_small_s2l15_64x64', 5, False), ('s_s1l20', 'vmamba_tiny_s1l8_64x96', 20, False),
-    ('b_s1l20', 'vmamba_tiny_s1l8_64x96', 20, True),
+    ('b_s1l20', 'vmamba_tiny_s1l8_64x96', 20, True), ('s', 'vmamba_v0_tiny_64x64', 27, False),
+    ('b', 'vmamba_v0_tiny_64x64', 27, True),
 ])  # fmt: skip
 def test_classifier_has_a_place_for_every_tensor_of_upstreams_file(
     size: str, fixture: str, depth: int, wide: bool
 ) -> None:
     shapes = deepened(Fixture(fixture).meta['manifest'], depth)
     with torch.device('meta'):
-        state = {key: torch.empty(widened(key, shape) if wide else shape) for key, shape in shapes.items()}
+        state = {key: torch.empty(shape) for key, shape in (widened(shapes) if wide else shapes).items()}
     report = fit_checkpoint(build_model(load(f'classifier_vmamba_{size}'), 'meta'), {'model': state})[1]
     assert report.fresh == report.dropped == report.adapted == []
     assert len(report.loaded) == len(state)
