@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
 from mmevm.analysis.tasks import build_model
-from mmevm.checkpoint import load_checkpoint, load_file
+from mmevm.checkpoint import fit_checkpoint, load_checkpoint, load_file
 from mmevm.cli import test_main as run_test
 from mmevm.cli import train_main as run_train
 from mmevm.datasets import make_mini_data
@@ -147,6 +147,18 @@ def test_upstreams_classifier_fills_the_backbone_of_a_segmentor(size: str, fixtu
     own = backbone.state_dict()
     assert own['pos_embed'].shape[1] == 32 * 32 + 1
     assert all(torch.equal(own[name], state[name]) for name in own if name != 'pos_embed')
+
+
+@pytest.mark.parametrize('size, fixture, width', [('t', 'vim_tiny_64x64', 192), ('s', 'vim_small_96x96', 384)])
+def test_classifier_of_stride_8_has_a_place_for_every_tensor_of_upstreams_file(
+    size: str, fixture: str, width: int
+) -> None:
+    shapes = Fixture(fixture).meta['manifest'] | {'pos_embed': (1, 27 * 27 + 1, width)}
+    with torch.device('meta'):  # names and shapes alone
+        state = {key: torch.empty(shape) for key, shape in shapes.items()}
+    report = fit_checkpoint(build_model(load(f'classifier_vim_{size}_stride8'), 'meta'), {'model': state})[1]
+    assert report.fresh == report.dropped == report.resampled == []
+    assert len(report.loaded) == len(state)
 
 
 def test_tuning_at_stride_8_starts_from_the_whole_classifier_of_stride_16() -> None:

@@ -52,12 +52,15 @@ def test_mmpretrain_get_model_takes_our_names(zoo: Path) -> None:
         assert bool((logits - fixture.tensor('logits')).abs().max() < 2e-4) == close
 
 
-def test_mmpretrain_get_model_gives_vmambas_logits_from_the_zoo(zoo: Path) -> None:
+@pytest.mark.parametrize('name, entry, size', [
+    ('classifier_vmamba_t', 'vmamba_v0_tiny', '64x64'), ('classifier_vmamba_t_s1l8', 'vmamba_v2_tiny_s1l8', '64x96'),
+])  # fmt: skip
+def test_mmpretrain_get_model_gives_vmambas_logits_from_the_zoo(name: str, entry: str, size: str, zoo: Path) -> None:
     import mmpretrain
 
-    fixture = Fixture('vmamba_v0_tiny_64x64')
-    torch.save({'model': fixture.state(outnorm=False)}, zoo / ENTRIES['vmamba_v0_tiny'].file)
-    model = mmpretrain.get_model('classifier_vmamba_t', pretrained=True)
+    fixture = Fixture(f'{entry.replace("_v2", "")}_{size}')
+    torch.save({'model': fixture.state(outnorm=False)}, zoo / ENTRIES[entry].file)
+    model = mmpretrain.get_model(name, pretrained=True)
     with torch.no_grad():
         logits = model.head(model.extract_feat(fixture.images()))
     assert (logits - fixture.tensor('logits')).abs().max() < 2e-4
