@@ -46,6 +46,12 @@ class LoadReport:
         kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
         return [f'{len(names)} {kind}: {_some(names)}' for kind, names in kinds.items() if names]
 
+    def only_in_heads(self) -> bool:
+        """Whether everything that differs belongs to modules of the model that are called a head."""
+        return all(
+            name.partition('.')[0].endswith('head') for name in (*self.missing, *self.unexpected, *self.mismatched)
+        )
+
     def require_whole(self, where: str) -> None:
         """Refuses what would leave a part of the model as it was initialised.
 
@@ -109,7 +115,7 @@ def load_checkpoint(
 
 
 def fit_checkpoint(
-    model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None
+    model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None, free_heads: bool = False
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Compares as :func:`load_checkpoint` does, and loads nothing: the model may be on the meta device, or sharded.
 
@@ -118,6 +124,7 @@ def fit_checkpoint(
         source (path, address or mapping): As for :func:`load_checkpoint`.
         strict (bool): As for :func:`load_checkpoint`.
         prefix (str, optional): As for :func:`load_checkpoint`.
+        free_heads (bool): Refuses no differences in heads, which other classes or another recipe change.
 
     Returns:
         dict[str, Tensor]: What a load would write, by the model's names.
@@ -134,7 +141,7 @@ def fit_checkpoint(
     report, target = LoadReport(), model.state_dict()
     weights = _arrange(target, backbone, place, state_dict, report)
     _compare(target, weights, place, report)
-    if report.problems and strict:
+    if report.problems and strict and not (free_heads and report.only_in_heads()):
         what = f'{_called(source)} does not fit the model{_difference(backbone, state_dict)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
     return {name: weights[name] for name in report.loaded}, report

@@ -1,16 +1,18 @@
 """Checkpoints of ``tools/train.py`` and ``tools/test.py``: strict, in any format that mmevm reads."""
 
+import logging
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from torch import nn
 
 from mmevm.checkpoint import CheckpointError, fit_checkpoint
 from mmevm.checkpoint.load import find_backbone
 
 _BACKBONE_ALONE = """
-Training from `load_from` takes a checkpoint of the same model, or of another model with the same backbone. To take no
-more than its backbone, if that fits, and leave everything else to be trained:
+Training from `load_from` takes a checkpoint of the same model, apart from its heads, or of another model with the same
+backbone. To take no more than its backbone, if that fits, and leave everything else to be trained:
   --cfg-options load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=CHECKPOINT"""
 
 
@@ -22,8 +24,8 @@ class StrictWeights(Hook):
 
     Args:
         source (str): What to call the checkpoint.
-        whole (bool): Every weight of the model has to be in the checkpoint, as for an evaluation; otherwise necks and
-            heads may be left to be trained.
+        whole (bool): Every weight of the model has to be in the checkpoint, as for an evaluation; otherwise what it
+            lacks beside the backbone, and heads that differ, for other classes perhaps, are left to be trained.
         resume (bool): A training goes on from it, for which weights are not enough.
     """
 
@@ -39,7 +41,7 @@ class StrictWeights(Hook):
         """Replaces the checkpoint's weights by the model's own with those that fit written over them.
 
         Raises:
-            CheckpointError: If anything is missing, left over or of another shape.
+            CheckpointError: If anything is missing, left over or of another shape, heads apart unless ``whole``.
         """
         if self.resume and 'epoch' not in checkpoint.get('meta', {}):
             raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
@@ -50,12 +52,15 @@ class StrictWeights(Hook):
         except TypeError:
             return
         try:
-            weights, report = fit_checkpoint(model, checkpoint)
+            weights, report = fit_checkpoint(model, checkpoint, free_heads=not self.whole)
         except CheckpointError as error:
             raise CheckpointError(f'{self.source}: {error}{"" if self.whole else _BACKBONE_ALONE}') from error
         if self.whole:
             report.require_whole(self.source)
         report.log(self.source)
+        if report.problems:
+            print_log(f'{self.source}: what differs in heads stays as initialised, to be trained', logger='current',
+                      level=logging.WARNING)
         checkpoint['state_dict'] = {**model.state_dict(), **weights}
 
 

@@ -60,9 +60,21 @@ def test_train_starts_from_a_name(train: Tool, started: dict, hub: str, evm_stat
     assert differing(started, evm_state) == set()
 
 
+def test_train_leaves_a_head_for_other_classes_to_be_trained_and_says_so(
+    train: Tool, started: dict, evm_state: dict, capsys: pytest.CaptureFixture
+) -> None:
+    ten = {f'classifier.head.{name}': evm_state[f'classifier.head.{name}'][:10] for name in ('weight', 'bias')}
+    torch.save(evm_state | ten, 'start.ckpt')
+    assert train('load_from=start.ckpt') == 0
+    assert differing(started, evm_state) == {'head.fc.weight', 'head.fc.bias'}
+    logs = capsys.readouterr()
+    assert re.search(r'2 of another shape: head\.fc\.(weight|bias) \(expected \[1000', logs.out + logs.err)
+    assert 'start.ckpt: what differs in heads stays as initialised' in logs.out + logs.err
+
+
 REFUSED: dict[str, tuple[Callable[[dict], dict], str]] = {
     'variant': (lambda _: EfficientVMamba('small').state_dict(), "it is the variant 'small'"),
-    'head': (lambda s: s | {'classifier.head.bias': torch.zeros(10)}, r'head\.fc\.bias \(expected \[1000\], got'),
+    'norm': (lambda s: s | {'classifier.norm.bias': torch.zeros(10)}, r'outnorm3\.bias \(expected \[384\], got'),
 }
 
 
@@ -74,7 +86,7 @@ def test_train_refuses_a_file_that_does_not_fit(
     torch.save(harm(evm_state), 'start.ckpt')
     assert train('load_from=start.ckpt') == 2
     shown = capsys.readouterr().err
-    assert re.search(rf'^start\.ckpt: .*does not fit(.|\n)*{message}(.|\n)*no\nmore than its backbone', shown, re.M)
+    assert re.search(rf'^start\.ckpt: .*does not fit(.|\n)*{message}(.|\n)*no more than its backbone', shown, re.M)
     assert started == {}
 
 
