@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.runner import find_latest_checkpoint
 
 from mmevm.cli.arguments import parse_train_args
 from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoint
@@ -43,12 +44,18 @@ def _set_auto_scale_lr(cfg: Any) -> None:
 
 
 def _set_resume(cfg: Any, source: str) -> None:
-    cfg.resume = True
     if source == 'auto':
+        # Of a training that has no checkpoint yet, the config's start stays.
+        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        if not cfg.resume:
+            return
         cfg.load_from = None
+    elif source.startswith('mmevm://'):
+        raise UsageError(f'--resume takes the checkpoint of a training, and the zoo has weights alone. To start from '
+                         f'them: --cfg-options load_from={source}, without --resume')
     else:
+        cfg.resume, cfg.load_from = True, source
         require_checkpoint(source)
-        cfg.load_from = source
     adopt_seed(cfg)
 
 
@@ -65,7 +72,7 @@ def train(args: argparse.Namespace) -> None:
     make_resumable(cfg)
     if args.resume:
         _set_resume(cfg, args.resume)
-    elif cfg.get('load_from'):
+    if cfg.get('load_from'):
         require_checkpoint(cfg.load_from)
     runner = build_runner(cfg)
     source = cfg.get('load_from') or f'the last checkpoint in {cfg.work_dir}'

@@ -11,8 +11,8 @@ from mmevm.checkpoint import CheckpointError, fit_checkpoint
 from mmevm.checkpoint.load import find_backbone
 
 _BACKBONE_ALONE = """
-Training from `load_from` takes a checkpoint of the same model, apart from its heads, or of another model with the same
-backbone. To take no more than its backbone, if that fits, and leave everything else to be trained:
+Training from `load_from` takes a checkpoint of the same model, apart from its heads, or of another task's model around
+the same backbone. To take no more than its backbone, if that fits, and leave everything else to be trained:
   --cfg-options load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=CHECKPOINT"""
 
 
@@ -43,7 +43,7 @@ class StrictWeights(Hook):
         Raises:
             CheckpointError: If anything is missing, left over or of another shape, heads apart unless ``whole``.
         """
-        if self.resume and 'epoch' not in checkpoint.get('meta', {}):
+        if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
             raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
                                   f'from them: --cfg-options load_from={self.source}, without --resume')  # fmt: skip
         model = _unwrap(runner.model)

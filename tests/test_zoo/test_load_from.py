@@ -113,6 +113,19 @@ def test_train_does_not_resume_from_less_than_a_training(
     assert f'{tmp_path}/start.ckpt {message}' in capsys.readouterr().err and started == {}
 
 
+def test_resume_without_a_checkpoint_yet_begins_as_the_config_says(
+    config: str, train: Tool, started: dict, evm_state: dict
+) -> None:
+    torch.save(SOURCES['released'](evm_state), 'start.ckpt')
+    assert cli.train_main([config, '--work-dir', 'work', '--resume', '--cfg-options', 'load_from=start.ckpt']) == 0
+    assert differing(started, evm_state) == set()
+
+
+def test_resume_refuses_names_of_the_zoo(config: str, started: dict, capsys: pytest.CaptureFixture) -> None:
+    assert cli.train_main([config, '--resume', NAME]) == 2
+    assert 'the zoo has weights alone' in capsys.readouterr().err and started == {}
+
+
 def test_the_tools_suggest_names(config: str, train: Tool, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for run in (lambda name: train(f'load_from={name}'), lambda name: cli.test_main([config, name])):
         assert run('mmevm://efficientvmamba_tiny') == 2
