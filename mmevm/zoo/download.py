@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def download(entry: Entry, part: Path) -> str | None:
     try:
         from huggingface_hub.errors import HTTPError
     except ImportError as error:
-        raise FetchError('Downloads need the package huggingface_hub: pip install huggingface_hub') from error
+        raise FetchError(f"Downloads need huggingface_hub 2.4 or newer ({error}): pip install -U 'huggingface_hub>=2.4'"
+                         ) from error  # fmt: skip
 
     for attempt in range(_ATTEMPTS):
         try:
@@ -74,8 +76,10 @@ def _transfer(entry: Entry, part: Path) -> str | None:
     # A compressed stream could not be resumed by position.
     headers['Accept-Encoding'] = 'identity'
     with open(part, 'ab') as file, _frequent_writes():
-        # It resumes by itself what breaks off; a connection that fails at once is tried again by `download`.
-        told = {'expected_size': size, 'displayed_filename': entry.file, '_nb_retries': 0}
+        # It resumes by itself what breaks off; a connection that fails at once is tried again by `download`. Without
+        # its own argument for that, which is not public, both try again: longer, and no worse.
+        once = {'_nb_retries': 0} if '_nb_retries' in signature(http_get).parameters else {}
+        told = {'expected_size': size, 'displayed_filename': entry.file} | once
         http_get(url, file, resume_size=done, headers=headers, **told)
     return sha256
 

@@ -23,7 +23,7 @@ class Entry:
         url (str): Where the file lies, for files of the hub too.
         key (str): The top-level key of the weights.
         metric (str): Name of the measure.
-        paper (float, optional): The authors' figure of it. None of them has been measured again here.
+        paper (float): The authors' figure of it. None of them has been measured again here.
         source (str): The authors' repository.
         licence (str): As the authors state it.
         repo (str, optional): Repository on the Hugging Face hub, if the file is there.
@@ -40,7 +40,7 @@ class Entry:
     url: str
     key: str
     metric: str
-    paper: float | None
+    paper: float
     source: str
     licence: str
     repo: str | None = None

@@ -9,6 +9,7 @@ from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.zoo.cache import file_hash
 from mmevm.zoo.entries import Entry
 
+_HEADS = {'classification': 'classifier.head.', 'detection': 'roi_head.', 'segmentation': 'decode_head.'}
 _SIZE_TOLERANCE = 0.01  # the hub lists three digits
 
 
@@ -73,6 +74,5 @@ def check_content(path: Path, entry: Entry) -> None:
     if report.resampled:
         raise CheckpointError(f'{path} is not {entry.name}: {", ".join(report.resampled)} would have to be '
                               'interpolated, as for another patch stride or image size')  # fmt: skip
-    heads = [name for name in report.dropped if name.startswith('classifier.') == (entry.task == 'classification')]
-    if not heads:
+    if not any(name.startswith(_HEADS[entry.task]) for name in report.dropped):
         raise CheckpointError(f'{path} is not {entry.name}: it has no head for {entry.task} beside the backbone')

@@ -223,7 +223,7 @@ def test_fetch_names_the_package_that_downloads_need(
 ) -> None:
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
     monkeypatch.setitem(sys.modules, 'huggingface_hub.errors', None)
-    with pytest.raises(FetchError, match=r'pip install huggingface_hub(.|\n)*put the file at'):
+    with pytest.raises(FetchError, match=r"pip install -U 'huggingface_hub>=2.4'(.|\n)*put the file at"):
         fetch(EVM)
     (cache / 'efficient_vmamba_tiny.ckpt').write_bytes(evm_file)
     assert fetch(EVM).read_bytes() == evm_file

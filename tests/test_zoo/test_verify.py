@@ -74,6 +74,12 @@ BROKEN: dict[str, tuple[str, Callable[[State], State], str]] = {
         lambda s: {f'backbone.{key}': v for key, v in s.items() if 'head' not in key} | {'bbox_head.w': blank(1)},
         'has no head for classification beside the backbone',
     ),
+    'segmentor': (
+        'vmamba_v2_tiny_mask_rcnn',
+        lambda _: {f'backbone.{key}': value for key, value in released('vmamba_v2_tiny_s1l8').items()
+                   if 'classifier' not in key} | {'decode_head.conv_seg.weight': blank(1)},
+        'has no head for detection',
+    ),
     'backbone': ('vmamba_v2_tiny_upernet', lambda _: released('vmamba_v2_tiny_s1l8'), 'has no head for segmentation'),
     'missing': ('vim_tiny', lambda s: {key: v for key, v in s.items() if key != 'cls_token'}, '1 missing: cls_token'),
 }
