@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ class LoadReport:
         fresh (list[str]): Output norms that keep their initialisation, because classification files have none.
         adapted (list[str]): Entries that were reshaped for the model, value by value, as a 1 x 1 kernel to a matrix.
         resampled (list[str]): Entries that were interpolated, as a position embedding for another image size.
-        dropped (list[str]): Entries of a classifier or of other parts of a detector, which the model has no place for.
+        dropped (list[str]): Entries of a classifier, of other parts of a detector, or of output norms of stages whose
+            maps the model does not return.
         missing (list[str]): What the model has and the checkpoint lacks.
         unexpected (list[str]): What the checkpoint has and the model lacks.
         mismatched (list[str]): Entries of another shape, with both shapes.
@@ -223,7 +225,9 @@ def _parts(names: Iterable[str]) -> set[str]:
 
 def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: str, report: LoadReport) -> None:
     for name, value in weights.items():
-        if name not in target:
+        if name not in target and _is_output_norm(name, place):
+            report.dropped.append(name)
+        elif name not in target:
             report.unexpected.append(name)
         elif not isinstance(value, Tensor):
             report.mismatched.append(f'{name} (expected a tensor, got {type(value).__name__})')
@@ -240,6 +244,11 @@ def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: st
     others = [name for name in absent if place and not name.startswith(place)]
     report.fresh += [name for name in others if not any(n in weights for n in target if not n.startswith(place))]
     report.missing = [name for name in absent if name not in report.fresh]
+
+
+def _is_output_norm(name: str, place: str) -> bool:
+    """Whether a backbone has the entry only if it returns the map of that stage."""
+    return re.fullmatch(rf'{re.escape(place)}outnorm\d\.(weight|bias)', name) is not None
 
 
 def _is_last(name: str, target: Mapping[str, Tensor]) -> bool:

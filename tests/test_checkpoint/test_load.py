@@ -114,6 +114,14 @@ def test_load_checkpoint_keeps_output_norms_of_dense_checkpoints() -> None:
         assert torch.equal(getattr(model, f'outnorm{i}').weight, dense[f'outnorm{i}.weight'])
 
 
+def test_load_checkpoint_drops_the_norms_of_maps_that_the_model_does_not_return() -> None:
+    dense, model = Fixture('evm_tiny_64x64').state(), EfficientVMamba('tiny', out_indices=(3,))
+    report = load_checkpoint(model, {'state_dict': _prefixed('backbone.')(dense)})
+    norms = {f'outnorm{i}.{leaf}' for i in range(3) for leaf in ('weight', 'bias')}
+    assert {name for name in report.dropped if not name.startswith('classifier.')} == norms
+    assert torch.equal(model.outnorm3.weight, dense['outnorm3.weight'])
+
+
 def test_load_checkpoint_is_idempotent(state: State) -> None:
     first, second = EfficientVMamba('tiny'), EfficientVMamba('tiny')
     load_checkpoint(first, state)
