@@ -11,6 +11,8 @@ model = dict(
         img_size=512,
         out_indices=(5, 11, 17, 23),
         out_type='featmap',
+        # The default of upstream's backbone; its configs and scripts for segmentation name none.
+        drop_path_rate=0.1,
         # Upstream's ImageNet checkpoint, converted on load. From random weights:
         # --cfg-options model.backbone.init_cfg=None
         init_cfg=dict(type='Pretrained', checkpoint='mmevm://vim_tiny'),

@@ -101,23 +101,30 @@ def test_config_states_the_batch_of_its_learning_rate(name: str) -> None:
     assert not cfg.auto_scale_lr.get('enable', False)
 
 
-@pytest.mark.parametrize('name, decay, biases', [
-    ('retinanet_evm_t', 1e-4, True), ('mask_rcnn_evm_t_1x', 0.05, True), ('mask_rcnn_evm_t_3x', 0.05, True),
-    ('upernet_evm_t', 0.01, True), ('classifier_evm_t', 0.04, False),
-])  # fmt: skip
-def test_config_decays_neither_norms_nor_state_parameters(name: str, decay: float, biases: bool) -> None:
+def decays(name: str) -> dict[str, float]:
+    """The weight decay of every parameter of a config's model."""
     cfg = load(name)
     model = build_model(cfg, 'meta')
     # MMEngine refuses to build the AMP wrapper on a CPU; the groups do not depend on it.
     wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
     got = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
+    return {key: got[id(p)] for key, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize('name, decay, biases', [
+    ('retinanet_evm_t', 1e-4, True), ('mask_rcnn_evm_t_1x', 0.05, True), ('mask_rcnn_evm_t_3x', 0.05, True),
+    ('upernet_evm_t', 0.01, True), ('classifier_evm_t', 0.04, False),
+])  # fmt: skip
+def test_config_decays_neither_norms_nor_state_parameters(name: str, decay: float, biases: bool) -> None:
+    model, got = build_model(load(name), 'meta'), decays(name)
     norms = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
-    undecayed = {id(p) for module in model.modules() if isinstance(module, norms) for p in module.parameters()}
-    state = {id(p) for key, p in model.named_parameters() if key.rsplit('.', 1)[-1] in ('A_logs', 'Ds')}
+    places = [place for place, module in model.named_modules() if isinstance(module, norms)]
+    undecayed = {key for key in got if key.rpartition('.')[0] in places}
+    state = {key for key in got if key.rpartition('.')[2] in ('A_logs', 'Ds')}
     assert len(state) == 8
     undecayed |= state
     if not biases:
-        undecayed |= {id(p) for key, p in model.named_parameters() if key.endswith('.bias')}
+        undecayed |= {key for key in got if key.endswith('.bias')}
     assert len(undecayed) > 50
     assert {got[key] for key in undecayed} == {0.0}
     assert {value for key, value in got.items() if key not in undecayed} == {decay}

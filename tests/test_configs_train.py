@@ -1,8 +1,8 @@
-"""Every T config, VMamba's and Vim's classifiers left out, trains an iteration and is evaluated on miniature data.
+"""Every dense T config, and EfficientVMamba's classifier, trains an iteration and is evaluated on miniature data.
 
 Changed are the data root, where the pretrained weights lie, the pictures' size, the batch and the training's length.
 Pictures are loaded in this process, because loaders' processes would outlive a training that is not a program of its
-own; tests/test_tools runs one that is, with them. Those classifiers are trained in tests of their own.
+own; tests/test_tools runs one that is, with them. VMamba's and Vim's classifiers are trained in tests of their own.
 """
 
 import re

@@ -15,9 +15,10 @@ from mmevm.checkpoint import fit_checkpoint, load_checkpoint, load_file
 from mmevm.cli import test_main as run_test
 from mmevm.cli import train_main as run_train
 from mmevm.datasets import make_mini_data
+from mmevm.zoo import ENTRIES
 
 from .parity import Fixture
-from .test_configs import BY_NAME, load
+from .test_configs import BY_NAME, decays, load
 from .test_configs_pretrained import contents
 
 pytestmark = pytest.mark.openmmlab
@@ -60,16 +61,12 @@ def test_config_of_stride_8_follows_upstreams_tuning(size: str, arch: str, width
     ('classifier_vim_t', 0.1), ('classifier_vim_s', 0.05), ('classifier_vim_t_stride8', 1e-8),
 ])  # fmt: skip
 def test_classifier_config_decays_what_upstream_decays(name: str, decay: float) -> None:
-    cfg = load(name)
-    model = build_model(cfg, 'meta')
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    got = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
-    rates = {key: got[id(p)] for key, p in model.named_parameters()}
+    got, model = decays(name), build_model(load(name), 'meta')
     flat = {key for key, p in model.named_parameters() if p.dim() == 1}
     assert len(flat) == 24 * 7 + 3  # two of D, of convolutions' and of steps' biases and a norm per block; the rest
     kept = flat | {'backbone.cls_token', 'backbone.pos_embed'}
-    assert {rates[key] for key in kept} == {0.0}
-    assert {rates[key] for key in rates.keys() - kept} == {decay}
+    assert {got[key] for key in kept} == {0.0}
+    assert {got[key] for key in got.keys() - kept} == {decay}
 
 
 @pytest.mark.parametrize('arch', ['tiny', 'small'])
@@ -88,8 +85,22 @@ def test_upstreams_file_fills_the_classifier(arch: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits, fixture.tensor('logits'), rtol=0, atol=2e-4)
 
 
-def test_classifier_trains_and_is_evaluated_on_miniature_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache_released_file(folder: Path) -> None:
+    """Puts a file like the released one of stride 16, with other numbers, where the zoo looks for it."""
+    state = Fixture('vim_tiny_64x64').state(outnorm=False) | {'pos_embed': torch.zeros(1, 14 * 14 + 1, 192)}
+    path = folder / 'zoo' / ENTRIES['vim_tiny'].file
+    path.parent.mkdir(parents=True)
+    torch.save({'model': state}, path)
+
+
+@pytest.mark.parametrize('name', ['classifier_vim_t', 'classifier_vim_t_stride8'])
+def test_classifier_trains_and_is_evaluated_on_miniature_data(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('MMEVM_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setenv('MMEVM_OFFLINE', '1')
+    cache_released_file(tmp_path / 'cache')
     make_mini_data('mini', image_size=96, train_images=2, val_images=2)
     phases = ('train', 'val', 'test')
     train, val, test = (f'{phase}_dataloader.dataset.pipeline' for phase in phases)
@@ -98,11 +109,13 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(tmp_path: Path, mo
         f'{val}.2.crop_size=64', f'{test}.1.scale=64', f'{test}.2.crop_size=64', 'train_cfg.max_epochs=1',
         *(f'{phase}_dataloader.{key}' for phase in phases for key in ('num_workers=0', 'persistent_workers=False')),
     ]  # fmt: skip
-    command = [str(BY_NAME['classifier_vim_t']), '--work-dir', 'work', '--cfg-options', *changes]
+    command = [str(BY_NAME[name]), '--work-dir', 'work', '--cfg-options', *changes]
     assert run_train(command) == 0
     hub = MessageHub.get_current_instance()
     assert np.isfinite(hub.get_scalar('train/loss').current()) and hub.get_scalar('train/loss').current() > 0
     assert load_file('work/epoch_1.pth')['meta']['iter'] == 1
+    said = 'tensors from mmevm://vim_tiny; interpolated backbone.pos_embed'
+    assert (said in capsys.readouterr().out) == (name == 'classifier_vim_t_stride8')
     assert run_test([command[0], 'work/epoch_1.pth', *command[1:]]) == 0
     assert np.isfinite(MessageHub.get_current_instance().get_scalar('test/accuracy/top1').current())
 
@@ -126,7 +139,8 @@ def test_segmentation_config_follows_upstreams_script(size: str, lr: float, deca
         assert got[id(p)] == pytest.approx(by_beits_rule(name, p.shape, lr, decay, rate)), name
     warm_up, poly = cfg.param_scheduler
     assert (warm_up.end, poly.begin, poly.end, cfg.train_cfg.max_iters) == (1500, 1500, 60000, 60000)
-    assert cfg.model.backbone.out_indices == (5, 11, 17, 23) and cfg.train_dataloader.batch_size == 8
+    assert cfg.model.backbone.out_indices == (5, 11, 17, 23) and cfg.model.backbone.drop_path_rate == 0.1
+    assert cfg.train_dataloader.batch_size == 8
     assert cfg.model.test_cfg == dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
 
 

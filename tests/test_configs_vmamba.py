@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
 from mmevm.analysis import measure
@@ -18,7 +17,7 @@ from mmevm.cli import train_main as run_train
 from mmevm.datasets import make_mini_data
 
 from .parity import Fixture
-from .test_configs import BY_NAME, load
+from .test_configs import BY_NAME, decays, load
 from .test_configs_pretrained import contents
 
 pytestmark = pytest.mark.openmmlab
@@ -48,12 +47,9 @@ def test_classifier_config_follows_upstreams_recipe(
 
 
 def test_classifier_config_decays_what_upstream_decays() -> None:
-    cfg = load('classifier_vmamba_t')
-    model = build_model(cfg, 'meta')
-    wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
-    got = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
-    flat = {key for key, p in model.named_parameters() if p.dim() == 1}
-    assert {key for key, p in model.named_parameters() if got[id(p)] == 0} == flat
+    got = decays('classifier_vmamba_t')
+    model = build_model(load('classifier_vmamba_t'), 'meta')
+    assert {key for key in got if got[key] == 0} == {key for key, p in model.named_parameters() if p.dim() == 1}
     assert {value for value in got.values() if value} == {0.05}
 
 
@@ -131,21 +127,12 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(
     assert np.isfinite(MessageHub.get_current_instance().get_scalar('test/accuracy/top1').current())
 
 
-def rates(name: str) -> dict[str, float]:
-    """The weight decay of every parameter of a config's model."""
-    cfg = load(name)
-    model = build_model(cfg, 'meta')
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    got = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
-    return {key: got[id(p)] for key, p in model.named_parameters()}
-
-
 @pytest.mark.parametrize('name, decay', [('mask_rcnn_vmamba_t_1x', 0.05), ('upernet_vmamba_t', 0.01)])
 def test_dense_config_decays_what_upstream_decays(name: str, decay: float) -> None:
-    decays = rates(name)
-    assert {key for key in decays if decays[key] == 0} == {key for key in decays if 'norm' in key}
-    assert {value for value in decays.values() if value} == {decay}
-    assert sum(key.endswith('A_logs') and decays[key] == decay for key in decays) == 14
+    got = decays(name)
+    assert {key for key in got if got[key] == 0} == {key for key in got if 'norm' in key}
+    assert {value for value in got.values() if value} == {decay}
+    assert sum(key.endswith('A_logs') and got[key] == decay for key in got) == 14
 
 
 @pytest.mark.parametrize('size, arch, drop_path', [
