@@ -109,7 +109,8 @@ def build_backbone(model: str, size: int, seed: int) -> nn.Module:
     """
     torch.manual_seed(seed)
     backbone = _by_config(model) if model.endswith('.py') else _by_name(model, size)
-    return backbone.eval().requires_grad_(False)
+    backbone.eval()  # that of some of the libraries' own backbones returns nothing
+    return backbone.requires_grad_(False)
 
 
 def _label(model: str) -> str:
@@ -125,7 +126,10 @@ def _build_pairs(args: argparse.Namespace) -> dict[str, tuple[nn.Module, nn.Modu
     for model, source in zip_longest(args.models, args.weights, fillvalue='-'):
         random, trained = (build_backbone(model, args.size, args.seed) for _ in range(2))
         if source != '-':
-            load_checkpoint(trained, source)
+            try:
+                load_checkpoint(trained, source)
+            except TypeError as error:  # not a backbone of ours
+                raise UsageError(f'{model}: {error}') from None
         pairs[_label(model)] = (random, None if source == '-' else trained)
     return pairs
 

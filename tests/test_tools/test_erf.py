@@ -71,3 +71,13 @@ def test_build_backbone_of_a_config_gives_maps(config: str, shape: tuple[int, in
 def test_erf_says_what_does_not_fit(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.openmmlab
+def test_erf_takes_no_weights_for_other_backbones(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    backbone = "dict(type='mmdet.ResNet', depth=18)"
+    (tmp_path / 'resnet.py').write_text(f"default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', "
+                                        f"backbone={backbone})\n")  # fmt: skip
+    (tmp_path / 'resnet.pth').touch()
+    assert main([str(tmp_path / 'resnet.py'), '--weights', str(tmp_path / 'resnet.pth')]) == 2
+    assert 'resnet.py: expected a backbone of mmevm or a model with one' in capsys.readouterr().err
