@@ -158,11 +158,6 @@ def peak_memory(make_step: Callable[[], Run], device: torch.device) -> tuple[Run
     return step, torch.cuda.max_memory_allocated(device) - before
 
 
-def resident(model: nn.Module, images: Tensor) -> int:
-    """Bytes that lie there before and after a pass."""
-    return sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
-
-
 def inference_peak(run: Run, device: torch.device) -> int | None:
     """The peak of allocated memory in bytes beyond what lies there before the pass; None on the CPU."""
     if device.type != 'cuda':
@@ -195,7 +190,7 @@ def measure_models(models: list[str], resolution: int, batch: int, setting: Sett
         model = setting.build(line, resolution)
         params = sum(p.numel() for p in model.parameters()) / 1e6
         images = setting.images(line, batch, resolution)
-        weights = resident(model, images)
+        weights = networks.resident(model, images)
         steps[line.name], peak = peak_memory(partial(training_step, model, images, setting), setting.device)
         built[line.name] = model, images
         row = line.row() | {'params': params, 'batch': batch}
@@ -247,7 +242,7 @@ def measure_resolutions(models: list[str], resolutions: list[int], pixels: int, 
             run = callables[str(len(rows))] = inference(model, images, setting)
             peak = inference_peak(run, setting.device)
             row = line.row() | {'resolution': resolution, 'batch': batch}
-            rows.append(row if peak is None else row | {'peak_mib': (peak + resident(model, images)) / 2**20})
+            rows.append(row if peak is None else row | {'peak_mib': (peak + networks.resident(model, images)) / 2**20})
     times = interleaved(callables, setting.device, setting.repeats, 2, setting.seconds)
     for i, row in enumerate(rows):
         row |= timing.summarise(times[str(i)]) | {'times': times[str(i)]}

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import networks
 import timing
 import torch
 from torch import Tensor
@@ -81,10 +82,10 @@ def measure(args: argparse.Namespace) -> timing.Row:
     before = peak_rss()
     training_step(model, images)
     rss = peak_rss() - before
-    resident = sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
     model.zero_grad(set_to_none=True)  # their release is not the step's
     step = allocator_peak(partial(training_step, model, images))
-    return {'scan': args.measure, 'resident': resident, 'step': step, 'peak': resident + step, 'rss': rss}
+    held = networks.resident(model, images)
+    return {'scan': args.measure, 'resident': held, 'step': step, 'peak': held + step, 'rss': rss}
 
 
 def measure_apart(scan: str) -> timing.Row:

@@ -74,6 +74,11 @@ def build(name: str, resolution: int) -> nn.Module:
     return timm.create_model(name, pretrained=False, **sized).eval()
 
 
+def resident(model: nn.Module, images: Tensor) -> int:
+    """Bytes of weights and images, which lie there before and after a pass."""
+    return sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
+
+
 def place(model: nn.Module, layout: str, device: torch.device | str = 'cpu') -> nn.Module:
     """Moves a network to a device; 'contiguous' leaves every weight in the layout that the network gave it."""
     layouts = {} if layout == 'contiguous' else {'memory_format': LAYOUTS[layout]}

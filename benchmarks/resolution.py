@@ -46,8 +46,8 @@ def make_cases(args: argparse.Namespace) -> tuple[list[timing.Row], list[Callabl
                 build = networks.build_dense if args.dense else networks.build
                 model = build(name, resolution)
             images = torch.randn(args.batch, 3, resolution, resolution)
-            resident = sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
-            rows.append({'model': name, 'resolution': resolution, 'batch': args.batch, 'resident': resident})
+            held = networks.resident(model, images)
+            rows.append({'model': name, 'resolution': resolution, 'batch': args.batch, 'resident': held})
             callables.append(lambda model=model, images=images: model(images))
     return rows, callables
 
