@@ -38,14 +38,13 @@ def fixed_seeds() -> None:
 
 @pytest.fixture(autouse=True)
 def unchanged_globals() -> Iterator[None]:
-    """Undoes what a run leaves for the next test: the default scope, and visualizers with their folders."""
+    """Undoes what runs and fixtures leave for other tests: the default scope, and visualizers with their folders."""
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
 
-    before = dict(DefaultScope._instance_dict)
+    DefaultScope._instance_dict.clear()  # fixtures of a module or of all tests come before this one
     yield
     DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
     kinds = [Visualizer]
     for kind in kinds:
         kind._instance_dict.clear()
