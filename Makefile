@@ -20,13 +20,13 @@ env-openmmlab: ## Build .venv-openmmlab: the same with OpenMMLab's own packages 
 demo: env ## Train on miniature COCO, evaluate and draw, on the CPU (10 minutes after make env)
 	$(VENV)/bin/python tools/demo.py
 
-demo-seg: env ## The same with a segmentor on miniature ADE20K (10 minutes after make env)
+demo-seg: env ## The same with a segmentor on miniature ADE20K (5 minutes after make env)
 	$(VENV)/bin/python tools/demo_seg.py
 
-demo-mask: env ## The same with Mask R-CNN on miniature COCO (10 minutes after make env)
+demo-mask: env ## The same with Mask R-CNN on miniature COCO (5 minutes after make env)
 	$(VENV)/bin/python tools/demo_mask.py
 
-demo-cls: env ## The same with a classifier on handwritten digits and miniature ImageNet (10 minutes after make env)
+demo-cls: env ## The same with a classifier on handwritten digits and miniature ImageNet (5 minutes after make env)
 	$(VENV)/bin/python tools/demo_cls.py
 
 test: lint ## Lint, then run the whole test suite
