@@ -241,8 +241,8 @@ def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: st
     if not any(name.startswith(f'{place}outnorm') and not _is_last(name, target) for name in weights):
         report.fresh = norms
     # A classification backbone leaves necks and heads to be trained.
-    others = [name for name in absent if place and not name.startswith(place)]
-    report.fresh += [name for name in others if not any(n in weights for n in target if not n.startswith(place))]
+    if not any(name in weights for name in target if not name.startswith(place)):
+        report.fresh += [name for name in absent if not name.startswith(place)]
     report.missing = [name for name in absent if name not in report.fresh]
 
 

@@ -124,13 +124,14 @@ def _build_pairs(args: argparse.Namespace) -> dict[str, tuple[nn.Module, nn.Modu
 
     pairs = {}
     for model, source in zip_longest(args.models, args.weights, fillvalue='-'):
-        random, trained = (build_backbone(model, args.size, args.seed) for _ in range(2))
+        random, trained = build_backbone(model, args.size, args.seed), None
         if source != '-':
+            trained = build_backbone(model, args.size, args.seed)
             try:
                 load_checkpoint(trained, source)
             except TypeError as error:  # not a backbone of ours
                 raise UsageError(f'{model}: {error}') from None
-        pairs[_label(model)] = (random, None if source == '-' else trained)
+        pairs[_label(model)] = (random, trained)
     return pairs
 
 
