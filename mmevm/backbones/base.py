@@ -8,7 +8,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmevm.checkpoint import formats
+from mmevm.checkpoint.align import find_start, split_backbone
 from mmevm.checkpoint.load import load_checkpoint
+from mmevm.checkpoint.names import below, loading_keys, plain_entries
 from mmevm.checkpoint.weights_only import CheckpointError
 
 _UNAVAILABLE = """The pretrained weights {} cannot be had: {}
@@ -37,6 +39,8 @@ class Backbone(BaseModule):
         super().__init__(init_cfg)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        # Public, as `register_load_state_dict_pre_hook`, from torch 2.5 on.
+        self._register_load_state_dict_pre_hook(_read_any_format, with_module=True)
 
     def init_weights(self) -> None:
         """Initialises the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.
@@ -91,10 +95,28 @@ class Backbone(BaseModule):
                     module.eval()
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Lets every loader that PyTorch and MMEngine have take upstream's spellings and wrappers."""
-        formats.convert_in_place(state_dict, prefix, last_norm=f'outnorm{len(self.dims) - 1}')
-        weights = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
-        for name in self.adapt(weights):
-            state_dict[prefix + name] = weights[name]
-        super()._load_from_state_dict(state_dict, prefix, *args)
+
+def _read_any_format(backbone: Backbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Lets every loader that PyTorch and MMEngine have take upstream's spellings and wrappers, as a loading hook.
+
+    What the module has itself stays as it is. A whole file can arrive here (``prefix`` empty, weights still wrapped),
+    because MMEngine's loader knows fewer wrappers; of a whole model around a backbone the backbone is taken.
+    """
+    places = loading_keys(backbone)
+    given = below(state_dict, prefix)
+    exact = given.keys() <= {key for key, _ in places.values()}
+    if exact:
+        weights = plain_entries(given)
+    else:
+        for name in given:
+            del state_dict[prefix + name]
+        entries = plain_entries(given if prefix else formats.unwrap(given))
+        own = {name: tensor for name, (_, tensor) in places.items()}
+        start = find_start(own, '', entries)
+        if prefix:
+            state_dict.update({prefix + name: value for name, value in entries.items() if not name.startswith(start)})
+        weights, _ = split_backbone(below(entries, start), own, len(backbone.dims) - 1)
+    changed = backbone.adapt(weights)
+    for name in changed if exact else weights:
+        key = places[name][0] if name in places else name
+        state_dict[prefix + key] = weights[name]

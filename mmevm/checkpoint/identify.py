@@ -8,6 +8,7 @@ from torch import nn
 
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.load import fit_checkpoint
+from mmevm.checkpoint.names import backbone_prefixes, below, plain_entries
 
 
 def build_backbone(
@@ -22,8 +23,9 @@ def build_backbone(
 
 def signature(content: Mapping[str, Any]) -> tuple[list[int], list[int]] | None:
     """Widths and depths of the backbone in a loaded file, alone or in a model; None if it holds none of mmevm's."""
-    weights = formats.strip_prefix(formats.unwrap(content))
-    return formats.signature(formats.convert({name.removeprefix('backbone.'): weights[name] for name in weights}))
+    weights = plain_entries(formats.unwrap(content))
+    prefix = next(iter(backbone_prefixes(weights)), '')
+    return formats.signature(formats.convert(below(weights, prefix)))
 
 
 def identify(content: Mapping[str, Any]) -> str | None:

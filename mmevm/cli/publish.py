@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
+from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.version import __version__
 
@@ -76,7 +76,7 @@ def strip(checkpoint: dict[str, Any], config: Path) -> dict[str, Any]:
 
 
 def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
-    """Loads the weights strictly into the config's model.
+    """Compares the weights strictly with the config's model, and names them as it does.
 
     Returns:
         int: Parameters of the model.
@@ -84,10 +84,11 @@ def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
     Raises:
         CheckpointError: If a tensor is missing, left over or of another shape.
     """
-    report = load_checkpoint(model, content['state_dict'])
+    weights, report = fit_checkpoint(model, content['state_dict'])
     left = report.fresh + report.dropped
     if left:
         raise CheckpointError(f'The checkpoint does not fit the config: {len(left)} tensors differ, such as {left[0]}')
+    content['state_dict'] = weights
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -5,14 +5,18 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from mmevm.checkpoint import CheckpointError, fit_checkpoint
-from mmevm.checkpoint.load import find_backbone
+from mmevm.checkpoint.align import find_backbone
+from mmevm.checkpoint.names import plain_entries
+from mmevm.cli.class_sizes import class_sized
 
 _BACKBONE_ALONE = """
-Training from `load_from` takes a checkpoint of the same model, apart from its heads, or of another task's model around
-the same backbone. To take no more than its backbone, if that fits, and leave everything else to be trained:
+`load_from` takes a checkpoint of the same model, which may be for other classes and have other heads, or of another
+task's model around the same backbone. To take no more than its backbone, if that fits, and leave everything else to be
+trained:
   --cfg-options load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=CHECKPOINT"""
 
 
@@ -25,7 +29,8 @@ class StrictWeights(Hook):
     Args:
         source (str): What to call the checkpoint.
         whole (bool): Every weight of the model has to be in the checkpoint, as for an evaluation; otherwise what it
-            lacks beside the backbone, and heads that differ, for other classes perhaps, are left to be trained.
+            lacks beside the backbone, heads that differ, and whatever else has another size only because the number of
+            classes is another, are left to be trained.
         resume (bool): A training goes on from it, for which weights are not enough.
     """
 
@@ -41,7 +46,7 @@ class StrictWeights(Hook):
         """Replaces the checkpoint's weights by the model's own with those that fit written over them.
 
         Raises:
-            CheckpointError: If anything is missing, left over or of another shape, heads apart unless ``whole``.
+            CheckpointError: If anything is missing, left over or of another shape, but for what is left to be trained.
         """
         if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
             raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
@@ -51,17 +56,23 @@ class StrictWeights(Hook):
             find_backbone(model)
         except TypeError:
             return
+        state_dict = model.state_dict()
+
+        def sizes() -> dict[str, set[int]]:
+            return class_sized(runner.cfg.model, plain_entries(state_dict))
+
+        freedom = {} if self.whole else {'free_heads': True, 'class_sized': sizes}
         try:
-            weights, report = fit_checkpoint(model, checkpoint, free_heads=not self.whole)
+            weights, report = fit_checkpoint(model, checkpoint, **freedom)
         except CheckpointError as error:
             raise CheckpointError(f'{self.source}: {error}{"" if self.whole else _BACKBONE_ALONE}') from error
         if self.whole:
             report.require_whole(self.source)
         report.log(self.source)
         if report.problems:
-            print_log(f'{self.source}: what differs in heads stays as initialised, to be trained', logger='current',
-                      level=logging.WARNING)
-        checkpoint['state_dict'] = {**model.state_dict(), **weights}
+            print_log(f'{self.source}: what differs in heads stays as initialised, to be trained, and so does what '
+                      'depends on the number of classes', logger='current', level=logging.WARNING)  # fmt: skip
+        checkpoint['state_dict'] = _for_runner(model, {**state_dict, **weights})
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
@@ -69,6 +80,15 @@ def _unwrap(model: nn.Module) -> nn.Module:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     # What is inside of a sharded model has flattened parts of weights; the wrapper itself gives them whole.
-    while isinstance(getattr(model, 'module', None), nn.Module) and not isinstance(model, FullyShardedDataParallel):
+    while (is_model_wrapper(model) or isinstance(model, BaseTTAModel)) and not isinstance(
+        model, FullyShardedDataParallel
+    ):
         model = model.module
     return model
+
+
+def _for_runner(model: nn.Module, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Names with one more ``module.``, which MMEngine's runner takes off, if the model itself has such names."""
+    if 'module' in dict(model.named_children()):
+        return {f'module.{name}': value for name, value in state_dict.items()}
+    return state_dict
