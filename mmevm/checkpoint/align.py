@@ -1,5 +1,6 @@
 """From the names in a checkpoint to a model's: where the backbone is in each, and what is around it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.names import backbone_prefixes, below, plain, without_module
 from mmevm.checkpoint.weights_only import CheckpointError
+
+_AVERAGE = re.compile(r'(?:^|[._])(?:ema|averaged?)(?:$|[._])')
 
 
 @dataclass
@@ -111,7 +114,8 @@ def find_start(own: Mapping[str, Tensor], prefix: str, entries: Mapping[str, Any
         str: The prefix in the checkpoint.
 
     Raises:
-        CheckpointError: If several fit equally well, and none is called as in the model.
+        CheckpointError: If several fit equally well, none is called as in the model, and all but one are not said to
+            be moving averages.
     """
     shapes = {name: value.shape for name, value in below(own, prefix).items()}
 
@@ -125,6 +129,7 @@ def find_start(own: Mapping[str, Tensor], prefix: str, entries: Mapping[str, Any
     if most == 0:
         return found[0] if found else prefix if any(name.startswith(prefix) for name in entries) else ''
     best = [start for start, n in counts.items() if n == most]
+    best = [start for start in best if not _AVERAGE.search(start)] or best
     if len(best) > 1 and best[0] not in (prefix, 'backbone.'):
         raise CheckpointError(f'the checkpoint has several backbones that fit, below {", ".join(best)}; '
                               'choose one by `prefix`')  # fmt: skip
@@ -137,7 +142,8 @@ def _split_rest(
     """What a checkpoint has around its backbone, by the model's names, and what it has beside that.
 
     A framework, a parallel wrapper or a larger model may have a prefix for all of it, in the checkpoint and in the
-    model; the pair of prefixes is taken below which most names agree.
+    model; the pair of prefixes is taken below which most names agree. Copies of the model, such as its moving average
+    or a teacher, are beside it.
     """
     others = [name for name in entries if start and not name.startswith(start)]
     around = {name for name in own if not name.startswith(prefix)}
@@ -152,8 +158,15 @@ def _split_rest(
 
     pairs = [(outer, root) for outer in _parents(start) for root in _parents(prefix)]
     outer, root = max(pairs, key=agree)  # the innermost of equally good ones
-    rest = {to_model(name, outer, root): entries[name] for name in others if name.startswith(outer)}
-    return root, rest, [name for name in others if not name.startswith(outer)]
+    copies = tuple(filter(None, (other.removesuffix('backbone.') for other in backbone_prefixes(others))))
+    rest, beside = {}, []
+    for name in others:
+        target = to_model(name, outer, root)
+        if name.startswith(outer) and (target in around or not name.startswith(copies)):
+            rest[target] = entries[name]
+        else:
+            beside.append(name)
+    return root, rest, beside
 
 
 def _parents(prefix: str) -> list[str]:

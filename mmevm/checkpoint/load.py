@@ -218,7 +218,9 @@ def _output_norm(name: str, place: str) -> str | None:
 
 
 # Parts that run beside the others: what the others compute does not depend on them.
-_SPARE_PART = re.compile(r'(?:.*\.)?(?:\w*head|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)')
+_SPARE_PART = re.compile(
+    r'(?:.*\.)?(?:\w*head|auxiliary_head\.\d+|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)'
+)
 
 
 def _is_spare(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Any], place: str) -> bool:
@@ -286,10 +288,18 @@ def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
         target[name].copy_(value)
 
 
-def _some(names: list[str], shown: int = 8) -> str:
-    return ', '.join(names[:shown]) + (f' and {len(names) - shown} more' if len(names) > shown else '')
+_SHOWN = 8
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:_SHOWN]) + (f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else '')
 
 
 def _groups(names: list[str]) -> str:
-    """Names without their last part, each once."""
-    return ', '.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in names))
+    """The modules of entries, each once; of many modules those that contain them."""
+    groups = dict.fromkeys(name.rpartition('.')[0] or name for name in names)
+    depth = max((group.count('.') for group in groups), default=0)
+    while len(groups) > _SHOWN and depth:
+        groups = dict.fromkeys('.'.join(group.split('.')[:depth]) for group in groups)
+        depth -= 1
+    return _some(list(groups))

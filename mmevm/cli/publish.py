@@ -76,18 +76,19 @@ def strip(checkpoint: dict[str, Any], config: Path) -> dict[str, Any]:
 
 
 def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
-    """Compares the weights strictly with the config's model, and names them as it does.
+    """Compares the weights strictly with the config's model, and keeps those of that model, named as it names them.
 
     Returns:
         int: Parameters of the model.
 
     Raises:
-        CheckpointError: If a tensor is missing, left over or of another shape.
+        CheckpointError: If a tensor is missing or of another shape, or left over from a part that the model has.
     """
     weights, report = fit_checkpoint(model, content['state_dict'])
-    left = report.fresh + report.dropped
-    if left:
+    if report.fresh:
+        left = report.fresh + report.dropped
         raise CheckpointError(f'The checkpoint does not fit the config: {len(left)} tensors differ, such as {left[0]}')
+    report.log('the checkpoint')
     content['state_dict'] = weights
     return sum(parameter.numel() for parameter in model.parameters())
 
