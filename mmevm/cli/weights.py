@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
-from mmevm.checkpoint import CheckpointError, fit_checkpoint
+from mmevm.checkpoint import CheckpointError, LoadReport, fit_checkpoint
 from mmevm.checkpoint.align import find_backbone
 from mmevm.checkpoint.names import plain_entries
 from mmevm.cli.class_sizes import class_sized
@@ -68,11 +68,23 @@ class StrictWeights(Hook):
             raise CheckpointError(f'{self.source}: {error}{"" if self.whole else _BACKBONE_ALONE}') from error
         if self.whole:
             report.require_whole(self.source)
+        if self.resume and report.dropped:
+            raise CheckpointError(f'{self.source} is of a model with more parts, such as {report.dropped[0]}: its '
+                                  "optimizer's state is for them, too. Resume with the config that it was trained "
+                                  f'with, or start from its weights: --cfg-options load_from={self.source}, without '
+                                  '--resume')  # fmt: skip
         report.log(self.source)
         if report.problems:
-            print_log(f'{self.source}: what differs in heads stays as initialised, to be trained, and so does what '
-                      'depends on the number of classes', logger='current', level=logging.WARNING)  # fmt: skip
+            _say_what_is_trained_anew(self.source, report)
         checkpoint['state_dict'] = _for_runner(model, {**state_dict, **weights})
+
+
+def _say_what_is_trained_anew(source: str, report: LoadReport) -> None:
+    names = [problem.partition(' ')[0] for problem in report.mismatched]
+    others = ', '.join(name for name in names if 'head.' not in name)
+    more = f', and so does what depends on the number of classes: {others}' if others else ''
+    print_log(f'{source}: what differs in heads stays as initialised, to be trained{more}', logger='current',
+              level=logging.WARNING)  # fmt: skip
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
