@@ -85,15 +85,17 @@ class LoadReport:
 def load_checkpoint(
     model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None
 ) -> LoadReport:
-    """Loads upstream's or mmevm's weights into a backbone, or into a model with a ``backbone``.
+    """Loads upstream's or mmevm's weights into a backbone, or into a model around one.
 
-    Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages, ``module.``, ``backbone.``) and
-    old spellings are understood. A bare backbone takes the classifier's norm as its last output norm where the file has
-    no output norms, and leaves the classifier out; an mmpretrain classifier takes both. Everything is compared before
-    the first weight is written: after an error the model is as it was.
+    Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages), old spellings and what
+    compilers, parallel wrappers and training frameworks put into names (``_orig_mod.``, ``module.``, ``model.``) are
+    understood. A bare backbone takes the classifier's norm as its last output norm where the file has no output norms,
+    and leaves the classifier out; an mmpretrain classifier takes both. Output norms that the file was made without stay
+    as initialised; heads that the model was built without are left out. Everything is compared before the first weight
+    is written: after an error the model is as it was.
 
     Args:
-        model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one.
+        model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one, compiled or not.
         source (path, address or mapping): A checkpoint file, its http(s) address, ``mmevm://NAME`` of the zoo, or
             what is in one.
         strict (bool): Raises on any missing, unexpected or mis-shaped entry; otherwise such entries are logged and
@@ -217,7 +219,7 @@ def _output_norm(name: str, place: str) -> str | None:
     return match and match[1]
 
 
-# Parts that run beside the others: what the others compute does not depend on them.
+# Heads, of which the other parts need none, and what training alone needs.
 _SPARE_PART = re.compile(
     r'(?:.*\.)?(?:\w*head|auxiliary_head\.\d+|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)'
 )

@@ -37,6 +37,9 @@ def train(config: str, started: dict, tmp_path: Path, monkeypatch: pytest.Monkey
 
 SOURCES: dict[str, Callable[[dict], dict]] = {
     'released': lambda state: {'state_dict': {f'module.module.{name}': value for name, value in state.items()}},
+    'compiled': lambda state: {'state_dict': {f'_orig_mod.{name}': value for name, value in state.items()}},
+    'framework': lambda state: {'state_dict': {f'model.{name}': v for name, v in as_classifier(state).items()}
+                                | {'criterion.weight': torch.ones(1)}, 'epoch': 3},
     'backbone': lambda state: {'model': {name: value for name, value in state.items() if 'head' not in name}},
 }
 
@@ -136,6 +139,18 @@ def test_the_tools_suggest_names(config: str, train: Tool, tmp_path: Path, capsy
 def test_test_evaluates_by_name(config: str, hub: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.test_main([config, NAME, '--work-dir', str(tmp_path / 'work')]) == 0
     assert 'accuracy/top1' in capsys.readouterr().out
+
+
+def test_test_evaluates_a_compiled_models_file(
+    config: str, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = as_classifier(evm_state)
+    compiled = {name.replace('backbone.', 'backbone._orig_mod.'): value for name, value in weights.items()}
+    torch.save({'state_dict': compiled | {'auxiliary_head.fc.weight': torch.ones(1)}}, tmp_path / 'epoch_1.pth')
+    assert cli.test_main([config, str(tmp_path / 'epoch_1.pth'), '--work-dir', str(tmp_path / 'work')]) == 0
+    shown = capsys.readouterr().out
+    assert 'accuracy/top1' in shown and f'loaded {len(weights)} tensors' in shown
+    assert 'dropped auxiliary_head.fc' in shown
 
 
 def test_test_refuses_another_variant(
