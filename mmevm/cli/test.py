@@ -2,8 +2,11 @@
 
 import argparse
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
+
+from mmengine.logging import print_log
 
 from mmevm.cli.arguments import parse_test_args
 from mmevm.cli.config import build_runner, load_config, require_checkpoint
@@ -71,6 +74,24 @@ def _dump_metric(cfg: Any, path: str) -> Any:
     return DumpResults(out_file_path=path)
 
 
+def _leave_masks_unmeasured(cfg: Any) -> None:
+    """Takes masks from what mmdet's metrics measure if the config's detector is built without its mask head."""
+    heads = cfg.model.get('roi_head')
+    if not isinstance(heads, dict) or heads.get('mask_head'):
+        return
+    evaluators = cfg.get('test_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+        metrics = evaluator.get('metric')
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics or [])
+        if 'segm' not in metrics:
+            continue
+        evaluator.metric = [metric for metric in metrics if metric != 'segm']
+        if not evaluator.metric:
+            raise UsageError('test_evaluator measures masks (segm), and the model has no roi_head.mask_head. To '
+                             'measure its boxes: --cfg-options test_evaluator.metric=bbox')  # fmt: skip
+        print_log('The model has no mask head: masks (segm) are not measured', logger='current', level=logging.WARNING)
+
+
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as ``args`` say; data and checkpoint are looked for before anything is built."""
     cfg = load_config(args)
@@ -80,6 +101,7 @@ def evaluate(args: argparse.Namespace) -> None:
     dump = _dump_metric(cfg, args.out) if args.out else None
     if args.show or args.show_dir:
         _set_drawing(cfg, args)
+    _leave_masks_unmeasured(cfg)
     if args.tta:
         _set_tta(cfg)
     runner = build_runner(cfg)

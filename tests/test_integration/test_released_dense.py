@@ -123,8 +123,8 @@ def test_evaluation_by_name_uses_all_of_the_files_weights(
 
 
 FEWER = {
-    'mmdet': (['model.roi_head.mask_head=None', 'test_evaluator.metric=bbox'], 'roi_head.mask_head', 'coco/bbox_mAP'),
-    'mmseg': (['model.auxiliary_head=None'], 'auxiliary_head', 'mIoU'),
+    'mmdet': ('model.roi_head.mask_head=None', 'roi_head.mask_head', 'coco/bbox_mAP'),
+    'mmseg': ('model.auxiliary_head=None', 'auxiliary_head', 'mIoU'),
 }
 
 
@@ -132,12 +132,18 @@ def test_evaluation_leaves_out_heads_that_it_does_not_need(
     released: tuple[str, Path, Counter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     library, path, _ = released
-    options, part, metric = FEWER[library]
+    option, part, metric = FEWER[library]
     monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    monkeypatch.setattr('mmevm.cli.test.print_log', lambda line, **_: said.append(line))
     make_mini_data('mini', image_size=96, train_images=1, val_images=1)
-    assert run_test([*evaluation(library, str(path)), *options]) == 0
+    assert run_test([*evaluation(library, str(path)), option]) == 0
     assert f'dropped {part}.' in capsys.readouterr().out
+    assert said == (['The model has no mask head: masks (segm) are not measured'] if library == 'mmdet' else [])
     assert np.isfinite(MessageHub.get_current_instance().get_scalar(f'test/{metric}').current())
+    if library == 'mmdet':
+        assert run_test([*evaluation(library, str(path)), option, 'test_evaluator.metric=segm']) == 2
+        assert 'test_evaluator.metric=bbox' in capsys.readouterr().err
     # What the model needs and the file lacks is still refused.
     content = torch.load(path, weights_only=False)
     content['state_dict'] = {name: v for name, v in content['state_dict'].items() if not name.startswith(part)}
