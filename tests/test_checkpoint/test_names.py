@@ -39,9 +39,10 @@ class Model(nn.Module):
 
 
 def other_values(model: nn.Module) -> nn.Module:
-    """Makes every value of a model a random one."""
+    """Makes every value of a model a random one, but for counters and the like."""
     for value in model.state_dict().values():
-        value.copy_(torch.randn_like(value) if value.is_floating_point() else torch.randint_like(value, 9))
+        if value.is_floating_point():
+            torch.nn.init.normal_(value)
     return model
 
 
