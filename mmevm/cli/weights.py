@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
 from mmevm.checkpoint import CheckpointError, LoadReport, fit_checkpoint
 from mmevm.checkpoint.align import find_backbone
@@ -18,6 +18,11 @@ _BACKBONE_ALONE = """
 task's model around the same backbone. To take no more than its backbone, if that fits, and leave everything else to be
 trained:
   --cfg-options load_from=None model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=CHECKPOINT"""
+
+_MORE_PARTS = (
+    "{source} is of a model with more parts, such as {part}: its optimizer's state is for them, too. Resume with the "
+    'config that it was trained with, or start from its weights: --cfg-options load_from={source}, without --resume'
+)
 
 
 class StrictWeights(Hook):
@@ -46,20 +51,39 @@ class StrictWeights(Hook):
         """Replaces the checkpoint's weights by the model's own with those that fit written over them.
 
         Raises:
+            CheckpointError: As :meth:`fit`.
+        """
+        fitted = self.fit(runner, checkpoint)
+        if fitted is None:
+            return
+        weights, report = fitted
+        report.log(self.source)
+        if report.problems:
+            _say_what_is_trained_anew(self.source, report)
+        model = unwrap(runner.model)
+        checkpoint['state_dict'] = _for_runner(model, {**model.state_dict(), **weights})
+
+    def fit(self, runner: Any, checkpoint: dict) -> tuple[dict[str, Tensor], LoadReport] | None:
+        """Compares a checkpoint with the model of a runner.
+
+        Returns:
+            tuple[dict[str, Tensor], LoadReport] | None: What a load writes, and the report on it; None for models
+            without a backbone of mmevm.
+
+        Raises:
             CheckpointError: If anything is missing, left over or of another shape, but for what is left to be trained.
         """
         if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
             raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
                                   f'from them: --cfg-options load_from={self.source}, without --resume')  # fmt: skip
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         try:
             find_backbone(model)
         except TypeError:
-            return
-        state_dict = model.state_dict()
+            return None
 
         def sizes() -> dict[str, set[int]]:
-            return class_sized(runner.cfg.model, plain_entries(state_dict))
+            return class_sized(runner.cfg.model, plain_entries(model.state_dict()))
 
         freedom = {} if self.whole else {'free_heads': True, 'class_sized': sizes}
         try:
@@ -69,14 +93,8 @@ class StrictWeights(Hook):
         if self.whole:
             report.require_whole(self.source)
         if self.resume and report.dropped:
-            raise CheckpointError(f'{self.source} is of a model with more parts, such as {report.dropped[0]}: its '
-                                  "optimizer's state is for them, too. Resume with the config that it was trained "
-                                  f'with, or start from its weights: --cfg-options load_from={self.source}, without '
-                                  '--resume')  # fmt: skip
-        report.log(self.source)
-        if report.problems:
-            _say_what_is_trained_anew(self.source, report)
-        checkpoint['state_dict'] = _for_runner(model, {**state_dict, **weights})
+            raise CheckpointError(_MORE_PARTS.format(source=self.source, part=report.dropped[0]))
+        return weights, report
 
 
 def _say_what_is_trained_anew(source: str, report: LoadReport) -> None:
@@ -87,7 +105,7 @@ def _say_what_is_trained_anew(source: str, report: LoadReport) -> None:
               level=logging.WARNING)  # fmt: skip
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The model that a config describes, without what distributes it or augments its input."""
     from torch.distributed.fsdp import FullyShardedDataParallel
 
