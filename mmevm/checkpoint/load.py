@@ -133,7 +133,7 @@ def fit_checkpoint(
         prefix (str, optional): As for :func:`load_checkpoint`.
         free_heads (bool): Refuses no differences in heads, which other classes or another recipe change.
         class_sized (Callable): Gives, for entries of the model, the dimensions that depend on the number of classes, in
-            which they may differ wherever they are. It is called only if anything differs outside of heads.
+            which they may differ outside of the backbone. It is called only if anything there differs but heads.
 
     Returns:
         dict[str, Tensor]: What a load would write, by the model's names.
@@ -154,7 +154,7 @@ def fit_checkpoint(
     report = LoadReport(dropped=found.dropped)
     _adapt(backbone, found.weights, place, report)
     _compare(own, found.weights, place, report)
-    if strict and not _acceptable(own, found, report, free_heads, class_sized):
+    if strict and not _acceptable(own, place, found, report, free_heads, class_sized):
         what = f'{_called(source)} does not fit the model{_difference(backbone, found.backbone)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
     weights = {names[name]: found.weights[name] for name in report.loaded}
@@ -240,6 +240,7 @@ def _is_spare(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Any], 
 
 def _acceptable(
     own: Mapping[str, Tensor],
+    place: str,
     found: Alignment,
     report: LoadReport,
     free_heads: bool,
@@ -251,7 +252,7 @@ def _acceptable(
     if free_heads:
         heads = {name for name in differing if name.removeprefix(found.root).partition('.')[0].endswith('head')}
         differing -= heads
-    if not differing <= mismatched:
+    if not differing <= mismatched or any(name.startswith(place) for name in differing):
         return False
     dimensions = class_sized() if differing else {}
     return all(_differs_only_in(dimensions.get(name, ()), own[name], found.weights[name]) for name in differing)
