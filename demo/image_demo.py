@@ -6,6 +6,7 @@ classifiers and what is around VMamba; for others ``--weights`` has to name the 
 """
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ import torch
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.cli.images import ImageError, find_images, plan_outputs, prepare_folder, read_image, write_image
 from mmevm.inferencers import config_path, models, released_weights
+
+DRAWN_PIXELS = 2**21
+"""Full HD. The drawing of a larger image is on a smaller copy, as a pixel takes a number for every class or mask."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,10 +56,11 @@ def find_model(model: str, weights: str | None) -> tuple[Path, str]:
     return config_path(model) if named else Path(model), weights
 
 
-def reduced(image: np.ndarray, pixels: int) -> np.ndarray:
-    """The image, or a smaller copy of it, with no more than so many pixels, which matplotlib can draw on."""
+def reduced(image: np.ndarray) -> np.ndarray:
+    """The image itself, or a copy of :data:`DRAWN_PIXELS` of a larger one."""
     height, width = image.shape[:2]
-    scale = min(1.0, (pixels / (height * width)) ** 0.5, 2**13 / max(height, width))
+    # Matplotlib takes no side beyond 2**16.
+    scale = min(1.0, (DRAWN_PIXELS / (height * width)) ** 0.5, 2**14 / max(height, width))
     if scale == 1:
         return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -134,19 +139,16 @@ class Task:
     Attributes:
         load (Callable): From config, weights and device to the library's inferencer.
         draw (Callable): From inferencer, image, copy to draw on (both BGR) and score to the drawing (RGB).
-        pixels (int): Beyond so many the drawing is on a smaller copy.
     """
 
     load: Callable[[str, str, str | None], Any]
     draw: Callable[[Any, np.ndarray, np.ndarray, float], np.ndarray]
-    pixels: int
 
 
-# As large as 4K video, or Full HD where a pixel has a number for each of 150 classes.
 TASKS = {
-    'mmdet': Task(load_detector, detect, 2**23),
-    'mmseg': Task(load_segmentor, segment, 2**21),
-    'mmpretrain': Task(load_classifier, classify, 2**23),
+    'mmdet': Task(load_detector, detect),
+    'mmseg': Task(load_segmentor, segment),
+    'mmpretrain': Task(load_classifier, classify),
 }
 
 
@@ -154,7 +156,7 @@ def find_task(config: Path) -> Task:
     """The task of a config, by its ``default_scope``.
 
     Raises:
-        UsageError: It is no config, or of another library.
+        UsageError: It is no config, or of another library, or the library is not installed.
     """
     from mmengine.config import Config
 
@@ -164,6 +166,8 @@ def find_task(config: Path) -> Task:
         raise UsageError(f'--model {config} cannot be read as a config: {error}') from error
     if scope not in TASKS:
         raise UsageError(f'{config} must have a default_scope of {", ".join(TASKS)}, got {scope}')
+    if importlib.util.find_spec(scope) is None:
+        raise UsageError(f'{config} needs {scope} (its default_scope), which is not installed')
     return TASKS[scope]
 
 
@@ -181,7 +185,7 @@ def draw_image(task: Task, inferencer: Any, origin: str, image: np.ndarray, scor
     Raises:
         ImageError: The config's pipeline, or the model, cannot take the image.
     """
-    canvas = reduced(image, task.pixels)
+    canvas = reduced(image)
     size, drawn = (f'{array.shape[1]} × {array.shape[0]}' for array in (image, canvas))
     if canvas is not image:
         print(f'{origin} has {size} pixels; the drawing has {drawn}')
@@ -222,9 +226,9 @@ def draw(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse_args(argv)
-    sys.stdout.reconfigure(errors='backslashreplace')  # names of files can be any bytes
     return exit_status(lambda: draw(args))
 
 
 if __name__ == '__main__':
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files can be any bytes
     raise SystemExit(main())

@@ -119,10 +119,11 @@ def read_image(origin: str) -> np.ndarray:
     """
     data = _download(origin) if _is_address(origin) else _read(origin)
     _check_header(data, origin)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        image = _decode_by_pillow(data, origin)
-    return image
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    return _decode_by_pillow(data, origin) if image is None else image
 
 
 def _read(path: str) -> bytes:

@@ -154,7 +154,8 @@ def test_demo_draws_on_a_smaller_copy_what_the_model_finds_in_the_whole_image(
         models.append(task.load(*arguments))
         return models[0]
 
-    monkeypatch.setitem(script['TASKS'], library, dataclasses.replace(task, load=load, pixels=36 * 48))
+    monkeypatch.setitem(script['TASKS'], library, dataclasses.replace(task, load=load))
+    monkeypatch.setitem(script, 'DRAWN_PIXELS', 36 * 48)
     out = ['--out', tmp_path / 'drawn.png', '--device', 'cpu', '--score', 0]
     assert demo(picture, '--model', weights.stem, '--weights', weights, *out) == 0
     assert f'{picture} has 96 × 72 pixels; the drawing has 48 × 36' in capsys.readouterr().out
