@@ -32,9 +32,7 @@ def test_modules_are_commands(arguments: list[str], shown: str) -> None:
     assert done.stdout.startswith(shown)
 
 
-def test_main_lists_every_command_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_main_lists_every_command_that_is_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(ROOT)
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()

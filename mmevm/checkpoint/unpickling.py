@@ -68,6 +68,7 @@ class _History:
     def build(self) -> Any:
         """Make the real ``HistoryBuffer`` from its two arrays; its statistics methods are always MMEngine's own."""
         from mmengine.logging import HistoryBuffer
+
         logs, counts = _real(self.state['_log_history']), _real(self.state['_count_history'])
         return HistoryBuffer(logs, counts, int(self.state['max_length']))
 

@@ -26,12 +26,16 @@ class CheckpointError(RuntimeError):
 
 def _refusal(path: str, name: str) -> str:
     # What the user is to paste into a shell is quoted for it, whatever the file is called.
-    code = (f'import torch; c = torch.load({json.dumps(path)}, weights_only=False); '
-            'torch.save({"state_dict": c.get("state_dict", c.get("model", c))}, "weights.pth")')
-    return (f'Refused to load {path}: it asks for `{name}`, and only tensors, plain containers, numpy numbers, '
-            "argparse.Namespace and mmengine's log history are loaded from files, because anything else can run code. "
-            'If, and only if, you trust its author, save its weights alone once and load that file instead: '
-            f'python -c {shlex.quote(code)}')
+    code = (
+        f'import torch; c = torch.load({json.dumps(path)}, weights_only=False); '
+        'torch.save({"state_dict": c.get("state_dict", c.get("model", c))}, "weights.pth")'
+    )
+    return (
+        f'Refused to load {path}: it asks for `{name}`, and only tensors, plain containers, numpy numbers, '
+        "argparse.Namespace and mmengine's log history are loaded from files, because anything else can run code. "
+        'If, and only if, you trust its author, save its weights alone once and load that file instead: '
+        f'python -c {shlex.quote(code)}'
+    )
 
 
 def _refuse_programs(path: str) -> None:
@@ -47,8 +51,10 @@ def _refuse_programs(path: str) -> None:
     except tarfile.TarError:
         return
     if has_members:
-        raise CheckpointError(f'Refused to load {path}: it is a tar archive, the form of the first PyTorch releases, '
-                              f'which cannot be opened as data only. {remedy}')
+        raise CheckpointError(
+            f'Refused to load {path}: it is a tar archive, the form of the first PyTorch releases, '
+            f'which cannot be opened as data only. {remedy}'
+        )
 
 
 def _unreadable(path: str, error: Exception) -> str:
@@ -126,6 +132,7 @@ def _load_for_mmengine(path: str, map_location: Any, folder: str | None = None) 
     training removes the best checkpoint so far, whatever path the file gives for it: that path is taken only for a
     file beside it.
     """
+
     def entry(key: Any, item: Any) -> Any:
         name = key.decode('latin1') if isinstance(key, bytes) else key
         if not isinstance(name, str) or isinstance(item, Tensor):
@@ -146,10 +153,12 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return _load_for_mmengine(path, map_location, folder=os.path.dirname(path) or '.')
 
 
-def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
-                   progress: bool = True) -> dict:
+def load_from_http(
+    filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool = True
+) -> dict:
     """MMEngine loader for addresses: download once into torch's hub folder, rank 0 first, then :func:`load_file`."""
     from mmengine.dist import get_dist_info
+
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
     target = os.path.join(folder, os.path.basename(filename.split('?')[0]))
     rank, world_size = get_dist_info()
@@ -165,6 +174,7 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
 def load_from_storage(filename: str, map_location: Any = None) -> dict:
     """MMEngine loader for its object stores (``s3://``, ``petrel://``): a temporary copy, then :func:`load_file`."""
     from mmengine.fileio import get_local_path
+
     with get_local_path(filename) as path:
         return _load_for_mmengine(path, map_location)
 
@@ -172,12 +182,14 @@ def load_from_storage(filename: str, map_location: Any = None) -> dict:
 def load_from_torchvision(filename: str, map_location: Any = None) -> dict:
     """MMEngine loader for ``torchvision://NAME``."""
     from mmengine.runner.checkpoint import get_torchvision_models
+
     return load_from_http(get_torchvision_models()[_name(filename)], map_location)
 
 
 def load_from_openmmlab(filename: str, map_location: Any = None) -> dict:
     """MMEngine loader for ``open-mmlab://NAME``: an address, or a file in MMEngine's folder."""
     from mmengine.runner.checkpoint import _get_mmengine_home, get_deprecated_model_names, get_external_models
+
     name = get_deprecated_model_names().get(_name(filename), _name(filename))
     source = get_external_models()[name]
     if source.startswith(('http://', 'https://')):
@@ -188,6 +200,7 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> dict:
 def load_from_mmcls(filename: str, map_location: Any = None) -> dict:
     """MMEngine loader for ``mmcls://NAME``, of which it takes the backbone."""
     from mmengine.runner.checkpoint import get_mmcls_models
+
     content = load_from_http(get_mmcls_models()[_name(filename)], map_location)
     weights = content.get('state_dict', content)
     return {'state_dict': {name[9:]: value for name, value in weights.items() if name.startswith('backbone.')}}
@@ -210,6 +223,7 @@ def register_weights_only_loader() -> None:
     mmevm does not.
     """
     from mmengine.runner import CheckpointLoader
+
     loaders = {
         load_from_local: '',
         load_from_http: ('http://', 'https://'),

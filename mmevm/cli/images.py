@@ -129,6 +129,8 @@ def read_image(origin: str) -> np.ndarray:
 def _read(path: str) -> bytes:
     try:
         size = os.path.getsize(path)
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise ImageError(f'{path} is no image file')
         if size > MAX_FILE:
             raise ImageError(f'{path} has {size} bytes; images of up to {MAX_FILE} are read')
         return Path(path).read_bytes()
@@ -179,8 +181,10 @@ def _check_header(data: bytes, origin: str) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f'{origin} has {width} × {height} pixels; up to {MAX_PIXELS} are read: give a smaller copy')
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f'{origin} has {width} × {height} pixels: one side is more than {MAX_ASPECT} times the other, '
-                         'of which nothing would be left at the size that models take; give a part of the image')
+        raise ImageError(
+            f'{origin} has {width} × {height} pixels: one side is more than {MAX_ASPECT} times the other, '
+            'of which nothing would be left at the size that models take; give a part of the image'
+        )
     if animated:
         print(f'{origin} has several frames; the first one is used')
 

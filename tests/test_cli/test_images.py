@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import os
 import struct
 import threading
 import time
@@ -100,6 +101,15 @@ def test_read_image_names_what_cannot_be_read_and_why(
         monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decoded'))
     with pytest.raises(ImageError, match=sentence):
         read_image(str(tmp_path / name))
+
+
+def test_read_image_waits_for_no_pipe_and_names_a_broken_link(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'pipe.png')
+    (tmp_path / 'link.png').symlink_to('nowhere.png')
+    with pytest.raises(ImageError, match=r'pipe\.png is no image file'):
+        read_image(str(tmp_path / 'pipe.png'))
+    with pytest.raises(ImageError, match=r'link\.png cannot be read: No such file'):
+        read_image(str(tmp_path / 'link.png'))
 
 
 def test_read_image_reads_no_file_beyond_the_bound(tmp_path: Path) -> None:
