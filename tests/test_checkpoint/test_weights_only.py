@@ -6,6 +6,8 @@ import re
 import shlex
 import sys
 import tarfile
+import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +167,25 @@ def test_load_file_leaves_registered_globals_alone_and_does_not_use_them(save: A
     with pytest.raises(CheckpointError, match='Mine'):
         load_file(save({'x': Mine()}))
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_load_file_keeps_threads_from_each_others_globals(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = save({'w': torch.ones(1)}), []
+
+    def load(*_: Any, **__: Any) -> dict[str, Any]:
+        time.sleep(0.05)
+        seen.append(Reduced in torch.serialization.get_safe_globals())
+        return {}
+
+    monkeypatch.setattr(torch, 'load', load)
+    with torch.serialization.safe_globals([Reduced]):
+        threads = [threading.Thread(target=load_file, args=(path,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)
+        for thread in threads:
+            thread.join()
+    assert seen == [False, False]
 
 
 def test_load_file_does_not_change_the_statistics_of_mmengine(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
