@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,6 +16,12 @@ Without a network, fetch the file elsewhere and give its path:
   --cfg-options model.backbone.init_cfg.checkpoint=/where/it/lies
 or train from random weights:
   --cfg-options model.backbone.init_cfg=None"""
+
+
+def is_pretrained(config: Mapping[str, Any]) -> bool:
+    """Whether an entry of an ``init_cfg`` names pretrained weights, by the initialiser's name or class."""
+    kind = config.get('type')
+    return kind is PretrainedInit or str(kind).rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
 
 
 class Backbone(BaseModule):
@@ -45,7 +51,7 @@ class Backbone(BaseModule):
             CheckpointError: If the file cannot be had or opened, or does not fit.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
-        pretrained = [c for c in configs if c['type'] in ('Pretrained', 'PretrainedInit')]
+        pretrained = [config for config in configs if is_pretrained(config)]
         if self.is_init or not pretrained:
             return super().init_weights()
         others, whole = [c for c in configs if c not in pretrained], self.init_cfg

@@ -9,6 +9,7 @@ from mmevm.cli.arguments import parse_test_args
 from mmevm.cli.config import build_runner, load_config, require_checkpoint
 from mmevm.cli.data import check_data, leaf_datasets
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.pretrained import skip_overwritten
 from mmevm.cli.weights import StrictWeights
 
 _FLIP = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
@@ -83,7 +84,10 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.tta:
         _set_tta(cfg)
     runner = build_runner(cfg)
-    runner.register_hook(StrictWeights(args.checkpoint, whole=True))
+    strict = StrictWeights(args.checkpoint, whole=True)
+    runner.register_hook(strict)
+    if 'runner_type' in cfg:  # MMEngine's other runner initialises models for evaluations, too
+        skip_overwritten(runner, strict, args.checkpoint)
     if dump is not None:
         runner.test_evaluator.metrics.append(dump)
     runner.test()

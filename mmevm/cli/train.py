@@ -12,6 +12,7 @@ from mmevm.cli.arguments import parse_train_args
 from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoint
 from mmevm.cli.data import check_data
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.pretrained import skip_overwritten
 from mmevm.cli.resume import adopt_seed, make_resumable
 from mmevm.cli.weights import StrictWeights
 
@@ -77,7 +78,11 @@ def train(args: argparse.Namespace) -> None:
     runner = build_runner(cfg)
     source = cfg.get('load_from') or f'the last checkpoint in {cfg.work_dir}'
     resume = bool(cfg.get('resume'))
-    runner.register_hook(StrictWeights(source, whole=resume, resume=resume))
+    strict = StrictWeights(source, whole=resume, resume=resume)
+    runner.register_hook(strict)
+    start = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if resume else None)
+    if start:
+        skip_overwritten(runner, strict, start)
     runner.train()
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
-from mmevm.checkpoint import CheckpointError, fit_checkpoint
+from mmevm.checkpoint import CheckpointError, LoadReport, fit_checkpoint
 from mmevm.checkpoint.load import find_backbone
 
 _BACKBONE_ALONE = """
@@ -41,30 +41,46 @@ class StrictWeights(Hook):
         """Replaces the checkpoint's weights by the model's own with those that fit written over them.
 
         Raises:
-            CheckpointError: If anything is missing, left over or of another shape, heads apart unless ``whole``.
+            CheckpointError: As :meth:`fit`.
         """
-        if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
-            raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
-                                  f'from them: --cfg-options load_from={self.source}, without --resume')  # fmt: skip
-        model = _unwrap(runner.model)
-        try:
-            find_backbone(model)
-        except TypeError:
+        model = unwrap(runner.model)
+        fitted = self.fit(model, checkpoint)
+        if fitted is None:
             return
-        try:
-            weights, report = fit_checkpoint(model, checkpoint, free_heads=not self.whole)
-        except CheckpointError as error:
-            raise CheckpointError(f'{self.source}: {error}{"" if self.whole else _BACKBONE_ALONE}') from error
-        if self.whole:
-            report.require_whole(self.source)
+        weights, report = fitted
         report.log(self.source)
         if report.problems:
             print_log(f'{self.source}: what differs in heads stays as initialised, to be trained', logger='current',
                       level=logging.WARNING)
         checkpoint['state_dict'] = {**model.state_dict(), **weights}
 
+    def fit(self, model: nn.Module, checkpoint: dict) -> tuple[dict[str, Tensor], LoadReport] | None:
+        """Compares a checkpoint with a model.
 
-def _unwrap(model: nn.Module) -> nn.Module:
+        Returns:
+            tuple[dict[str, Tensor], LoadReport] | None: What a load writes, and the report on it; None for models
+            without a backbone of mmevm.
+
+        Raises:
+            CheckpointError: If anything is missing, left over or of another shape, heads apart unless ``whole``.
+        """
+        if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
+            raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
+                                  f'from them: --cfg-options load_from={self.source}, without --resume')  # fmt: skip
+        try:
+            find_backbone(model)
+        except TypeError:
+            return None
+        try:
+            weights, report = fit_checkpoint(model, checkpoint, free_heads=not self.whole)
+        except CheckpointError as error:
+            raise CheckpointError(f'{self.source}: {error}{"" if self.whole else _BACKBONE_ALONE}') from error
+        if self.whole:
+            report.require_whole(self.source)
+        return weights, report
+
+
+def unwrap(model: nn.Module) -> nn.Module:
     """The model that a config describes, without what distributes it or augments its input."""
     from torch.distributed.fsdp import FullyShardedDataParallel
 

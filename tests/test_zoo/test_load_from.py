@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmevm import cli
@@ -119,6 +120,38 @@ def test_resume_without_a_checkpoint_yet_begins_as_the_config_says(
     torch.save(SOURCES['released'](evm_state), 'start.ckpt')
     assert cli.train_main([config, '--work-dir', 'work', '--resume', '--cfg-options', 'load_from=start.ckpt']) == 0
     assert differing(started, evm_state) == set()
+
+
+ABSENT = ['model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=nowhere.pth']
+
+
+@pytest.mark.parametrize('form', SOURCES.keys())
+def test_train_does_not_ask_for_pretrained_weights_that_load_from_overwrites(
+    form: str, train: Tool, started: dict, evm_state: dict, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(SOURCES[form](evm_state), 'start.ckpt')
+    assert train('load_from=start.ckpt', *ABSENT) == 0
+    assert differing(started, evm_state) == ({'head.fc.weight', 'head.fc.bias'} if form == 'backbone' else set())
+    assert 'backbone.init_cfg: nowhere.pth is left out, start.ckpt overwrites it' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('flag', [['--resume'], ['--resume', 'work/epoch_1.pth']], ids=['auto', 'path'])
+def test_resume_does_not_ask_for_pretrained_weights(
+    flag: list[str], config: str, train: Tool, started: dict, evm_state: dict, tmp_path: Path
+) -> None:
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work/last_checkpoint').write_text('work/epoch_1.pth')
+    more = {'meta': {'epoch': 1, 'iter': 3}, 'message_hub': MessageHub('any').state_dict()}
+    torch.save({'state_dict': as_classifier(evm_state), **more}, 'work/epoch_1.pth')
+    assert cli.train_main([config, '--work-dir', 'work', *flag, '--cfg-options', *ABSENT]) == 0
+    assert differing(started, evm_state) == set()
+
+
+def test_resume_without_a_checkpoint_yet_asks_for_pretrained_weights(
+    config: str, train: Tool, started: dict, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.train_main([config, '--work-dir', 'work', '--resume', '--cfg-options', *ABSENT]) == 2
+    assert 'nowhere.pth' in capsys.readouterr().err and started == {}
 
 
 def test_resume_refuses_names_of_the_zoo(config: str, started: dict, capsys: pytest.CaptureFixture) -> None:
