@@ -1,12 +1,14 @@
 """What all backbones have in common: strict pretrained weights, frozen stages, fixed batch statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmevm.backbones.adaptation import adapt_stem
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.load import load_checkpoint
 from mmevm.checkpoint.weights_only import CheckpointError
@@ -67,14 +69,30 @@ class Backbone(BaseModule):
                 raise CheckpointError(_UNAVAILABLE.format(config['checkpoint'], error)) from error
         return None
 
-    def adapt(self, weights: dict[str, Any]) -> list[str]:
-        """Reshapes entries of a checkpoint in mmevm's spelling that depend on more than the variant, in place.
+    def adapt(self, weights: dict[str, Any]) -> dict[str, str]:
+        """Fits entries of a checkpoint in mmevm's spelling that depend on more than the variant, in place.
+
+        Here the stem's kernel, for other input channels. What is ambiguous or cannot be fitted is replaced by a
+        :class:`CheckpointError` that says why; whoever loads has to raise it.
 
         Args:
             weights (dict[str, Any]): Entries of a backbone.
 
         Returns:
-            list[str]: Names of the entries that were changed.
+            dict[str, str]: What was done, by the names of the entries that were changed: 'adapted …',
+            'interpolated …', 'refused', or '' for what is not worth a word.
+        """
+        stem = getattr(getattr(self, 'patch_embed', None), 'proj', None)
+        return adapt_stem(weights, 'patch_embed.proj.weight', stem)
+
+    def not_built(self, names: Iterable[str]) -> list[str]:
+        """The entries of a checkpoint for parts that this backbone lacks, because no map it returns depends on them.
+
+        Args:
+            names (Iterable[str]): Names of a backbone's entries in mmevm's spelling.
+
+        Returns:
+            list[str]: Those that a load leaves out.
         """
         return []
 
@@ -100,7 +118,23 @@ class Backbone(BaseModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Lets every loader that PyTorch and MMEngine have take upstream's spellings and wrappers."""
         formats.convert_in_place(state_dict, prefix, last_norm=f'outnorm{len(self.dims) - 1}')
-        weights = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
-        for name in self.adapt(weights):
-            state_dict[prefix + name] = weights[name]
+        self._fit_in_place(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _fit_in_place(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Does for the entries below ``prefix`` what :func:`load_checkpoint` does, and says so.
+
+        Raises:
+            CheckpointError: If an entry cannot be fitted; no weight of this backbone has changed then.
+        """
+        weights = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+        changes = self.adapt(weights)
+        for name in changes:
+            if isinstance(weights[name], CheckpointError):
+                raise weights[name]
+            state_dict[prefix + name] = weights[name]
+        for name in self.not_built(weights):
+            del state_dict[prefix + name]
+        said = [f'{prefix}{name} {how}' for name, how in changes.items() if ' ' in how]
+        if said:
+            print_log('; '.join(said), logger='current')

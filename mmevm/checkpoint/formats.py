@@ -67,10 +67,13 @@ def convert(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_upstream(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames a bare backbone or classifier ``state_dict`` to the spelling of upstream's released files. Idempotent."""
+    """Renames a bare backbone or classifier ``state_dict`` to the spelling of upstream's released files. Idempotent.
+
+    Vim's ``pos_grid``, which upstream's networks would refuse, is left out.
+    """
     weights = convert(state_dict)
     if any(_COLUMN_BLOCK.match(name) for name in weights):  # upstream's Vim differs in the head alone
-        return {name.removeprefix('classifier.'): value for name, value in weights.items()}
+        return {name.removeprefix('classifier.'): value for name, value in weights.items() if name != 'pos_grid'}
     depths: dict[str, int] = {}
     for name in weights:
         # Stages of inverted residuals are those that upstream numbers by layers; the others it spells as mmevm does.

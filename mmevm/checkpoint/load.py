@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.weights_only import CheckpointError, load_file, load_from_http
 
+_IN_STAGE = re.compile(r'(?<![^.])(layers\.\d+\.)(?:blocks|mixer|norm)\..*')
+
 Source = str | os.PathLike | Mapping[str, Any]
 
 
@@ -24,10 +26,13 @@ class LoadReport:
     Attributes:
         loaded (list[str]): Parameters and buffers that were taken from the checkpoint.
         fresh (list[str]): Output norms that keep their initialisation, because classification files have none.
-        adapted (list[str]): Entries that were reshaped for the model, value by value, as a 1 x 1 kernel to a matrix.
+        adapted (list[str]): Entries that were reshaped for the model, as a 1 x 1 kernel to a matrix, or the stem's
+            kernel for another number of input channels.
         resampled (list[str]): Entries that were interpolated, as a position embedding for another image size.
-        dropped (list[str]): Entries of a classifier, of other parts of a detector, or of output norms of stages whose
-            maps the model does not return.
+        derived (list[str]): Buffers that the checkpoint lacks and that the model fills itself, as its own patch grid.
+        notes (dict[str, str]): How adapted and interpolated entries were changed, where that is worth a word.
+        dropped (list[str]): Entries of a classifier, of other parts of a detector, or of stages and output norms that
+            the model lacks because it returns no map that depends on them.
         missing (list[str]): What the model has and the checkpoint lacks.
         unexpected (list[str]): What the checkpoint has and the model lacks.
         mismatched (list[str]): Entries of another shape, with both shapes.
@@ -37,6 +42,8 @@ class LoadReport:
     fresh: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
     resampled: list[str] = field(default_factory=list)
+    derived: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -74,8 +81,8 @@ class LoadReport:
             where (str): What to call the checkpoint.
         """
         notes = {
-            'adapted': ', '.join(self.adapted),
-            'interpolated': ', '.join(self.resampled),
+            'adapted': ', '.join(self._noted(self.adapted)),
+            'interpolated': ', '.join(self._noted(self.resampled)),
             'dropped': _groups(self.dropped),
             'left fresh': _groups(self.fresh),
         }
@@ -83,6 +90,9 @@ class LoadReport:
         print_log('; '.join([f'loaded {len(self.loaded)} tensors from {where}', *said]), logger='current')
         for problem in self.problems:
             print_log(f'{where}: {problem}', logger='current', level=logging.WARNING)
+
+    def _noted(self, names: list[str]) -> list[str]:
+        return [f'{name} ({self.notes[name]})' if name in self.notes else name for name in names]
 
 
 def load_checkpoint(
@@ -146,7 +156,7 @@ def fit_checkpoint(
     if report.problems and strict and not (free_heads and report.only_in_heads()):
         what = f'{_called(source)} does not fit the model{_difference(backbone, state_dict)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
-    return {name: weights[name] for name in report.loaded}, report
+    return {name: weights[name] for name in (*report.loaded, *report.derived)}, report
 
 
 def _called(source: Source) -> str:
@@ -207,15 +217,26 @@ def _arrange(
         for leaf in ('weight', 'bias'):
             weights[f'head.fc.{leaf}'] = classifier.pop(f'classifier.head.{leaf}')
     # A model of another task, such as the classifier that a detector starts from, shares the backbone alone.
-    report.dropped = [*classifier, *rest]
+    report.dropped += [*classifier, *rest]
     return weights
 
 
 def _adapt(backbone: nn.Module, weights: dict[str, Any], place: str, report: LoadReport) -> None:
-    before = dict(weights)
-    for name in backbone.adapt(weights):
-        same_values = weights[name].numel() == before[name].numel()
-        (report.adapted if same_values else report.resampled).append(place + name)
+    """Fits the entries of a backbone to the model's images, and leaves out those of stages that it does not need."""
+    kinds = {'adapted': report.adapted, 'interpolated': report.resampled}
+    given = set(weights)
+    for name, how in backbone.adapt(weights).items():
+        kind, _, note = how.partition(' ')
+        if name not in given:
+            report.derived.append(place + name)
+        if kind in kinds:
+            kinds[kind].append(place + name)
+        if note:
+            report.notes[place + name] = note
+    unneeded = backbone.not_built(weights)
+    report.dropped += [place + name for name in unneeded]
+    for name in unneeded:
+        del weights[name]
 
 
 def _parts(names: Iterable[str]) -> set[str]:
@@ -225,15 +246,15 @@ def _parts(names: Iterable[str]) -> set[str]:
 
 def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: str, report: LoadReport) -> None:
     for name, value in weights.items():
-        if name not in target and _is_output_norm(name, place):
-            report.dropped.append(name)
-        elif name not in target:
+        if name not in target:
             report.unexpected.append(name)
+        elif isinstance(value, CheckpointError):
+            report.mismatched.append(f'{place}{value}')
         elif not isinstance(value, Tensor):
             report.mismatched.append(f'{name} (expected a tensor, got {type(value).__name__})')
         elif value.shape != target[name].shape:
             report.mismatched.append(f'{name} (expected {list(target[name].shape)}, got {list(value.shape)})')
-        else:
+        elif name not in report.derived:
             report.loaded.append(name)
     absent = [name for name in target if name not in weights]
     norms = [name for name in absent if name.startswith(f'{place}outnorm')]
@@ -246,11 +267,6 @@ def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: st
     report.missing = [name for name in absent if name not in report.fresh]
 
 
-def _is_output_norm(name: str, place: str) -> bool:
-    """Whether a backbone has the entry only if it returns the map of that stage."""
-    return re.fullmatch(rf'{re.escape(place)}outnorm\d\.(weight|bias)', name) is not None
-
-
 def _is_last(name: str, target: Mapping[str, Tensor]) -> bool:
     norms = sorted({n.rsplit('.', 1)[0] for n in target if 'outnorm' in n})
     return bool(norms) and name.rsplit('.', 1)[0] == norms[-1]
@@ -258,7 +274,7 @@ def _is_last(name: str, target: Mapping[str, Tensor]) -> bool:
 
 def _difference(backbone: nn.Module, state_dict: Mapping[str, Any]) -> str:
     """Which network or variant the checkpoint is of, when it is another one."""
-    from mmevm.checkpoint.identify import identify, signature  # builds on this module
+    from mmevm.checkpoint.identify import identify, is_part, signature  # builds on this module
 
     own, found = type(backbone).__name__, signature(state_dict)
     if found is None:
@@ -269,6 +285,10 @@ def _difference(backbone: nn.Module, state_dict: Mapping[str, Any]) -> str:
         return f': it is {architecture} {variant!r}, the model is {own}'
     if found == (backbone.dims, backbone.depths):
         return ''
+    if is_part(found, (backbone.dims, backbone.depths)):
+        given, what = (len(dims), 'stages') if len(backbone.dims) > 1 else (depths[0], 'blocks')
+        needed = len(backbone.layers)
+        return f': it has the first {given} {what} alone, the model needs {needed}' if given < needed else ''
     named = f"the variant '{variant}'" if variant else 'no known variant'
     return (
         f': it is {named} (dims {dims}, depths {depths}), '
@@ -288,5 +308,5 @@ def _some(names: list[str], shown: int = 8) -> str:
 
 
 def _groups(names: list[str]) -> str:
-    """Names without their last part, each once."""
-    return ', '.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in names))
+    """Names without their last part, or those of whole blocks and stages, each once."""
+    return ', '.join(dict.fromkeys(_IN_STAGE.sub(r'\1', name).rsplit('.', 1)[0] for name in names))

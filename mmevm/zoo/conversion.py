@@ -29,8 +29,8 @@ class ConvertReport:
     Attributes:
         tensors (int): How many tensors were written, bit for bit as they were.
         renamed (int): How many of them under another name.
-        dropped (list[str]): Top-level keys of the source that are no part of the chosen weights: optimizer, epoch,
-            moving averages.
+        dropped (list[str]): Top-level keys of the source that are no part of the chosen weights (optimizer, epoch,
+            moving averages), and Vim's ``pos_grid``, for which upstream's networks have no place.
         metadata (dict[str, str]): What the written file says about itself.
     """
 
@@ -67,7 +67,9 @@ def convert(
     path, origin = _locate(source)
     content = load_file(path)
     weights, left_out = _choose(content, key, path)
-    renamed = _rename(weights, layout)
+    names = _rename(weights, layout)
+    left_out += [name for name in weights if name not in names]
+    renamed = {new: weights[name] for name, new in names.items()}
     earlier = read_metadata(path, content)
     metadata = {
         'format': 'pt',
@@ -80,7 +82,7 @@ def convert(
         'tensors_sha256': tensors_hash(renamed),
     }
     _write(Path(target).expanduser(), renamed, metadata)
-    changed = sum(a != b for a, b in zip(weights, renamed, strict=True))
+    changed = sum(name != new for name, new in names.items())
     return ConvertReport(len(renamed), changed, left_out, metadata)
 
 
@@ -131,17 +133,14 @@ def _choose(content: Mapping[str, Any], key: str | None, path: Path) -> tuple[di
     return weights, others
 
 
-def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Renames the backbone of mmevm in ``weights``, alone or as the ``backbone`` of a model; anything else stays."""
+def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, str]:
+    """New names by those in ``weights``, for the backbone of mmevm, alone or in a model; anything else stays."""
     place = 'backbone.' if any(name.startswith('backbone.') for name in weights) else ''
-    inner = {name.removeprefix(place): value for name, value in weights.items() if name.startswith(place)}
-    if formats.signature(formats.convert(inner)) is None:
-        return weights
-    names = dict(zip(inner, _LAYOUTS[layout](inner), strict=True))
-    return {
-        place + names[name.removeprefix(place)] if name.startswith(place) else name: value
-        for name, value in weights.items()
-    }
+    inner = {name: name for name in (n.removeprefix(place) for n in weights if n.startswith(place))}
+    if formats.signature(formats.convert({name: weights[place + name] for name in inner})) is None:
+        return {name: name for name in weights}
+    renamed = {place + name: place + new for new, name in _LAYOUTS[layout](inner).items()}
+    return {name: renamed.get(name, name) for name in weights if name in renamed or not name.startswith(place)}
 
 
 def _write(target: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
