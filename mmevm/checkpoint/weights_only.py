@@ -152,7 +152,9 @@ def _resolve(value: Any) -> Any:
     if isinstance(value, argparse.Namespace):
         vars(value).update(_resolve(vars(value)))
     elif isinstance(value, dict):
-        value.update({key: _resolve(item) for key, item in value.items()})
+        # Not `update`, which adds to a Counter: schedules keep their milestones in one.
+        for key, item in value.items():
+            value[key] = _resolve(item)
     elif isinstance(value, list):
         value[:] = [_resolve(item) for item in value]
     elif type(value) is tuple:
@@ -198,12 +200,13 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
         raise CheckpointError(_unreadable(path, error)) from None
 
 
-def load_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
+def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = False) -> dict:
     """Open a checkpoint file (zip or older pickle form, or ``.safetensors``) as data only.
 
     Args:
         path (str | os.PathLike): A local file.
         map_location (Any): As in :func:`torch.load`.
+        mmap (bool): As in :func:`torch.load`: tensors are read when they are used, and only from the zip form.
 
     Returns:
         dict: What the file holds, at its top level a mapping.
@@ -220,7 +223,7 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
         return _load_safetensors(path, map_location)
     try:
         with _only_our_globals():
-            content = torch.load(path, map_location=map_location, weights_only=True)
+            content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         content = _resolve(content)
     except Exception as error:
         # Any exception can come out of a file that is not a checkpoint; a refused name is the one to tell apart.

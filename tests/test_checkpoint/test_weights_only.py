@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ def test_load_file_returns_numpy_arrays_as_saved(save: Any, array: np.ndarray) -
     for got in (loaded[0], loaded[1][0]):
         assert type(got) is np.ndarray and got.dtype == array.dtype and got.shape == array.shape
         np.testing.assert_array_equal(got, array)
+
+
+def test_load_file_returns_counters_as_saved(save: Any) -> None:
+    # MultiStepLR keeps its milestones in one; a count of two would decay the learning rate twice.
+    loaded = load_file(save({'milestones': Counter([8, 11])}))['milestones']
+    assert type(loaded) is Counter and loaded == {8: 1, 11: 1}
 
 
 def test_load_file_returns_tensors_scalars_and_namespaces_as_saved(save: Any) -> None:
