@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.storage import write_file
 from mmevm.version import __version__
 
 TASKS = {'mmdet': 'Object Detection', 'mmseg': 'Semantic Segmentation', 'mmpretrain': 'Image Classification'}
@@ -93,14 +95,10 @@ def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
 
 def write(content: dict[str, Any], folder: Path, stem: str) -> Path:
     """Writes ``<stem>-<first 8 digits of its SHA-256>.pth``, the form that download tools verify by its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f'.{os.getpid()}.pth'
-    try:
-        torch.save(content, draft)
-        path = folder / f'{stem}-{hashlib.sha256(draft.read_bytes()).hexdigest()[:8]}.pth'
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path = folder / f'{stem}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth'
+    write_file(path, buffer.getvalue())
     return path
 
 
