@@ -1,5 +1,7 @@
 """mmevm's registries: children of MMEngine's roots, found from any library's scope by ``type='mmevm.<Name>'``."""
 
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -8,6 +10,8 @@ MODELS = Registry('model', parent=ROOT_MODELS, scope='mmevm', locations=['mmevm.
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor', parent=ROOT_CONSTRUCTORS, scope='mmevm', locations=['mmevm.optim']
 )
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmevm', locations=['mmevm.cli.resume'])
+LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmevm', locations=['mmevm.cli.resume'])
 
 
 def register_backbone(cls: type) -> type:
