@@ -9,6 +9,7 @@ from mmevm.cli.arguments import parse_test_args
 from mmevm.cli.config import build_runner, load_config, require_checkpoint
 from mmevm.cli.data import check_data, leaf_datasets
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.interruption import interruptible
 from mmevm.cli.weights import StrictWeights
 
 _FLIP = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
@@ -92,4 +93,4 @@ def evaluate(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/test.py``; returns the exit status."""
     args = parse_test_args(argv)
-    return exit_status(lambda: evaluate(args))
+    return interruptible(lambda: exit_status(lambda: evaluate(args)))
