@@ -56,6 +56,11 @@ def require_launcher(launcher: str) -> None:
         )
 
 
+def is_first_process(launcher: str) -> bool:
+    """Whether this process will be number 0 of the run, before there is a process group that could tell."""
+    return launcher == 'none' or os.environ[_VARIABLES[launcher][0]] == '0'
+
+
 def _slurm_master() -> str:
     """Name of the job's first machine."""
     nodes = os.environ['SLURM_NODELIST']
