@@ -9,6 +9,7 @@ from typing import Any
 from mmevm.cli.data import move_data_root
 from mmevm.cli.distributed import prepare_cpu_run, require_launcher
 from mmevm.cli.errors import UsageError
+from mmevm.cli.options import read_options
 from mmevm.zoo import find_entry
 
 _PACKAGES = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
@@ -54,7 +55,7 @@ def load_config(args: argparse.Namespace) -> Any:
     except ImportError as error:
         raise UsageError(f'{args.config} needs a library that is not installed: {error}') from error
     _require_library(cfg, args.config)
-    options = dict(args.cfg_options)
+    options = read_options(args.cfg_options, cfg)
     if 'data_root' in options:
         move_data_root(cfg, options.pop('data_root'))
     cfg.merge_from_dict(options)
