@@ -14,6 +14,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         '--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE',
         help='changes to the config, e.g. train_dataloader.batch_size=4 or model.backbone.out_indices="(0,1,2,3)"; '
              'data_root=PATH moves every data loader and evaluator to another folder')
+    parser.add_argument('--skip-broken', action='store_true',
+                        help='leave out images that are missing or cannot be read; the log says which')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how a distributed run was started (default: none)')
     # torchrun's predecessor passes this flag; torchrun sets the environment variable.

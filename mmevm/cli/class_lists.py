@@ -77,7 +77,9 @@ def _examine(leaf: Leaf, scope: str | None, report: Report) -> ClassList | None:
         report.problems.append(fault)
         return None
     _check_palette(leaf, dataset, names, report)
-    entry = ClassList(leaf, None if names is None else tuple(names), stated is not None, scope)
+    things = dataset.metainfo.get('thing_classes')
+    entry = ClassList(leaf, None if names is None else tuple(names), stated is not None, scope,
+                      things=None if things is None else len(things))
     read = None if is_remote(leaf.settings) else _reader(dataset)
     return read(entry, dataset, report) if read else entry
 

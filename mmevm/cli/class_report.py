@@ -40,6 +40,7 @@ class ClassList(NamedTuple):
         scope (str | None): The config's ``default_scope``.
         numbered (tuple[str] | None): As its annotations number them, where they do so by name.
         highest (int | None): The highest class id of its annotations, where they have ids.
+        things (int | None): How many of a panoptic dataset's classes are objects, which come first.
         sampled (bool): Whether only some of them were read.
         source (str): Where that stands, or the annotation file.
     """
@@ -50,6 +51,7 @@ class ClassList(NamedTuple):
     scope: str | None = None
     numbered: tuple[str, ...] | None = None
     highest: int | None = None
+    things: int | None = None
     sampled: bool = False
     source: str = ''
 

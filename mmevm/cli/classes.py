@@ -133,8 +133,10 @@ def _compare_phases(lists: Sequence[ClassList], report: Report) -> None:
 
 def _compare_count(entry: ClassList, counts: Mapping[str, int], report: Report) -> None:
     """Say where a dataset has more classes than a head, or fewer."""
-    names = len(entry.by_id or ())
     for key, count in counts.items():
+        # In panoptic models, only what counts both kinds counts all names.
+        objects = entry.things if key.endswith('.num_classes') else None
+        names = objects if objects is not None else len(entry.by_id or ())
         if entry.highest is not None and entry.highest >= count:
             problem = f'{entry.source} has the class id {entry.highest}, and {key} = {count} allows 0 to {count - 1}.'
             if entry.sampled and entry.highest == count:

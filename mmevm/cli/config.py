@@ -6,7 +6,9 @@ import importlib.util
 import os
 from typing import Any
 
+from mmevm.cli.classes import class_counts
 from mmevm.cli.data import move_data_root
+from mmevm.cli.datasets import resolve
 from mmevm.cli.distributed import prepare_cpu_run, require_launcher
 from mmevm.cli.errors import UsageError
 from mmevm.cli.options import read_options
@@ -93,13 +95,25 @@ def require_checkpoint(path: str) -> None:
         raise UsageError(f'Checkpoint not found: {os.path.abspath(os.path.expanduser(path))}')
 
 
-def build_runner(cfg: Any) -> Any:
-    """Build the runner that ``cfg`` asks for, with every checkpoint opened weights-only from here on."""
+def build_runner(cfg: Any, skip_broken: bool = False) -> Any:
+    """Build the runner that ``cfg`` asks for, with every checkpoint opened weights-only from here on.
+
+    Args:
+        cfg (Config): A whole config.
+        skip_broken (bool): Leave out images that cannot be read, instead of refusing them.
+
+    Returns:
+        Runner: It checks the images of its data loaders when it builds them.
+    """
     from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
 
     from mmevm.checkpoint.weights_only import register_weights_only_loader
+    from mmevm.cli.images import CheckedImagesHook, Checks, checked
     register_weights_only_loader()
     if cfg.launcher != 'none' and on_cpu():
         prepare_cpu_run(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    kind = resolve(RUNNERS, cfg.get('runner_type', 'Runner'), cfg.get('default_scope'))
+    checks = Checks(skip_broken, min(class_counts(cfg).values(), default=None))
+    runner = checked(kind, checks).from_cfg(cfg)
+    runner.register_hook(CheckedImagesHook())
+    return runner

@@ -85,7 +85,7 @@ def evaluate(args: argparse.Namespace) -> None:
         _set_drawing(cfg, args)
     if args.tta:
         _set_tta(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, args.skip_broken)
     runner.register_hook(StrictWeights(args.checkpoint, whole=True))
     if dump is not None:
         runner.test_evaluator.metrics.append(dump)

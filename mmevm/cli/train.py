@@ -76,7 +76,7 @@ def train(args: argparse.Namespace) -> None:
         _set_resume(cfg, args.resume)
     if cfg.get('load_from'):
         require_checkpoint(cfg.load_from)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, args.skip_broken)
     source = cfg.get('load_from') or f'the last checkpoint in {cfg.work_dir}'
     resume = bool(cfg.get('resume'))
     runner.register_hook(StrictWeights(source, whole=resume, resume=resume))
