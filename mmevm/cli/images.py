@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,13 @@ class Checks:
     Attributes:
         skip (bool): Whether they are left out, or an error.
         classes (int | None): Class ids of training samples have to be below it.
+        is_training (bool): Whether the samples are trained on. Those of evaluations cannot be replaced by others, even
+            where the dataset would, as MMPretrain's do.
     """
 
     skip: bool = False
     classes: int | None = None
+    is_training: bool = False
 
 
 def sample_files(sample: Mapping) -> Iterator[tuple[str, str]]:
@@ -76,15 +79,12 @@ class NamedErrors:
     Args:
         pipeline (Callable): What it stands for; attributes are passed through.
         checks (Checks): What to do about samples that cannot be used.
-        is_test (bool): Whether the dataset must give each of its samples, as in evaluations.
         ignore_index (int): The value of pixels without a class.
         left_out (int): Images that were left out before.
     """
 
-    def __init__(self, pipeline: Any, checks: Checks, is_test: bool, ignore_index: int = 255,
-                 left_out: int = 0) -> None:
-        self.pipeline, self.checks, self.is_test = pipeline, checks, is_test
-        self.ignore_index, self.left_out = ignore_index, left_out
+    def __init__(self, pipeline: Any, checks: Checks, ignore_index: int = 255, left_out: int = 0) -> None:
+        self.pipeline, self.checks, self.ignore_index, self.left_out = pipeline, checks, ignore_index, left_out
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name == 'pipeline':
@@ -94,7 +94,7 @@ class NamedErrors:
     def __call__(self, sample: dict) -> dict | None:
         """Run the pipeline; returns what it returns, or ``None`` for an image to be left out of training."""
         files = list(sample_files(sample))
-        if not self.is_test:
+        if self.checks.is_training:
             _require_known_class(sample, files, self.checks.classes)
         try:
             result = self.pipeline(sample)
@@ -102,7 +102,7 @@ class NamedErrors:
             for key, path in files:
                 fault = find_fault(path, _backend(self.pipeline, key), decode=True)
                 if fault and not fault.readable:
-                    if self.checks.skip and not self.is_test:
+                    if self.checks.skip and self.checks.is_training:
                         # The dataset draws another sample for it.
                         print_log(f'Left out: {path}: {fault.reason}', logger='current', level=logging.WARNING)
                         return None
@@ -110,7 +110,7 @@ class NamedErrors:
             if hasattr(error, 'add_note'):  # from Python 3.11 on
                 error.add_note(f'while preparing {", ".join(path for _, path in files) or "a sample without files"}')
             raise
-        if not self.is_test and self.checks.classes is not None:
+        if self.checks.is_training and self.checks.classes is not None:
             self._require_known_pixels(result, files)
         return result
 
@@ -156,7 +156,7 @@ def _may_fail(pipeline: Any) -> bool:
     return any(getattr(step, 'ignore_empty', False) for step in _transforms(pipeline))
 
 
-def _look(dataset: Any, checks: Checks, is_test: bool) -> tuple[int, dict[int, tuple[str, Fault]]]:
+def _look(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str, Fault]]]:
     """Look at this process's share of a dataset's files; returns the number of samples seen and faults by index."""
     faults, seen, end = {}, 0, time.monotonic() + SECONDS
     pipeline = dataset.pipeline
@@ -166,7 +166,7 @@ def _look(dataset: Any, checks: Checks, is_test: bool) -> tuple[int, dict[int, t
     for index in np.random.default_rng(0).permutation(len(dataset))[get_rank()::get_world_size()].tolist():
         sample = dataset.get_data_info(index)
         files = list(sample_files(sample))
-        if not is_test:
+        if checks.is_training:
             _require_known_class(sample, files, checks.classes)
         for key, path in files:
             if key != 'seg_map_path' or with_maps:
@@ -198,13 +198,13 @@ def check_images(dataset: Any, checks: Checks) -> int:
     Raises:
         UsageError: Some cannot be read, and are not to be left out.
     """
-    is_test, count = bool(getattr(dataset, 'test_mode', False)), len(dataset)
+    count = len(dataset)
     if not count or not any(True for _ in sample_files(dataset.get_data_info(0))):
         return 0
     begin = time.monotonic()
     # All processes meet here; an error of one must not leave the others waiting.
     try:
-        result: Any = _look(dataset, checks, is_test)
+        result: Any = _look(dataset, checks)
     except UsageError as error:
         result = str(error)
     results = all_gather_object(result)
@@ -213,7 +213,7 @@ def check_images(dataset: Any, checks: Checks) -> int:
             raise UsageError(message)
     seen = sum(part for part, _ in results)
     faults = {index: fault for _, part in results for index, fault in sorted(part.items())}
-    name = f'{type(dataset).__name__} ({"evaluation" if is_test else "training"})'
+    name = f'{type(dataset).__name__} ({"training" if checks.is_training else "evaluation"})'
     print_log(f'{name}: checked the files of {seen} of {count} samples in {time.monotonic() - begin:.0f} s, '
               f'{len(faults)} with faults', logger='current')
     return _decide(dataset, faults, checks, name, count)
@@ -258,9 +258,10 @@ def _prepared(kind: Any, checks: Checks) -> Any:
 
 
 def _named(dataset: Any, checks: Checks, left_out: int = 0) -> NamedErrors:
-    # Only MMEngine's datasets draw another sample for one that is left out.
-    is_test = not isinstance(dataset, BaseDataset) or dataset.test_mode
-    return NamedErrors(dataset.pipeline, checks, is_test, getattr(dataset, 'ignore_index', 255), left_out)
+    if not isinstance(dataset, BaseDataset) or dataset.test_mode:
+        # Only MMEngine's datasets draw another sample for one that is left out, and only for training.
+        checks = replace(checks, is_training=False)
+    return NamedErrors(dataset.pipeline, checks, getattr(dataset, 'ignore_index', 255), left_out)
 
 
 def _with_checks(settings: Any, checks: Checks) -> Any:
@@ -296,7 +297,7 @@ class CheckedImagesHook(Hook):
         """Name the files of failing samples in a pipeline that has taken the place of the first one, too."""
         for dataset in _leaves(runner.train_dataloader.dataset):
             if callable(getattr(dataset, 'pipeline', None)) and not isinstance(dataset.pipeline, NamedErrors):
-                dataset.pipeline = _named(dataset, runner.checks)
+                dataset.pipeline = _named(dataset, replace(runner.checks, is_training=True))
 
     def before_val(self, runner: Any) -> None:
         """Let metrics count the images that were left out as if there had been none."""
@@ -322,6 +323,14 @@ class CheckedImages:
     """Mixin of a runner that checks the images of its data loaders."""
 
     checks = Checks()
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the loop, whose samples are trained on."""
+        evaluation, self.checks = self.checks, replace(self.checks, is_training=True)
+        try:
+            return super().build_train_loop(loop)
+        finally:
+            self.checks = evaluation
 
     def build_dataloader(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Build a data loader, its datasets checked."""
