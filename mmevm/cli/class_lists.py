@@ -34,23 +34,37 @@ def _reader(dataset: Any) -> Callable[[ClassList, Any, Report], ClassList] | Non
     return _READERS.get((base.__module__.partition('.')[0], base.__name__))
 
 
-def examine(leaf: Leaf, scope: str | None, report: Report) -> ClassList | None:
-    """Compare a dataset's class names with its annotations.
+def examine(leaf: Leaf, scope: str | None, report: Report, read: bool = True) -> ClassList | None:
+    """Find a dataset's class names, and compare them with its annotations.
 
     Args:
         leaf (Leaf): The dataset's settings.
         scope (str | None): The config's ``default_scope``.
         report (Report): Takes what is found.
+        read (bool): Whether to look at the annotations.
 
     Returns:
         ClassList | None: ``None`` if there is a problem, or nothing is known.
     """
     before = len(report.problems)
-    entry = _examine(leaf, scope, report)
-    return entry if len(report.problems) == before else None
+    found = _from_settings(leaf, scope, report)
+    if found is None:
+        return None
+    entry, dataset = found
+    reader = None if dataset is None or is_remote(leaf.settings) else _reader(dataset)
+    if reader and read:
+        try:
+            entry = reader(entry, dataset, report)
+        except OSError as error:
+            report.problems.append(f'{leaf.key}: {error.filename}: {error.strerror}')
+        except Exception as error:  # of files in a form that nobody has thought of, which the dataset may know
+            report.notes.append(f'{leaf.key}: its classes could not be compared with its annotations: '
+                                f'{type(error).__name__}: {error}')
+    return entry._replace(is_read=reader is not None) if len(report.problems) == before else None
 
 
-def _examine(leaf: Leaf, scope: str | None, report: Report) -> ClassList | None:
+def _from_settings(leaf: Leaf, scope: str | None, report: Report) -> tuple[ClassList, Any] | None:
+    """What the settings say of the classes, and the dataset without its annotations, if that can be had."""
     key, stated = _stated(leaf)
     metainfo = leaf.settings.get('metainfo') or {}
     if 'CLASSES' in metainfo:
@@ -71,7 +85,7 @@ def _examine(leaf: Leaf, scope: str | None, report: Report) -> ClassList | None:
         report.problems.append(f'{leaf.key} ({leaf.name}) cannot be built: {reason}')
         return None
     if dataset is None:
-        return ClassList(leaf, tuple(stated), True, scope) if isinstance(stated, list | tuple) else None
+        return (ClassList(leaf, tuple(stated), True, scope), None) if isinstance(stated, list | tuple) else None
     names = dataset.metainfo.get('classes')
     if names is not None and (fault := stated_fault(f'{leaf.name}.METAINFO["classes"]', names)):
         report.problems.append(fault)
@@ -80,8 +94,7 @@ def _examine(leaf: Leaf, scope: str | None, report: Report) -> ClassList | None:
     things = dataset.metainfo.get('thing_classes')
     entry = ClassList(leaf, None if names is None else tuple(names), stated is not None, scope,
                       things=None if things is None else len(things))
-    read = None if is_remote(leaf.settings) else _reader(dataset)
-    return read(entry, dataset, report) if read else entry
+    return entry, dataset
 
 
 def _fixed_names(leaf: Leaf, scope: str | None) -> Sequence[str] | None:

@@ -38,6 +38,7 @@ class ClassList(NamedTuple):
         names (tuple[str] | None): As the config or the dataset's class has them.
         stated (bool): Whether it is the config.
         scope (str | None): The config's ``default_scope``.
+        is_read (bool): Whether the format of its annotations is known.
         numbered (tuple[str] | None): As its annotations number them, where they do so by name.
         highest (int | None): The highest class id of its annotations, where they have ids.
         things (int | None): How many of a panoptic dataset's classes are objects, which come first.
@@ -49,6 +50,7 @@ class ClassList(NamedTuple):
     names: tuple[str, ...] | None
     stated: bool = False
     scope: str | None = None
+    is_read: bool = False
     numbered: tuple[str, ...] | None = None
     highest: int | None = None
     things: int | None = None

@@ -21,6 +21,8 @@ from mmevm.cli.options import present_value
 
 # Parts of a model whose number of classes, if they have one, is not the dataset's.
 _OTHER_CLASSES = {'backbone', 'neck', 'rpn_head', 'semantic_head', 'task_heads', 'init_cfg', 'train_cfg', 'test_cfg'}
+# Heads that learn boundaries.
+_OTHER_HEADS = {'STDCHead'}
 
 
 def class_counts(cfg: Any) -> dict[str, int]:
@@ -46,7 +48,7 @@ def _counts(part: Any, key: str, scope: str | None) -> Iterator[tuple[str, int]]
     if isinstance(part, list | tuple):
         for index, item in enumerate(part):
             yield from _counts(item, f'{key}.{index}', scope)
-    if not isinstance(part, Mapping) or part.get('class_agnostic'):
+    if not isinstance(part, Mapping) or part.get('class_agnostic') or type_name(part) in _OTHER_HEADS:
         return
     count = part.get('num_classes')
     if count is None and 'num_things_classes' in part:
@@ -80,7 +82,7 @@ def class_names(cfg: Any, phases: Iterable[str] = ('train', 'val', 'test')) -> d
     Returns:
         dict[str, tuple[str, ...]]: By the dataset's dotted key, without those that have no names.
     """
-    lists = (examine(leaf, cfg.get('default_scope'), Report()) for leaf in leaves(cfg, phases))
+    lists = (examine(leaf, cfg.get('default_scope'), Report(), read=False) for leaf in leaves(cfg, phases))
     return {entry.leaf.key: entry.names for entry in lists if entry and entry.names}
 
 
@@ -117,6 +119,10 @@ def _compare_phases(lists: Sequence[ClassList], report: Report) -> None:
     """Say where datasets number their classes differently."""
     for entry in lists[1:]:
         reference = lists[0]
+        is_same_kind = entry.leaf.name == reference.leaf.name and entry.is_read
+        if not is_same_kind and not (entry.stated and reference.stated):
+            # Datasets for tracking have more names than the detector that is trained for it.
+            continue
         # Numbers of folders compare with those of folders, and the names that a config gives to classes with names.
         first, second = ((reference.numbered, entry.numbered) if reference.numbered and entry.numbered else
                          (reference.names, entry.names))
@@ -133,6 +139,8 @@ def _compare_phases(lists: Sequence[ClassList], report: Report) -> None:
 
 def _compare_count(entry: ClassList, counts: Mapping[str, int], report: Report) -> None:
     """Say where a dataset has more classes than a head, or fewer."""
+    if entry.leaf.phase != 'train' and not entry.is_read:
+        return
     for key, count in counts.items():
         # In panoptic models, only what counts both kinds counts all names.
         objects = entry.things if key.endswith('.num_classes') else None
@@ -182,11 +190,17 @@ def _check_topk(cfg: Any, phases: Sequence[str], counts: Mapping[str, int], repo
 
 def _check_out_channels(cfg: Any, counts: Mapping[str, int], report: Report) -> None:
     """Say where a segmentation head's channels are not its classes."""
+    from mmengine.registry import MODELS
     for key, count in counts.items():
-        head = key.rpartition('.')[0]
-        channels = present_value(cfg, f'{head}.out_channels')
-        if cfg.get('default_scope') == 'mmseg' and channels not in (None, count) and (channels, count) != (1, 2):
-            report.problems.append(f'{head}.out_channels = {channels} must be {key} = {count}, or 1 of two classes.')
+        name = key.rpartition('.')[0]
+        head = present_value(cfg, name)
+        channels = head.get('out_channels') if isinstance(head, Mapping) else None
+        if channels in (None, count) or (channels, count) == (1, 2):
+            continue
+        kind = resolve(MODELS, head.get('type'), cfg.get('default_scope'))
+        # In others, such as Mask2Former's, they are those of the pixels' features.
+        if any(base.__name__ == 'BaseDecodeHead' for base in getattr(kind, '__mro__', ())):
+            report.problems.append(f'{name}.out_channels = {channels} must be {key} = {count}, or 1 of two classes.')
 
 
 def _config_lines(cfg: Any, report: Report, counts: Mapping[str, int]) -> list[str]:
