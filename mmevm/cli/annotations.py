@@ -138,27 +138,37 @@ def list_class_folders(path: str) -> tuple[str, ...]:
 class LabelledLine(NamedTuple):
     """A line of an annotation list and the class id at its end."""
 
+    label: int
     number: int
     text: str
-    label: int
 
 
-def read_label_list(path: str) -> list[LabelledLine]:
+def read_label_range(path: str) -> tuple[LabelledLine, LabelledLine] | None:
     """Read a text file of MMPretrain's format: in each line a file and, after the last space, its class id.
+
+    Args:
+        path (str): Text file.
+
+    Returns:
+        tuple[LabelledLine, LabelledLine] | None: The lines with the lowest and the highest id; ``None`` without lines.
 
     Raises:
         AnnotationError: A line ends otherwise.
     """
-    lines = []
+    lowest = highest = None
     with open(path, encoding='utf-8') as file:
         for number, line in enumerate(file, 1):
-            text, _, label = line.strip().rpartition(' ')
+            text, _, end = line.strip().rpartition(' ')
             try:
-                lines.append(LabelledLine(number, text, int(label)))
+                label = int(end)
             except ValueError as error:
                 raise AnnotationError(f'line {number} is {line.strip()!r}, where a file, a space and a class id (a '
                                       'number) are expected') from error
-    return lines
+            if lowest is None or label < lowest.label:
+                lowest = LabelledLine(label, number, text)
+            if highest is None or label > highest.label:
+                highest = LabelledLine(label, number, text)
+    return None if lowest is None else (lowest, highest)
 
 
 def read_data_list(path: str) -> tuple[Sequence[str] | None, Iterable[dict]]:

@@ -28,13 +28,13 @@ def read_custom(entry: ClassList, dataset: Any, report: Report) -> ClassList:
 def _read_list(entry: ClassList, path: str, report: Report) -> ClassList:
     key = entry.leaf.key
     try:
-        lines = annotations.read_label_list(path)
+        found = annotations.read_label_range(path)
     except AnnotationError as error:
         report.problems.append(f'{key}: {path} cannot be used: {error}')
         return entry
-    if not lines:
+    if found is None:
         return entry
-    lowest, highest = (extreme(lines, key=lambda line: line.label) for extreme in (min, max))
+    lowest, highest = found
     if lowest.label < 0:
         report.problems.append(f'{key}: class ids begin with 0, and line {lowest.number} of {path} has {lowest.label}.')
     return _with_ids(entry, highest.label, f'line {highest.number} of {path}, {highest.text}', report)

@@ -226,16 +226,16 @@ def _decide(dataset: Any, faults: dict[int, tuple[str, Fault]], checks: Checks, 
     unreadable = [(path, fault) for path, fault in faults.values() if not fault.readable]
     partial = [(path, fault) for path, fault in faults.values() if fault.readable]
     if not checks.skip and unreadable and not _may_fail(dataset.pipeline):
-        raise UsageError(f'{name}: {len(unreadable)} images cannot be read:\n{_listed(unreadable)}\n'
+        raise UsageError(f'{name}: {len(unreadable)} of {count} samples cannot be read:\n{_listed(unreadable)}\n'
                          'Replace them or remove them from the dataset, or leave them out with --skip-broken.')
     listing = _listed(unreadable + partial)
     if not checks.skip:
-        print_log(f'{name}: {len(faults)} images are damaged and used as far as they can be read; --skip-broken leaves '
-                  f'them out:\n{listing}', logger='current', level=logging.WARNING)
+        print_log(f'{name}: {len(faults)} of {count} samples are damaged and used as far as they can be read; '
+                  f'--skip-broken leaves them out:\n{listing}', logger='current', level=logging.WARNING)
         return 0
     kept = [index for index in range(count) if index not in faults]
     if not kept:
-        raise UsageError(f'{name}: none of {count} images can be read:\n{listing}')
+        raise UsageError(f'{name}: none of {count} samples can be read:\n{listing}')
     dataset.get_subset_(kept)
     print_log(f'{name}: left out {len(faults)} of {count} samples:\n{listing}', logger='current',
               level=logging.WARNING)

@@ -422,6 +422,43 @@ def test_class_counts_finds_heads_and_leaves_proposals_and_other_classes_out() -
         'model.panoptic_head.num_things_classes': 133}
 
 
+def test_heads_of_other_libraries_that_count_something_else_pass(tmp_path: Path) -> None:
+    cfg = segmentation(tmp_path, [0, 1, 2], 3)
+    cfg.model = dict(decode_head=dict(type='Mask2FormerHead', num_classes=3, out_channels=256),
+                     auxiliary_head=[dict(type='STDCHead', num_classes=2)])
+    check_classes(cfg, ('train',))
+    assert class_counts(cfg) == {'model.decode_head.num_classes': 3}
+
+
+def test_panoptic_models_count_objects_and_regions(tmp_path: Path, notes: list[str]) -> None:
+    from mmdet.datasets import CocoPanopticDataset
+    write_coco(tmp_path / 'train.json', CocoPanopticDataset.METAINFO['classes'])
+    model = dict(roi_head=dict(bbox_head=dict(num_classes=80)),
+                 panoptic_fusion_head=dict(num_things_classes=80, num_stuff_classes=53))
+    cfg = detection(tmp_path, **model)
+    cfg.train_dataloader.dataset.update(type='CocoPanopticDataset', data_prefix=dict(img='', seg=''))
+    check_classes(cfg, ('train',))
+    assert notes == []
+    cfg.model.roi_head.bbox_head.num_classes = 79
+    assert '80 classes' in problems(cfg)
+
+
+def test_a_tracking_dataset_may_have_more_names_than_its_detector() -> None:
+    video = dict(type='MOTChallengeDataset', data_root='data', ann_file='a.json')
+    cfg = Config(dict(
+        default_scope='mmdet', model=dict(detector=dict(bbox_head=dict(type='YOLOXHead', num_classes=1))),
+        train_dataloader=dict(dataset=dict(video, metainfo=dict(classes=('pedestrian',)))),
+        val_dataloader=dict(dataset=video)))
+    check_classes(cfg, ('train', 'val'))
+
+
+def test_annotations_in_an_unforeseen_form_are_told_and_not_refused(tmp_path: Path, notes: list[str]) -> None:
+    (tmp_path / 'a.json').write_text(json.dumps(dict(metainfo={}, data_list=['a.jpg'])))
+    train = dict(type='MultiLabelDataset', ann_file='a.json', data_root=str(tmp_path))
+    check_classes(classification(3, train), ('train',))
+    assert len(notes) == 1 and 'could not be compared with its annotations: AttributeError' in notes[0]
+
+
 def test_fewer_classes_than_the_head_has_are_told(tmp_path: Path, notes: list[str]) -> None:
     write_coco(tmp_path / 'train.json', ['cat', 'dog'])
     check_classes(detection(tmp_path, ('cat', 'dog'), 80), ('train',))

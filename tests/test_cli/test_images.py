@@ -121,7 +121,7 @@ class TestLoaders:
         loader = classification(tmp_path, {**GOOD, 'b/0.jpg': b'', 'b/text.png': b'<html>'})
         with pytest.raises(UsageError) as caught:
             build(loader)
-        assert 'CustomDataset (training): 2 images cannot be read' in str(caught.value)
+        assert 'CustomDataset (training): 2 of 5 samples cannot be read' in str(caught.value)
         assert f'{tmp_path}/b/0.jpg: it is empty (0 bytes)' in str(caught.value)
         assert '--skip-broken' in str(caught.value)
 
@@ -146,7 +146,7 @@ class TestLoaders:
             loader['dataset']['type']]
 
     def test_a_dataset_without_any_sound_picture(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match='none of 2 images can be read'):
+        with pytest.raises(UsageError, match='none of 2 samples can be read'):
             build(classification(tmp_path, {'a/1.jpg': b'', 'a/2.jpg': b'x'}), skip=True)
 
     @pytest.mark.parametrize('workers', [0, 1])
