@@ -106,7 +106,8 @@ def check_classes(cfg: Any, phases: Iterable[str]) -> None:
         _compare_count(entry, counts, report)
     _check_out_channels(cfg, counts, report)
     _check_topk(cfg, phases, counts, report)
-    for note in dict.fromkeys(report.notes):
+    # One process of a distributed run speaks for all.
+    for note in dict.fromkeys(report.notes) if os.environ.get('RANK', '0') == '0' else ():
         print_log(note, logger='current', level=logging.WARNING)
     if report.problems:
         lines = list(dict.fromkeys(report.problems))
