@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.infer import BaseInferencer
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -127,7 +126,6 @@ def _register_with_mmpretrain() -> None:
 def register() -> None:
     """Makes the inferencers of the libraries that are installed know mmevm's models; importing this module calls it."""
     register_weights_only_loader()
-    MODULE2PACKAGE.setdefault('mmevm', 'mmevm')  # for list_models('mmevm')
     if not hasattr(BaseInferencer.__init__, 'knows_mmevm'):
         BaseInferencer.__init__ = _with_our_names(BaseInferencer.__init__)
     if importlib.util.find_spec('mmpretrain') is not None:
