@@ -9,11 +9,11 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from mmevm.cli.config import read_config
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.inferencers import config_path, models, released_weights
 
@@ -90,12 +90,10 @@ TASKS = {'mmdet': detect, 'mmseg': segment, 'mmpretrain': classify}
 
 def draw(args: argparse.Namespace) -> None:
     """Runs the model on the picture and writes the drawing."""
-    from mmengine.config import Config
-
     if cv2.imread(str(args.image)) is None:
         raise UsageError(f'No picture can be read from {args.image.absolute()}')
     config, weights = find_model(args.model, args.weights)
-    scope: Any = Config.fromfile(config).get('default_scope')
+    scope = read_config(config).get('default_scope')
     if scope not in TASKS:
         raise UsageError(f'{config} must have a default_scope of {", ".join(TASKS)}, got {scope}')
     drawing = TASKS[scope](str(config), weights, args)

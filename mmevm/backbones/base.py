@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.load import load_checkpoint
 from mmevm.checkpoint.weights_only import CheckpointError
+from mmevm.registry import type_name
 
 _UNAVAILABLE = """The pretrained weights {} cannot be had: {}
 Without a network, fetch the file elsewhere and give its path:
@@ -45,7 +46,7 @@ class Backbone(BaseModule):
             CheckpointError: If the file cannot be had or opened, or does not fit.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
-        pretrained = [c for c in configs if c['type'] in ('Pretrained', 'PretrainedInit')]
+        pretrained = [c for c in configs if type_name(c) in ('Pretrained', 'PretrainedInit')]
         if self.is_init or not pretrained:
             return super().init_weights()
         others, whole = [c for c in configs if c not in pretrained], self.init_cfg

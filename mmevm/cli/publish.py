@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
+from mmevm.cli.config import read_config
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.version import __version__
 
@@ -118,15 +119,11 @@ def metafile_entry(args: argparse.Namespace, scope: str, path: Path, parameters:
 
 def publish(args: argparse.Namespace) -> None:
     """Checks, strips and writes; says what lies where."""
-    from mmengine.config import Config
-
     from mmevm.analysis.tasks import build_model
 
-    if not args.config.is_file():
-        raise UsageError(f'Config file not found: {args.config.absolute()}')
+    cfg = read_config(args.config)
     if not Path(args.checkpoint).expanduser().is_file():
         raise UsageError(f'Checkpoint not found: {Path(args.checkpoint).expanduser().absolute()}')
-    cfg = Config.fromfile(args.config)
     scope = cfg.get('default_scope')
     if scope not in TASKS:
         raise UsageError(f'{args.config} must have a default_scope of {", ".join(TASKS)}, got {scope}')

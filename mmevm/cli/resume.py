@@ -18,6 +18,7 @@ from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop, find_latest_checkpoint
 
 from mmevm.checkpoint import load_file
+from mmevm.registry import type_name
 
 _DATA, _MODEL = range(2)
 
@@ -67,7 +68,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 def make_resumable(cfg: Any) -> None:
     """Put :class:`ReseedHook` and :class:`ResumableEpochLoop` into a config whose loop is MMEngine's own."""
-    by_epoch = cfg.train_cfg.get('by_epoch', cfg.train_cfg.get('type') == 'EpochBasedTrainLoop')
+    by_epoch = cfg.train_cfg.get('by_epoch', type_name(cfg.train_cfg) == 'EpochBasedTrainLoop')
     if by_epoch:
         cfg.train_cfg.pop('by_epoch', None)
         cfg.train_cfg.type = 'mmengine.ResumableEpochLoop'

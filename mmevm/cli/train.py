@@ -14,12 +14,13 @@ from mmevm.cli.data import check_data
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.cli.resume import adopt_seed, make_resumable
 from mmevm.cli.weights import StrictWeights
+from mmevm.registry import type_name
 
 
 def _set_amp(cfg: Any) -> None:
     if on_cpu():
         raise UsageError('--amp needs a GPU: MMEngine\'s AmpOptimWrapper has no CPU form. Leave --amp out.')
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    wrapper = type_name(cfg.optim_wrapper, 'OptimWrapper')
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UsageError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {wrapper}.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -28,7 +29,7 @@ def _set_amp(cfg: Any) -> None:
 
 def _leave_amp_on_cpu(cfg: Any) -> None:
     """Replaces a recipe's mixed precision where MMEngine would refuse it, so that any config can be tried on a CPU."""
-    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and on_cpu():
+    if type_name(cfg.optim_wrapper) == 'AmpOptimWrapper' and on_cpu():
         print_log('The config asks for mixed precision, which MMEngine has on accelerators alone: training in float32',
                   logger='current', level=logging.WARNING)
         cfg.optim_wrapper.type = 'OptimWrapper'
