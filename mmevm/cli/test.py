@@ -1,17 +1,15 @@
 """``tools/test.py``."""
 
 import argparse
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 from mmevm.cli.arguments import parse_test_args
 from mmevm.cli.config import build_runner, load_config, require_checkpoint
-from mmevm.cli.data import check_data, leaf_datasets
+from mmevm.cli.data import check_data
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.tta import set_tta
 from mmevm.cli.weights import StrictWeights
-
-_FLIP = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
 
 
 def _set_drawing(cfg: Any, args: argparse.Namespace) -> None:
@@ -35,32 +33,6 @@ def _set_drawing(cfg: Any, args: argparse.Namespace) -> None:
         hook.test_out_dir = args.show_dir
 
 
-def _default_tta(cfg: Any, pipeline: list) -> tuple[dict, list]:
-    """The flip augmentation that a config without its own ``tta_model`` and ``tta_pipeline`` gets."""
-    pack = copy.deepcopy(pipeline[-1])
-    if cfg.get('default_scope') == 'mmdet':
-        model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-        pack.meta_keys = (*pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-                          'flip', 'flip_direction')
-    elif cfg.get('default_scope') == 'mmpretrain':
-        model = dict(type='AverageClsScoreTTA')
-    else:
-        raise UsageError('--tta needs tta_model and tta_pipeline in a segmentation config, as MMSegmentation\'s own '
-                         'base configs have them.')
-    return model, [*pipeline[:-1], dict(type='TestTimeAug', transforms=[_FLIP, [pack]])]
-
-
-def _set_tta(cfg: Any) -> None:
-    datasets = list(leaf_datasets(cfg.test_dataloader.dataset))
-    model, pipeline = cfg.get('tta_model'), cfg.get('tta_pipeline')
-    if model is None or pipeline is None:
-        default_model, default_pipeline = _default_tta(cfg, datasets[0].pipeline)
-        model, pipeline = model or default_model, pipeline or default_pipeline
-    cfg.model = dict(**model, module=cfg.model)
-    for dataset in datasets:
-        dataset.pipeline = pipeline
-
-
 def _dump_metric(cfg: Any, path: str) -> Any:
     if not path.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out must end with .pkl or .pickle, got {path}')
@@ -81,7 +53,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.show or args.show_dir:
         _set_drawing(cfg, args)
     if args.tta:
-        _set_tta(cfg)
+        set_tta(cfg)
     runner = build_runner(cfg)
     runner.register_hook(StrictWeights(args.checkpoint, whole=True))
     if dump is not None:
