@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmevm.cli.arguments import parse_test_args
+from mmevm.cli.classifier_classes import check_classes
 from mmevm.cli.config import build_runner, load_config, require_checkpoint
 from mmevm.cli.data import check_data
 from mmevm.cli.errors import UsageError, exit_status
@@ -48,6 +49,7 @@ def evaluate(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     require_checkpoint(args.checkpoint)
     check_data(cfg, ('test',), f'python tools/test.py {args.config} {args.checkpoint}')
+    check_classes(cfg, ('test',))
     cfg.load_from = args.checkpoint
     dump = _dump_metric(cfg, args.out) if args.out else None
     if args.show or args.show_dir:

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from mmevm.cli.arguments import parse_train_args
+from mmevm.cli.classifier_classes import check_classes
 from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoint
 from mmevm.cli.data import check_data
 from mmevm.cli.errors import UsageError, exit_status
@@ -65,6 +66,7 @@ def train(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     phases = ('train', 'val') if cfg.get('val_cfg') else ('train',)
     check_data(cfg, phases, f'python tools/train.py {args.config}')
+    check_classes(cfg, phases)
     if args.amp:
         _set_amp(cfg)
     _leave_amp_on_cpu(cfg)
