@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from mmevm.cli.arguments import parse_train_args
+from mmevm.cli.batches import SingleImageCheck
 from mmevm.cli.classifier_classes import check_classes
 from mmevm.cli.config import build_runner, load_config, on_cpu, require_checkpoint
 from mmevm.cli.data import check_data
@@ -81,6 +82,7 @@ def train(args: argparse.Namespace) -> None:
     source = cfg.get('load_from') or f'the last checkpoint in {cfg.work_dir}'
     resume = bool(cfg.get('resume'))
     runner.register_hook(StrictWeights(source, whole=resume, resume=resume))
+    runner.register_hook(SingleImageCheck())
     runner.train()
 
 
