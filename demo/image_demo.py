@@ -6,16 +6,20 @@ for others ``--weights`` has to name the checkpoint of a training.
 """
 
 import argparse
+import runpy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
+try:
+    import cv2
+    import numpy as np
 
-from mmevm.cli.config import read_config
-from mmevm.cli.errors import UsageError, exit_status
-from mmevm.inferencers import config_path, models, released_weights
+    from mmevm.cli.config import read_config
+    from mmevm.cli.errors import UsageError, exit_status
+    from mmevm.inferencers import config_path, models, released_weights
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
