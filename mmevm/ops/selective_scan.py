@@ -1,5 +1,6 @@
 """The one-dimensional selective scan."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -53,16 +54,20 @@ def selective_scan(
         Bs = Bs.unsqueeze(1)
     if Cs.dim() == 3:
         Cs = Cs.unsqueeze(1)
-    checks.check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias)
-    if z is not None:
-        checks.check_gate(z, u)
-    chosen = backends.choose(backend, u)
+    # A tracer would take every comparison of sizes for a risk; the traced operator checks them itself.
+    if not torch.jit.is_tracing():
+        checks.check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias)
+        if z is not None:
+            checks.check_gate(z, u)
+    # Before the gate, and in its gradient, the output is not rounded: mamba_ssm gates in float32, too.
+    x = u if z is None else u.to(checks.accumulate_dtype(u))
+    inputs = (x, delta, A, Bs, Cs, Ds, delta_bias)
+    chosen = backends.choose(backend, *inputs)
     if chosen == 'reference':
-        y, last_state = reference.selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus)
+        y, last_state = reference.selective_scan(*inputs, delta_softplus)
     else:
-        inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
         operator = backends.operators(chosen).selective_scan
         y, last_state, _ = operator(*inputs, delta_softplus, backends.needs_grad(*inputs))
     if z is not None:
-        y = y * F.silu(z).to(y.dtype)
+        y = (y * F.silu(z.to(y.dtype))).to(u.dtype)
     return (y, last_state) if return_last_state else y

@@ -212,3 +212,32 @@ def test_selective_scan_keeps_the_state_in_float32_under_autocast() -> None:
         y, last_state = run_sequence(mixed, 'compiled')
     assert y.dtype == torch.bfloat16 and last_state.dtype == torch.float32
     assert relative_error(y, exact) < TOLERANCE[torch.bfloat16]
+
+
+@pytest.mark.parametrize('backend', ['reference', 'compiled'])
+@pytest.mark.parametrize('L', [8, 128, 1024])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_selective_scan_gates_within_the_tolerances_of_mamba_ssm(backend: str, L: int, dtype: torch.dtype) -> None:
+    """The gate is computed in float32; tolerances and shapes are those of mamba_ssm's own test."""
+    rtol, atol = {
+        torch.float32: (6e-4, 2e-3), torch.bfloat16: (3e-2, 5e-2), torch.float16: (3e-3, 5e-3)
+    }[dtype]  # fmt: skip
+    inputs = sequence_inputs(D=4, L=L, N=8, dtype=dtype, requires_grad=True)
+    with torch.no_grad():
+        inputs['A'].copy_(-0.5 * torch.rand(4, 8))
+        inputs['delta_bias'].copy_(0.5 * torch.rand(4))
+        inputs['delta'].copy_(0.5 * torch.rand(2, 4, L))
+    z = torch.randn(2, 4, L).to(dtype).requires_grad_()
+    exact, exact_z = to_float64(inputs), z.detach().double().requires_grad_()
+    y = selective_scan(**inputs, z=z, delta_softplus=True, backend=backend)
+    expected = selective_scan(**exact, z=exact_z, delta_softplus=True, backend='reference')
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), expected, rtol=rtol, atol=atol)
+    seed = torch.randn_like(y)
+    y.backward(seed)
+    expected.backward(seed.double())
+    tolerances = {'A': (1e-3, 5e-3), 'delta_bias': (1e-3, 1e-3), 'Ds': (1e-3, 1e-3)}
+    for name, tensor in (inputs | {'z': z}).items():
+        r, a = tolerances.get(name, (2 * rtol, 2 * atol))
+        true = (exact | {'z': exact_z})[name].grad
+        torch.testing.assert_close(tensor.grad.double(), true, rtol=r, atol=a, msg=lambda m, n=name: f'{n}: {m}')
