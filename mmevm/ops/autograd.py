@@ -1,12 +1,16 @@
 """Fake kernels and gradients of the operators, the same for every set of kernels."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmevm.ops import checks
+from mmevm.ops import checks, reference
+from mmevm.ops.flops import register_with_mmengine
+from mmevm.ops.routes import unflatten
+from mmevm.ops.transforms import in_transform
 
 CHUNK = 32
 """Tokens between two saved states; ``kChunk`` in csrc/cpu/kernels.h."""
@@ -16,6 +20,27 @@ Gradients = tuple[Tensor | None, ...]
 
 def _chunks(length: int) -> int:
     return -(-length // CHUNK)
+
+
+def _must_be_differentiable() -> bool:
+    """Whether gradients will be differentiated again (``create_graph=True``) or are computed under ``torch.func``."""
+    return torch.is_grad_enabled() or in_transform()
+
+
+def _reference_gradients(
+    scan: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]
+) -> Gradients:
+    """Gradients by the reference's formula: slow, but differentiable any number of times, unlike the kernels'."""
+    present = [i for i, t in enumerate(inputs) if t is not None]
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(present, tensors, strict=True))
+        return scan(*(given.get(i) for i in range(len(inputs))))
+
+    outputs, pull_back = torch.func.vjp(run, *(inputs[i] for i in present))
+    seeds = (torch.zeros_like(o) if g is None else g for g, o in zip(grad_outputs, outputs, strict=True))
+    grads = dict(zip(present, pull_back(tuple(seeds)), strict=True))
+    return tuple(grads.get(i) for i in range(len(inputs)))
 
 
 def _selective_scan_fake(
@@ -67,10 +92,15 @@ def _selective_scan_backward(
     namespace: str, ctx: Any, dy: Tensor | None, dlast_state: Tensor | None, _: None
 ) -> Gradients:
     *tensors, states = ctx.saved_tensors
+    if _must_be_differentiable():
+        scan = partial(reference.selective_scan, delta_softplus=ctx.delta_softplus)
+        return (*_needed(ctx, _reference_gradients(scan, tensors, (dy, dlast_state))), None, None)
+    operators = getattr(torch.ops, namespace)
     if dy is None:
         dy = torch.zeros_like(tensors[0])
-    operator = getattr(torch.ops, namespace)._selective_scan_backward
-    grads = operator(dy, dlast_state, *tensors, states, ctx.delta_softplus)
+    if not states.numel():
+        _, _, states = operators.selective_scan(*tensors, ctx.delta_softplus, True)
+    grads = operators._selective_scan_backward(dy, dlast_state, *tensors, states, ctx.delta_softplus)
     return (*_needed(ctx, grads), None, None)
 
 
@@ -118,9 +148,18 @@ def _visual_scan_setup(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 def _visual_scan_backward(namespace: str, ctx: Any, dy: Tensor | None, _: None) -> Gradients:
     *tensors, states = ctx.saved_tensors
+    if _must_be_differentiable():
+
+        def scan(*inputs: Tensor | None) -> tuple[Tensor]:
+            return (reference.visual_scan(*inputs, ctx.step, unflatten(ctx.routes)),)
+
+        return (*_needed(ctx, _reference_gradients(scan, tensors, (dy,))), None, None, None)
+    operators = getattr(torch.ops, namespace)
     if dy is None:
         dy = torch.zeros_like(tensors[0])
-    grads = getattr(torch.ops, namespace)._visual_scan_backward(dy, *tensors, states, ctx.step, ctx.routes)
+    if not states.numel():
+        _, states = operators.visual_scan(*tensors, ctx.step, ctx.routes, True)
+    grads = operators._visual_scan_backward(dy, *tensors, states, ctx.step, ctx.routes)
     return (*_needed(ctx, grads), None, None, None)
 
 
@@ -130,10 +169,10 @@ def _needed(ctx: Any, grads: Gradients) -> Gradients:
 
 
 def register(namespace: str) -> None:
-    """Gives the operators of a namespace their fake kernels and gradients.
+    """Gives the operators of a namespace their fake kernels, their gradients and their cost.
 
     Args:
-        namespace (str): As in ``torch.ops``; its operators have the schemas of csrc/library.cpp.
+        namespace (str): As in ``torch.ops``; its operators have the schemas of csrc/schemas.h.
     """
     fakes = {
         'selective_scan': _selective_scan_fake,
@@ -148,3 +187,4 @@ def register(namespace: str) -> None:
         ('visual_scan', _visual_scan_backward, _visual_scan_setup),
     ):
         torch.library.register_autograd(f'{namespace}::{name}', partial(backward, namespace), setup_context=setup)
+    register_with_mmengine(namespace)

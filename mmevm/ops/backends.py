@@ -9,6 +9,8 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmevm.ops import compiled, extension, triton
+from mmevm.ops.flops import join_torch_counter
+from mmevm.ops.transforms import need_plain_operations
 
 BACKENDS = ('auto', 'reference', 'compiled', 'triton')
 
@@ -117,16 +119,31 @@ def _first_available(device: str, dtype: torch.dtype) -> tuple[str, list[str]]:
     return 'reference', passed_over
 
 
-def choose(backend: str, first: Tensor) -> str:
-    """Resolves a ``backend`` argument for the device and dtype of ``first``.
+_PLAIN = 'torch.func transforms and forward-mode differentiation need plain PyTorch operations'
+
+
+def choose(backend: str, first: Tensor, *others: Tensor | None) -> str:
+    """Resolves a ``backend`` argument for the device and dtype of ``first``, and for how derivatives are taken.
+
+    Args:
+        backend (str): As given by the user.
+        first (Tensor): The operator's first input.
+        *others (Tensor, optional): Its other inputs, any of which may carry a tangent.
 
     Raises:
         ValueError: If the name is unknown.
-        RuntimeError: If the backend was asked for by name and cannot serve the tensor.
+        RuntimeError: If the backend was asked for by name and cannot serve the tensors.
     """
     if backend not in BACKENDS:
         raise ValueError(f'`backend` must be one of {", ".join(map(repr, BACKENDS))}, got {backend!r}')
     device = first.device.type
+    if backend != 'reference' and need_plain_operations(first, *others):
+        if backend != 'auto':
+            remedy = 'use backend="reference" or "auto"'
+            raise RuntimeError(f'backend {backend!r} is not available here: {_PLAIN}; {remedy}')
+        if not torch.compiler.is_compiling():
+            _announce('reference', device, [_PLAIN])
+        return 'reference'
     if backend == 'auto':
         chosen, passed_over = _first_available(device, first.dtype)
         if not torch.compiler.is_compiling():
@@ -140,9 +157,16 @@ def choose(backend: str, first: Tensor) -> str:
 
 def operators(backend: str) -> Any:
     """The operators of a backend other than the reference, which has none, as in ``torch.ops``."""
+    if not torch.compiler.is_compiling():
+        join_torch_counter(_NAMESPACES[backend])
     return getattr(torch.ops, _NAMESPACES[backend])
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    """Whether a gradient will be asked for, so that the forward pass has to save its chunk states."""
+    """Whether the forward pass has to save its chunk states for a gradient that will be asked for.
+
+    Not in a traced graph, which mostly serves inference: without them the backward pass computes them again.
+    """
+    if torch.jit.is_tracing():
+        return False
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

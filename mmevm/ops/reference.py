@@ -110,7 +110,8 @@ def visual_scan(
         None if dt_bias is None else dt_bias[which].flatten(),
         delta_softplus=True,
     )
-    merged = torch.zeros_like(grid)
+    # Like y, which depends on every input: torch.func.vmap writes a batch into batched tensors alone.
+    merged = y.new_zeros(grid.shape, dtype=dtype)
     for route, tokens in zip(routes, y.chunk(len(routes), dim=1), strict=True):
         merged[:, route.row :: step, route.col :: step] += _cells(tokens, route, rows, cols)
     return merged[:, :H, :W].to(x.dtype)

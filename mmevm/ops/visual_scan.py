@@ -1,5 +1,6 @@
 """Selective scans along routes over a feature map."""
 
+import torch
 from torch import Tensor
 
 from mmevm.ops import backends, checks, reference
@@ -44,10 +45,12 @@ def visual_scan(
         TypeError: If a dtype does not fit, a complex ``A`` among them.
         RuntimeError: If the backend was asked for by name and cannot serve the data.
     """
-    checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
-    checks.check_routes(routes, step, parameter_sets=A.shape[0], projections=x_dbl.shape[3])
+    # A tracer would take every comparison of sizes for a risk; the traced operator checks them itself.
+    if not torch.jit.is_tracing():
+        checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
+        checks.check_routes(routes, step, parameter_sets=A.shape[0], projections=x_dbl.shape[3])
     inputs = (x, x_dbl, dt_weight, dt_bias, A, Ds)
-    chosen = backends.choose(backend, x)
+    chosen = backends.choose(backend, *inputs)
     if chosen == 'reference':
         return reference.visual_scan(*inputs, step, routes)
     return backends.operators(chosen).visual_scan(*inputs, step, flatten(routes), backends.needs_grad(*inputs))[0]

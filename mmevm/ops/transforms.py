@@ -1,0 +1,20 @@
+"""Where derivatives are taken in ways that only plain operations support: ``torch.func`` and forward mode."""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def in_transform() -> bool:
+    """Return whether a ``torch.func`` transform (``grad``, ``vmap``, ``jvp``, …) runs the code that calls this."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def need_plain_operations(*tensors: Tensor | None) -> bool:
+    """Return whether a transform runs, or one of the tensors carries a tangent of forward-mode differentiation."""
+    if in_transform():
+        return True
+    # torch.compile has no forward mode of its own, and need not trace this.
+    if torch.compiler.is_compiling():
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
