@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmevm.layers.conv_norm import depthwise
+from mmevm.layers.direct import is_plain
 from mmevm.layers.drop_path import DropPath
 from mmevm.layers.rms_norm import RMSNorm
 from mmevm.layers.scan_init import init_A_log, init_dt_bias, init_dt_weight
-from mmevm.ops import Route, visual_scan
+from mmevm.ops import Route, selective_scan, visual_scan
 
 # Forward and backward over a map of one row; each direction is a scan of its own, with its own parameters.
 ROUTES = [Route(0, 0, column_major=False, reverse=reverse, parameters=0, projection=0) for reverse in (False, True)]
@@ -55,12 +56,19 @@ class BidirectionalMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, L, C]). Returns: Tensor[B, L, C]."""
-        # Two products instead of one: each half is then contiguous for what follows.
-        weight_x, weight_z = self.in_proj.weight.chunk(2)
-        tokens = F.linear(x, weight_x).unsqueeze(1)  # a map of one row: [B, 1, L, D]
+        plain = is_plain(self.in_proj) and self.in_proj.bias is None
+        if plain:
+            # Two products instead of one: each half is then contiguous for what follows.
+            weight_x, weight_z = self.in_proj.weight.chunk(2)
+            tokens = F.linear(x, weight_x)
+        else:
+            tokens, z = self.in_proj(x).chunk(2, dim=-1)
+        tokens = tokens.unsqueeze(1)  # a map of one row: [B, 1, L, D]
         y = self.scan(tokens, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
         y = y + self.scan(tokens, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
-        return self.out_proj(y.squeeze(1) * F.silu(F.linear(x, weight_z))) / 2
+        if plain:
+            z = F.linear(x, weight_z)
+        return self.out_proj(y.squeeze(1) * F.silu(z)) / 2
 
     @staticmethod
     def scan(
@@ -69,17 +77,32 @@ class BidirectionalMamba(nn.Module):
     ) -> Tensor:  # fmt: skip
         """One direction. Args: x (Tensor[B, 1, L, D]). Returns: Tensor[B, 1, L, D]."""
         y = F.silu(causal_conv(x, conv, reverse))
+        x_dbl = x_proj(y)
         # The scan's parameters stay in float32 where the model or autocast is in half precision.
         dtype = torch.promote_types(y.dtype, torch.float32)
+        A, D = -torch.exp(A_log.to(dtype)), D.to(dtype)
+        if not is_plain(dt_proj):
+            return _scan_with_time_steps(y, x_dbl, dt_proj, A, D, reverse)
         return visual_scan(
             y,
-            x_proj(y).unsqueeze(-2),
+            x_dbl.unsqueeze(-2),
             dt_proj.weight.to(dtype).unsqueeze(0),
-            -torch.exp(A_log.to(dtype)).unsqueeze(0),
-            D.to(dtype).unsqueeze(0),
+            A.unsqueeze(0),
+            D.unsqueeze(0),
             routes=ROUTES[1:] if reverse else ROUTES[:1],
             dt_bias=dt_proj.bias.to(dtype).unsqueeze(0),
         )
+
+
+def _scan_with_time_steps(
+    y: Tensor, x_dbl: Tensor, dt_proj: nn.Module, A: Tensor, D: Tensor, reverse: bool
+) -> Tensor:
+    """The scan of one direction where calling ``dt_proj`` is more than a product with its weight."""
+    rank, Bs, Cs = x_dbl.split([x_dbl.shape[-1] - 2 * A.shape[1], A.shape[1], A.shape[1]], dim=-1)
+    tensors = (t.squeeze(1).mT for t in (y, dt_proj(rank), Bs, Cs))  # [B, 1, L, C] -> [B, C, L]
+    u, delta, Bs, Cs = (t.flip(-1) for t in tensors) if reverse else tensors
+    scanned = selective_scan(u, delta, A, Bs, Cs, D, delta_softplus=True)
+    return (scanned.flip(-1) if reverse else scanned).mT.unsqueeze(1)
 
 
 def causal_conv(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
@@ -93,11 +116,21 @@ def causal_conv(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
     Returns:
         Tensor[B, 1, L, D].
     """
+    if not is_plain(conv):
+        return _called_causal_conv(x, conv, reverse)
     past = conv.kernel_size[0] - 1
     weight = conv.weight.unsqueeze(2)  # [D, 1, 1, T]
     # Padded at both ends, the first L tokens of the result look back and the last L look ahead.
     y = depthwise(x, weight.flip(-1) if reverse else weight, conv.bias, padding=(0, past))
     return y[:, :, past:] if reverse else y[:, :, : x.shape[2]]
+
+
+def _called_causal_conv(x: Tensor, conv: nn.Module, reverse: bool) -> Tensor:
+    """:func:`causal_conv` where calling ``conv`` is more than a convolution with its weight."""
+    tokens = x.squeeze(1).mT  # [B, 1, L, D] -> [B, D, L]
+    tokens = F.pad(tokens.flip(-1) if reverse else tokens, (conv.kernel_size[0] - 1, 0))
+    y = conv(tokens)
+    return (y.flip(-1) if reverse else y).mT.unsqueeze(1)
 
 
 class VimBlock(nn.Module):

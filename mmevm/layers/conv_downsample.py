@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmevm.layers.conv_norm import channels_last_memory
+
 
 def _halving(in_channels: int, channels: int) -> nn.Conv2d:
     """Kernel 3, stride 2: Tensor[B, in_channels, H, W] -> Tensor[B, channels, ceil(H / 2), ceil(W / 2)]."""
@@ -28,7 +30,7 @@ class ConvStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, ceil(H / 4), ceil(W / 4), C]."""
-        x = self.proj(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)  # [B, H / 2, W / 2, C / 2]
+        x = self.proj(channels_last_memory(x)).permute(0, 2, 3, 1)  # [B, H / 2, W / 2, C / 2]
         x = F.gelu(self.norm(x)).permute(0, 3, 1, 2)
         return self.norm2(self.proj2(x).permute(0, 2, 3, 1))  # [B, C, H / 4, W / 4] -> [B, H / 4, W / 4, C]
 

@@ -5,18 +5,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmevm.layers.direct import is_plain, may_fold
+from mmevm.ops.transforms import in_transform
+
 
 def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """A 1 x 1 convolution as the matrix product that it is on a channels-last map.
 
     Args:
-        x (Tensor[..., C_in]): Map or vector.
+        x (Tensor[B, H, W, C_in]): Map.
         conv (nn.Conv2d): Convolution of kernel size 1.
 
     Returns:
-        Tensor[..., C_out].
+        Tensor[B, H, W, C_out].
     """
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
+    return F.linear(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int | tuple[int, int] = 1) -> Tensor:
@@ -25,9 +28,15 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int | tup
     return y.permute(0, 2, 3, 1)
 
 
-def normalise(x: Tensor, norm: nn.Module) -> Tensor:
-    """A batch norm, or what replaces it, over the last dimension of Tensor[B, H, W, C]."""
-    return norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+def channels_last(module: nn.Module, x: Tensor) -> Tensor:
+    """Calls a layer of channels-first maps with Tensor[B, H, W, C_in]. Returns: Tensor[B, H, W, C_out]."""
+    return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def channels_last_memory(image: Tensor) -> Tensor:
+    """Lays Tensor[B, C, H, W] out with its channels last, for which the convolutions are faster, and returns it."""
+    # torch.func.vmap knows no other layout than the plain one.
+    return image if in_transform() else image.contiguous(memory_format=torch.channels_last)
 
 
 def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
@@ -43,8 +52,9 @@ def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     Returns:
         Tensor[B, H, W, C].
     """
-    if norm.training or not isinstance(norm, _BatchNorm) or norm.running_var is None:
-        return normalise(depthwise(x, conv.weight, conv.bias), norm)
+    fixed = not norm.training and isinstance(norm, _BatchNorm) and norm.running_var is not None
+    if not (fixed and norm.affine and may_fold(conv, norm)):
+        return channels_last(norm, channels_last(conv, x))
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     if conv.bias is not None:

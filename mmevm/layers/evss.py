@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from mmevm.layers.conv_norm import depthwise_norm, pointwise
+from mmevm.layers.conv_norm import channels_last, depthwise_norm, pointwise
+from mmevm.layers.direct import may_fold
 from mmevm.layers.drop_path import DropPath
 from mmevm.layers.es2d import ES2D
 from mmevm.layers.squeeze_excite import BranchAttention
@@ -40,8 +41,13 @@ class EVSSBlock(nn.Module):
         mixed = self.op(y)
         if not self.fusion:
             return x + self.drop_path(mixed)
-        depthwise, norm, activation, conv = self.conv_branch
-        local = pointwise(activation(depthwise_norm(y, depthwise, norm)), conv)
+        local = self._convolve(y)
         # x + drop_path(gate * mixed + gate * local), with the drop applied to the gates: two passes over the map.
         gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
         return torch.addcmul(torch.addcmul(x, mixed, gates[:, :1]), local, gates[:, 1:])
+
+    def _convolve(self, y: Tensor) -> Tensor:
+        if not may_fold(self.conv_branch):
+            return channels_last(self.conv_branch, y)
+        depthwise, norm, activation, conv = self.conv_branch
+        return pointwise(activation(depthwise_norm(y, depthwise, norm)), conv)

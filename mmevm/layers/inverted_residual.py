@@ -1,9 +1,11 @@
 """Inverted residual block."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.conv_norm import depthwise_norm, normalise, pointwise
+from mmevm.layers.conv_norm import channels_last, depthwise_norm, pointwise
+from mmevm.layers.direct import has_hooks, may_fold
 from mmevm.layers.drop_path import DropPath
 from mmevm.layers.squeeze_excite import SqueezeExcite
 
@@ -34,7 +36,19 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        y = F.relu(normalise(pointwise(x, self.conv_pw[0]), self.conv_pw[1]), inplace=True)
-        y = self.se(F.relu(depthwise_norm(y, *self.conv_dw), inplace=True))
-        y = normalise(pointwise(y, self.conv_pw2[0]), self.conv_pw2[1])
-        return x + self.drop_path(y)
+        y = _relu(_pointwise_norm(x, self.conv_pw), self.conv_pw)
+        y = depthwise_norm(y, *self.conv_dw) if may_fold(self.conv_dw) else channels_last(self.conv_dw, y)
+        y = self.se(_relu(y, self.conv_dw))
+        return x + self.drop_path(_pointwise_norm(y, self.conv_pw2))
+
+
+def _pointwise_norm(x: Tensor, layers: nn.Sequential) -> Tensor:
+    if not may_fold(layers):
+        return channels_last(layers, x)
+    conv, norm = layers
+    return channels_last(norm, pointwise(x, conv))
+
+
+def _relu(y: Tensor, layers: nn.Sequential) -> Tensor:
+    """ReLU of what the layers returned; in place, unless a hook may have kept it, or a tracer would record that."""
+    return F.relu(y, inplace=not (torch.jit.is_tracing() or has_hooks(layers, *layers.children())))

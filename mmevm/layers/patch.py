@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmevm.layers.conv_norm import channels_last_memory
+
 
 class PatchEmbed(nn.Module):
     """Stem: convolution and LayerNorm.
@@ -25,7 +27,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, (H - P) // S + 1, (W - P) // S + 1, C]."""
-        x = self.proj(x.contiguous(memory_format=torch.channels_last))
+        x = self.proj(channels_last_memory(x))
         return self.norm(x.permute(0, 2, 3, 1))  # [B, C, H, W] -> [B, H, W, C]
 
 
@@ -46,7 +48,8 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, ceil(H / 2), ceil(W / 2), 2C]."""
         H, W = x.shape[1:3]
-        if H % 2 or W % 2:
+        # A traced graph pads always, by zero rows or one, so that it serves odd and even maps.
+        if torch.jit.is_tracing() or H % 2 or W % 2:
             x = F.pad(x, (0, 0, 0, W % 2, 0, H % 2))
         # The checkpoints' channel order is (0, 0), (1, 0), (0, 1), (1, 1) of (row, column): the column varies slowest.
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [B, H/2, 2, W/2, 2, C]

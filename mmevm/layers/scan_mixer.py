@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.conv_norm import depthwise
+from mmevm.layers.conv_norm import channels_last, depthwise
+from mmevm.layers.direct import is_plain
 from mmevm.layers.scan_init import init_A_log, init_dt_bias, init_dt_weight
+from mmevm.ops.transforms import in_transform
 
 
 class ScanMixer(nn.Module):
@@ -56,10 +58,15 @@ class ScanMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        plain = is_plain(self.in_proj, self.conv2d, self.out_norm) and self.in_proj.bias is None
+        if not plain:
+            y, *gate = self.in_proj(x).split(self.d_inner, dim=-1)
+            y = self.out_norm(self.scan(F.silu(channels_last(self.conv2d, y))))
+            return self.out_proj(y * F.silu(*gate) if self.gate else y)
         # Two products instead of one: each half is then contiguous for what follows.
         weight_x, *weight_z = self.in_proj.weight.split(self.d_inner)
         # In inference every map that nothing else holds is reused: fresh memory costs more than the arithmetic.
-        reuse = not torch.is_grad_enabled()
+        reuse = not (torch.is_grad_enabled() or torch.jit.is_tracing() or in_transform())
         y = depthwise(F.linear(x, weight_x), self.conv2d.weight, self.conv2d.bias)
         y = self.out_norm(self.scan(F.silu(y, inplace=reuse)))
         if self.gate:
