@@ -19,6 +19,10 @@ from mmevm.backbones import EfficientVMamba, Vim, VMamba
 from mmevm.zoo import ENTRIES, Entry
 
 ROOT = Path(__file__).resolve().parents[1]
+# Without a place where a narrow column could break the line.
+_SLASH = '\u00a0/\u00a0'
+_DASH = '\u2060–\u2060'
+
 BLOCK = re.compile(r'(<!-- table: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 NAMES = {
@@ -42,22 +46,22 @@ FAMILIES = {
 """Classifiers that share a row of the README's table."""
 
 CONFIGS = [
-    ('classifier_evm_{t,s,b}', 'ImageNet-1k, 300 epochs, batch 2048 (`b`: 1024)', 'EfficientVMamba, Table 2'),
-    ('retinanet_evm_{t,s,b}', 'COCO, 12 epochs', 'EfficientVMamba, Table 3'),
-    ('mask_rcnn_evm_{t,s,b}_1x', 'COCO, 12 epochs', 'EfficientVMamba, Table 7'),
-    ('mask_rcnn_evm_{t,s,b}_3x', 'COCO, 36 epochs at several scales', 'EfficientVMamba, Table 7'),
-    ('upernet_evm_{t,s,b}', 'ADE20K, 160k iterations at 512²', 'EfficientVMamba, Table 4'),
-    ('upernet_evm_{t,s,b}_640', 'the same at 640²', 'EfficientVMamba, Table 4'),
-    ('classifier_vmamba_{t,s,b}', 'ImageNet-1k, 300 epochs, batch 1024', 'VMamba, first design'),
-    ('classifier_vmamba_{t_s1l8,s_s2l15,b_s2l15}', 'the same', 'VMamba, second design'),
-    ('classifier_vmamba_{t_s2l5,s_s1l20,b_s1l20}', 'the same', 'VMamba, second design'),
-    ('mask_rcnn_vmamba_{t,s,b}_1x', 'COCO, 12 epochs', 'VMamba, second design'),
-    ('upernet_vmamba_{t,s,b}', 'ADE20K, 160k iterations at 512²', 'VMamba, second design'),
-    ('classifier_vim_{t,s}', 'ImageNet-1k, 300 epochs, batch 1024 (`s`: 512)', 'Vim'),
-    ('classifier_vim_{t,s}_stride8', 'ImageNet-1k, 30 epochs from `classifier_vim_{t,s}`, batch 1024', 'Vim'),
-    ('upernet_vim_{t,s}', 'ADE20K, 60k iterations of batch 32 at 512²', 'Vim'),
+    ('classifier_evm_{t,s,b}', 'ImageNet-1k, 300 epochs, batch 2048 (`b`: 1024); Table 2'),
+    ('retinanet_evm_{t,s,b}', 'COCO, 12 epochs; Table 3'),
+    ('mask_rcnn_evm_{t,s,b}_1x', 'COCO, 12 epochs; Table 7'),
+    ('mask_rcnn_evm_{t,s,b}_3x', 'COCO, 36 epochs at several scales; Table 7'),
+    ('upernet_evm_{t,s,b}', 'ADE20K, 160k iterations at 512²; Table 4'),
+    ('upernet_evm_{t,s,b}_640', 'the same at 640²; Table 4'),
+    ('classifier_vmamba_{t,s,b}', 'ImageNet-1k, 300 epochs, batch 1024; first design'),
+    ('classifier_vmamba_{t_s1l8,s_s2l15,b_s2l15}', 'the same; second design'),
+    ('classifier_vmamba_{t_s2l5,s_s1l20,b_s1l20}', 'the same; second design'),
+    ('mask_rcnn_vmamba_{t,s,b}_1x', 'COCO, 12 epochs; second design'),
+    ('upernet_vmamba_{t,s,b}', 'ADE20K, 160k iterations at 512²; second design'),
+    ('classifier_vim_{t,s}', 'ImageNet-1k, 300 epochs, batch 1024 (`s`: 512)'),
+    ('classifier_vim_{t,s}_stride8', 'ImageNet-1k, 30 epochs on top of `classifier_vim_{t,s}`, batch 1024'),
+    ('upernet_vim_{t,s}', 'ADE20K, 60k iterations of batch 32 at 512²'),
 ]
-"""Groups of configs with their schedules and the paper or the design that they follow."""
+"""Groups of configs with their schedules, and the table of EfficientVMamba's paper or the design that they follow."""
 
 
 def table(header: str, rows: Iterable[Sequence[object]]) -> str:
@@ -82,7 +86,7 @@ def expand(pattern: str) -> list[str]:
 
 def joined(template: str, values: Iterable[object]) -> str:
     """Formatted values of the sizes of a model, such as ``6.5 / 11.3 / 33.7``."""
-    return ' / '.join(template.format(value) for value in values)
+    return _SLASH.join(template.format(value) for value in values)
 
 
 def parameters(names: Iterable[str], digits: int = 1) -> str:
@@ -114,11 +118,11 @@ def models() -> str:
 def configs() -> str:
     """The table of configs, with what each costs."""
     rows = []
-    for pattern, schedule, source in CONFIGS:
+    for pattern, schedule in CONFIGS:
         names = expand(pattern)
-        size = metafiles()[names[0]]['Metadata']
-        rows.append((f'`{pattern}`', schedule, source, parameters(names), flops(names) if 'FLOPs' in size else '–'))
-    return table('configs | schedule | from | params, M | FLOPs, G', rows)
+        shown = [pattern] if len(pattern) <= 30 else names
+        rows.append((', '.join(f'`{name}`' for name in shown), schedule, parameters(names), flops(names)))
+    return table('configs | schedule | params, M | FLOPs, G', rows)
 
 
 def architectures() -> str:
@@ -166,9 +170,9 @@ def origin(name: str) -> str:
     )
 
 
-def times(row: dict[str, Any], prefix: str = '', digits: int = 1) -> str:
+def times(row: dict[str, Any]) -> str:
     """The quartiles of a row's times."""
-    return f'{row[f"{prefix}p25"]:.{digits}f}–{row[f"{prefix}p75"]:.{digits}f}'
+    return f'{row["p25"]:.1f}{_DASH}{row["p75"]:.1f}'
 
 
 def ours(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -238,7 +242,7 @@ def resolution() -> str:
     """Latency and peak memory by image size."""
     rows = results('resolution')['rows']
     sizes = sorted({row['resolution'] for row in rows})
-    cells = {(row['model'], row['resolution']): f'{row["median"]:.0f} / {row["peak_mib"]:.0f}' for row in rows}
+    cells = {(row['model'], row['resolution']): f'{row["median"]:.0f}{_SLASH}{row["peak_mib"]:.0f}' for row in rows}
     lines = [(NAMES[name], *(cells[name, size] for size in sizes)) for name in dict.fromkeys(r['model'] for r in rows)]
     header = ' | '.join(['ms / MiB', *(f'{size}²' for size in sizes)])
     return f'{table(header, lines)}\n\n{origin("resolution")}'
