@@ -15,8 +15,6 @@ copyright = 'mmevm authors, Apache License 2.0'
 release = mmevm.__version__
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
-exclude_patterns = ['_generated']
-templates_path: list[str] = []
 
 myst_heading_anchors = 3
 autodoc_member_order = 'bysource'
