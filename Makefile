@@ -6,7 +6,7 @@ VENV_OPENMMLAB := .venv-openmmlab
 TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-openmmlab lint clean
+.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-openmmlab lint docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their
 
 lint: env ## Check the Python code with ruff
 	$(VENV)/bin/python -m ruff check .
+
+docs: $(VENV)/docs-requirements ## Build the manual into build/docs; a warning is an error
+	$(VENV)/bin/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
+	@echo "the manual: build/docs/index.html"
+
+$(VENV)/docs-requirements: requirements/docs.txt | env
+	$(VENV)/bin/python -m pip install -q -r $<
+	@touch $@
 
 clean: ## Remove build products; environments, data and training runs stay
 	rm -rf build dist *.egg-info mmevm/_C*.so .pytest_cache .ruff_cache

@@ -19,7 +19,9 @@ import runpy
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+import setuptools
+from setuptools import Distribution, Extension, setup
+from setuptools.errors import ModuleError
 
 ROOT = Path(__file__).resolve().parent
 ARCHITECTURES = {
@@ -46,6 +48,16 @@ def build_mode() -> str:
     if mode not in ('auto', '0', '1'):
         raise ValueError(f'MMEVM_BUILD_EXT must be auto, 0 or 1, got {mode!r}')
     return mode
+
+
+def require_bdist_wheel() -> None:
+    """Stops with advice where wheels cannot be built: before 70.1, setuptools leaves that to the package wheel."""
+    try:
+        Distribution().get_command_class('bdist_wheel')
+    except ModuleError:
+        problem = f'setuptools {setuptools.__version__} cannot build wheels by itself'
+        advice = 'install wheel (`pip install wheel`), then run the same command again'
+        raise SystemExit(f'mmevm: {problem}; {advice}') from None
 
 
 def source_files(*patterns: str) -> list[str]:
@@ -165,7 +177,9 @@ def extension_arguments() -> dict:
         return {}
 
 
+if {'bdist_wheel', 'dist_info', 'editable_wheel'} & set(sys.argv):
+    require_bdist_wheel()
 mim_data = runpy.run_path(str(ROOT / 'mmevm' / '_mim_data.py'))
 arguments = extension_arguments()
 arguments.setdefault('cmdclass', {}).update(build_py=mim_data['BuildPy'], editable_wheel=mim_data['EditableWheel'])
-setup(options={'bdist_wheel': {'py_limited_api': PY_LIMITED_API}}, **arguments)
+setup(license='Apache-2.0', options={'bdist_wheel': {'py_limited_api': PY_LIMITED_API}}, **arguments)

@@ -12,22 +12,26 @@ import argparse
 import contextlib
 import itertools
 import re
+import runpy
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import gpu_mamba
-import gpu_models
-import gpu_operator
-import gpu_report
-import plots
-import timing
-import torch
-from gpu_timing import COPY_BYTES, Rates, measure_rates
+try:
+    import gpu_mamba
+    import gpu_models
+    import gpu_operator
+    import gpu_report
+    import plots
+    import timing
+    import torch
+    from gpu_timing import COPY_BYTES, Rates, measure_rates
 
-from mmevm.doctor import distributions
-from mmevm.ops import backends
+    from mmevm.doctor import distributions
+    from mmevm.ops import backends
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 # height x width x batch
 SHAPES = ('224x224x128', '800x1344x2', '800x1344x1')

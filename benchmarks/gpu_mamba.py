@@ -8,16 +8,20 @@ the same files with the same options for one, and imports the module with ``sele
 
 import importlib
 import importlib.metadata
+import runpy
 import sys
 import tarfile
 import types
 from functools import partial
 from pathlib import Path
 
-import torch
-from composed import SelectiveScan
+try:
+    import torch
+    from composed import SelectiveScan
 
-from mmevm.ops import selective_scan
+    from mmevm.ops import selective_scan
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 EXTENSION = 'selective_scan_cuda'
 INTERFACE = 'mamba_ssm.ops.selective_scan_interface'

@@ -7,14 +7,18 @@ network and from machine to machine; our networks take contiguous images and wor
 
 import argparse
 import copy
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
-import networks
-import timing
-import torch
-from torch import Tensor
+try:
+    import matplotlib
+    import networks
+    import timing
+    import torch
+    from torch import Tensor
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 matplotlib.use('Agg')
 

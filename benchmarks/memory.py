@@ -15,19 +15,23 @@ Each measurement has a process of its own, and a small warm-up step goes before 
 import argparse
 import json
 import resource
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import networks
-import timing
-import torch
-from torch import Tensor
+try:
+    import networks
+    import timing
+    import torch
+    from torch import Tensor
 
-from mmevm.backbones import EfficientVMamba
-from mmevm.layers import es2d
+    from mmevm.backbones import EfficientVMamba
+    from mmevm.layers import es2d
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 SCANS = ('noop', 'real')
 WARMUP_SIZE = 64

@@ -7,13 +7,18 @@ same in every run; ``memory.py`` says how it is taken and what it leaves out.
 """
 
 import argparse
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 
-import networks
-import plots
-import timing
-import torch
-from memory import MIB, allocator_peak
+try:
+    import networks
+    import plots
+    import timing
+    import torch
+    from memory import MIB, allocator_peak
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 TOLERANCE = 0.15
 

@@ -14,16 +14,21 @@ exponentials overflow soon, and vector libraries take a slow path for infinities
 """
 
 import argparse
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-import timing
-import torch
-from torch import Tensor
+try:
+    import timing
+    import torch
+    from torch import Tensor
 
-from mmevm.backbones import EfficientVMamba
-from mmevm.ops import backends, es2d_scan, selective_scan
+    from mmevm.backbones import EfficientVMamba
+    from mmevm.ops import backends, es2d_scan, selective_scan
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 GROUPS = 4
 D_STATE = 16

@@ -12,15 +12,20 @@ The loop takes seconds for an image, so that few rounds have to do; all paths ar
 
 import argparse
 import copy
+import runpy
+from pathlib import Path
 
-import composed
-import networks
-import timing
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+try:
+    import composed
+    import networks
+    import timing
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
 
-from mmevm.layers.scan_mixer import ScanMixer
+    from mmevm.layers.scan_mixer import ScanMixer
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 TARGET = 10.0
 

@@ -1,10 +1,14 @@
 """EfficientVMamba for OpenMMLab: scan operators, backbones, configs and checkpoints.
 
-Importing the package registers with MMEngine its backbones, and ``mmevm://NAME`` for checkpoints of the zoo; it needs
-torch and mmengine, neither the compiled extension nor mmcv, mmdet, mmseg or mmpretrain.
+Importing the package registers with MMEngine its backbones, and ``mmevm://NAME`` for checkpoints of the zoo, and lets
+``_base_ = 'mmseg::…'`` find the library under any name of its distribution. It needs torch and mmengine, neither the
+compiled extension nor mmcv, mmdet, mmseg or mmpretrain.
 """
 
 from mmevm import backbones, ops, zoo
+from mmevm.config_packages import find_configs_by_import_name
 from mmevm.version import __version__
 
 __all__ = ['__version__', 'backbones', 'ops', 'zoo']
+
+find_configs_by_import_name()

@@ -5,12 +5,13 @@ import: every probe answers with a value or with the error's text. The exit stat
 backend is usable.
 """
 
+import argparse
 import importlib.metadata
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mmevm._cuda_toolkit import find_cuda_toolkit
 
@@ -176,8 +177,13 @@ def show(title: str, rows: list[Row], width: int) -> None:
     print()
 
 
-def main() -> int:
+def main(argv: Sequence[str] = ()) -> int:
     """Prints the report; returns the exit status."""
+    argparse.ArgumentParser(
+        'python -m mmevm.doctor',
+        description='Print what is installed and, for each operator backend, whether it is available, why not, and '
+        'what would enable it. The exit status is 0 when at least one backend is usable.',
+    ).parse_args(argv)
     show('Versions', versions(), LABEL_WIDTH)
     rows, usable = backends()
     show('Operator backends', rows, max(len(label) for label, _ in rows))
@@ -187,4 +193,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

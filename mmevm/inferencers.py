@@ -6,7 +6,8 @@ one step before theirs: a name from our metafiles becomes the path of its config
 has a registry for others' metafiles, and gets ours.
 
 From then on every checkpoint in the process is opened weights-only, and models with a backbone of mmevm are loaded
-strictly: MMEngine would draw the predictions of a random model, and only log that names do not fit.
+strictly: MMEngine would draw the predictions of a random model, and only log that names do not fit. No inferencer takes
+its config out of a checkpoint any more, which MMEngine runs as Python: without a config they say that they need one.
 """
 
 import functools
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -29,6 +30,10 @@ SCHEME = 'mmevm://'
 _UNRELEASED = (
     'no weights of {name} were ever released, those of its backbone alone; give the checkpoint of your own training as '
     '`weights`, or pass the config itself, {config}, to see what a random head draws'
+)
+_NO_CONFIG = (
+    '`model` must be a config (its path, a Config, or the name of a model), got {model}. The config in a checkpoint is '
+    'not used: it is Python code, and no code from a checkpoint is run. Training leaves its config in the work folder.'
 )
 
 
@@ -65,6 +70,13 @@ def released_weights(name: str) -> str | None:
     return SCHEME + found[0] if found else None
 
 
+def _require_config(model: Any) -> None:
+    """Refuses a checkpoint for a config; and no config, or an empty one, for which MMEngine would run the file's."""
+    is_empty = model is None or (isinstance(model, dict | Config) and not model)
+    if is_empty or (isinstance(model, str) and model.endswith(('.pth', '.pt', '.ckpt', '.safetensors'))):
+        raise ValueError(_NO_CONFIG.format(model=model))
+
+
 def _has_our_backbone(model: Any) -> bool:
     return hasattr(getattr(model, 'backbone', None), 'arch_zoo')
 
@@ -80,6 +92,7 @@ def _with_our_names(theirs: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(theirs)
     def init(self: Any, model: Any = None, weights: str | None = None, *args: Any, **kwargs: Any) -> None:
+        _require_config(model)
         if isinstance(model, str) and model in models():
             config = config_path(model)
             weights = weights or released_weights(model)
@@ -99,6 +112,7 @@ def _with_strict_weights(theirs: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(theirs)
     def init(self: Any, model: Any, pretrained: bool | str = True, *args: Any, **kwargs: Any) -> None:
+        _require_config(model)
         # It builds its pipeline in whatever scope an earlier inferencer of another library has left behind.
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             theirs(self, model, pretrained, *args, **kwargs)
@@ -127,7 +141,6 @@ def _register_with_mmpretrain() -> None:
 def register() -> None:
     """Makes the inferencers of the libraries that are installed know mmevm's models; importing this module calls it."""
     register_weights_only_loader()
-    MODULE2PACKAGE.setdefault('mmevm', 'mmevm')  # for list_models('mmevm')
     if not hasattr(BaseInferencer.__init__, 'knows_mmevm'):
         BaseInferencer.__init__ = _with_our_names(BaseInferencer.__init__)
     if importlib.util.find_spec('mmpretrain') is not None:

@@ -46,7 +46,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            key = _layers_above(name, len(backbone.layers)), parameter.dim() > 1 and not name.endswith(_EMBEDDINGS)
+            key = _layers_above(name, backbone.depths[0]), parameter.dim() > 1 and not name.endswith(_EMBEDDINGS)
             groups.setdefault(key, {'params': []})['params'].append(parameter)
         for (above, decays), group in groups.items():
             group['lr'] = self.base_lr * self.layer_decay**above

@@ -1,5 +1,10 @@
 """mmevm's registries: children of MMEngine's roots, found from any library's scope by ``type='mmevm.<Name>'``."""
 
+import inspect
+from typing import Any
+
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -8,6 +13,11 @@ MODELS = Registry('model', parent=ROOT_MODELS, scope='mmevm', locations=['mmevm.
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor', parent=ROOT_CONSTRUCTORS, scope='mmevm', locations=['mmevm.optim']
 )
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmevm', locations=['mmevm.cli.resume'])
+LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmevm', locations=['mmevm.cli.resume'])
+
+LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
+"""The scopes whose configs the tools serve."""
 
 
 def register_backbone(cls: type) -> type:
@@ -20,3 +30,41 @@ def register_backbone(cls: type) -> type:
     MODELS.register_module(module=cls)
     ROOT_MODELS.register_module(module=cls)
     return cls
+
+
+def type_name(settings: Any, default: str | None = None) -> str | None:
+    """The bare name of what a part of a config builds.
+
+    A ``type`` may be a registered name with or without its scope, the whole path of a class, as MMEngine dumps it, or,
+    in configs with ``read_base``, the class or function itself.
+
+    Args:
+        settings (dict): Part of a config, such as ``cfg.optim_wrapper``; anything else has no type.
+        default (str, optional): The name without a ``type``.
+
+    Returns:
+        str | None: E.g. ``'OptimWrapper'`` for ``'mmengine.OptimWrapper'``.
+    """
+    kind = settings.get('type') if isinstance(settings, dict) else None
+    if kind is None:
+        return default
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', type(kind).__name__)
+    return name.rpartition('.')[2]
+
+
+def scope_of(cfg: Any) -> str | None:
+    """The library that a config is for: its ``default_scope`` or, without one, where its model's class comes from.
+
+    Args:
+        cfg (Config): A whole config.
+
+    Returns:
+        str | None: ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``; another ``default_scope``; or None.
+    """
+    if cfg.get('default_scope'):
+        return cfg.default_scope
+    kind = (cfg.get('model') or {}).get('type')
+    # A user's own class is of the library that it extends.
+    bases = inspect.getmro(kind) if inspect.isclass(kind) else ()
+    paths = [kind] if isinstance(kind, str) else [base.__module__ for base in bases]
+    return next((scope for scope in (path.partition('.')[0] for path in paths) if scope in LIBRARIES), None)

@@ -1,5 +1,6 @@
 """Installing mmevm: editable, as a wheel, with and without its extension, and where that does not compile."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from mmevm.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 SCAN = """
@@ -175,6 +178,52 @@ def test_build_without_torch(build_wheel, tmp_path, mode):
     assert '--no-build-isolation' in output
     if mode == 'auto':
         assert only_wheel(tmp_path / 'wheels')[0] == 'py3-none-any'
+
+
+@pytest.fixture(scope='module')
+def older_setuptools(tmp_path_factory) -> Callable[[str], Path]:
+    """Fetches a release of setuptools, 1 MB, into a folder of its own."""
+
+    @functools.cache
+    def fetch(version: str) -> Path:
+        folder = tmp_path_factory.mktemp('setuptools')
+        options = ['--quiet', '--no-deps', '--target', folder, f'setuptools=={version}']
+        result = run_python('-m', 'pip', 'install', *options, cwd=folder)
+        assert result.returncode == 0, result.stderr
+        return folder
+
+    return fetch
+
+
+# The last two differ in how pyproject.toml may state the license; 65.5 is what a venv of Python 3.11 starts with.
+@pytest.mark.parametrize('version', ['65.5.0', '76.1.0', '77.0.3'])
+def test_every_kind_of_build_with_older_setuptools(older_setuptools, source_tree, tmp_path, version):
+    code = (
+        'import setuptools; from setuptools import build_meta; print(setuptools.__version__)\n'
+        'for build in (build_meta.build_sdist, build_meta.build_wheel, build_meta.build_editable): print(build("out"))'
+    )
+    result = run_python(
+        '-W', 'ignore', '-c', code, cwd=source_tree, MMEVM_BUILD_EXT='0', PYTHONPATH=str(older_setuptools(version))
+    )
+    assert result.returncode == 0, result.stderr
+    used, *_, editable = result.stdout.split()
+    name = f'mmevm-{__version__}'
+    assert (used, editable) == (version, f'{name}-0.editable-py3-none-any.whl')
+    assert (source_tree / 'out' / f'{name}.tar.gz').is_file()
+    with zipfile.ZipFile(source_tree / 'out' / f'{name}-py3-none-any.whl') as archive:
+        metadata = archive.read(f'{name}.dist-info/METADATA').decode()
+        assert {'mmevm/__init__.py', 'mmevm/.mim/model-index.yml'} <= set(archive.namelist())
+    assert 'License: Apache-2.0' in metadata.splitlines()
+    assert 'License-File: LICENSE' in metadata.splitlines()
+
+
+def test_build_without_bdist_wheel_says_what_to_install(older_setuptools, source_tree, tmp_path):
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'venv'], check=True)
+    environment = {'MMEVM_BUILD_EXT': '0', 'PYTHONPATH': str(older_setuptools('65.5.0'))}
+    command = [tmp_path / 'venv/bin/python', 'setup.py', '-q', 'bdist_wheel']
+    result = subprocess.run(command, cwd=source_tree, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert 'setuptools 65.5.0 cannot build wheels by itself; install wheel (`pip install wheel`)' in result.stderr
 
 
 def test_unknown_build_mode_names_the_choices(build_wheel):

@@ -4,10 +4,14 @@ Everything runs through the project's own tools, as for a real training: tools/m
 tools/test.py. On a CPU with two cores the training takes under ten minutes.
 """
 
+import runpy
 from pathlib import Path
 
-from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
-from mmevm.visualization import draw_curves, draw_detection_sheet
+try:
+    from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
+    from mmevm.visualization import draw_curves, draw_detection_sheet
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
 CONFIG = 'configs/demo_retinanet_evm_t_mini.py'
 DATA = Path('data/mini')

@@ -4,12 +4,16 @@ Everything runs through the project's own tools, as for a real training. On a CP
 """
 
 import pickle
+import runpy
 from pathlib import Path
 
-from mmevm.cli.baselines import constant_top1
-from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
-from mmevm.datasets.digits import make_digits
-from mmevm.visualization import Classified, draw_classification_sheet, draw_curves
+try:
+    from mmevm.cli.baselines import constant_top1
+    from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
+    from mmevm.datasets.digits import make_digits
+    from mmevm.visualization import Classified, draw_classification_sheet, draw_curves
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
 DATA = Path('data/demo')
 WORK = Path('work_dirs/demo_cls')

@@ -4,15 +4,19 @@ Everything runs through the project's own tools, as for a real training. On a CP
 minutes.
 """
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+try:
+    import numpy as np
+    from PIL import Image
 
-from mmevm.cli.baselines import constant_miou
-from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
-from mmevm.visualization import draw_curves, draw_segmentation_sheet
+    from mmevm.cli.baselines import constant_miou
+    from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
+    from mmevm.visualization import draw_curves, draw_segmentation_sheet
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
 CONFIG = 'configs/demo_upernet_evm_t_mini.py'
 DATA = Path('data/demo')

@@ -9,12 +9,14 @@ if [ $# -lt 3 ]; then
         "[arguments of test.py]" >&2
     exit 2
 fi
+python=${PYTHON:-$(command -v python || echo python3)}
+"$python" "$(dirname "$0")/_interpreter.py" "$0" "$@" || exit 2
 config=$1
 checkpoint=$2
 processes=$3
 shift 3
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "$python" "$(dirname "$0")/launch.py" \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -8,11 +8,13 @@ if [ $# -lt 2 ]; then
     echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=29500] $0 CONFIG PROCESSES [arguments of train.py]" >&2
     exit 2
 fi
+python=${PYTHON:-$(command -v python || echo python3)}
+"$python" "$(dirname "$0")/_interpreter.py" "$0" "$@" || exit 2
 config=$1
 processes=$2
 shift 2
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "$python" "$(dirname "$0")/launch.py" \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

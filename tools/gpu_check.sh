@@ -15,6 +15,7 @@ cd "$(dirname "$0")/.." || exit 2
 SECONDS=0
 DEADLINE=${MMEVM_GPU_CHECK_SECONDS:-590}
 
+arguments=("$@")
 dry_run=''
 out=''
 while (($#)); do
@@ -85,7 +86,10 @@ sys.exit(3 if problem else 0)" 2>&1 | tail -n 1
   return "${PIPESTATUS[0]}"
 }
 
-if ! "$python" -c 'import torch' || { [[ ! $dry_run ]] && ! "$python" -c 'import torch; torch.cuda.init()'; }; then
+if ! "$python" -c 'import torch' 2>/dev/null; then
+  "$python" tools/_interpreter.py "$0" "${arguments[@]}"
+  exit 2
+elif [[ ! $dry_run ]] && ! "$python" -c 'import torch; torch.cuda.init()'; then
   say "$python has no torch that sees a GPU; --dry-run shows on the CPU that the check works"
   exit 2
 fi

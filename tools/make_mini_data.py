@@ -1,13 +1,18 @@
 """Render small COCO, ADE20K and ImageNet trees in the real layouts: ``tools/make_mini_data.py --out data/mini``."""
 
 import argparse
+import runpy
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from mmevm.cli.progress import shown
-from mmevm.datasets import MiniData, make_mini_data
-from mmevm.datasets.options import SUBSETS
+try:
+    from mmevm.cli.progress import shown
+    from mmevm.datasets import MiniData, make_mini_data
+    from mmevm.datasets.options import SUBSETS
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
 
 def parse_args() -> argparse.Namespace:

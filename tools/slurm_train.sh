@@ -8,6 +8,8 @@ if [ $# -lt 3 ]; then
         "$0 PARTITION JOB_NAME CONFIG [arguments of train.py]" >&2
     exit 2
 fi
+python=${PYTHON:-$(command -v python || echo python3)}
+"$python" "$(dirname "$0")/_interpreter.py" "$0" "$@" || exit 2
 partition=$1
 job_name=$2
 config=$3
@@ -24,4 +26,4 @@ fi
 # shellcheck disable=SC2086  # SRUN_ARGS holds several arguments.
 exec srun --partition="$partition" --job-name="$job_name" --ntasks="$gpus" "${resources[@]}" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$config" --launcher slurm "$@"
+    "$python" -u "$(dirname "$0")/train.py" "$config" --launcher slurm "$@"

@@ -5,19 +5,21 @@ convolutions, matrix products, norms, bilinear resizing and adaptive pooling cou
 element-wise sums do not. A selective scan counts ``9 N + 1`` per token and channel (N states; the 1 is the skip
 connection), and the projection of the time step, which the operator does on its way, R per token and channel.
 
-The model runs on the meta device: shapes alone, so that any picture size takes seconds and no memory.
+The model runs on the meta device where it can: shapes alone, so that any image size takes seconds and no memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -34,14 +36,21 @@ class Complexity:
         params (int): Parameters.
         flops (int): Multiply-adds and what else the module's rules count.
         activations (int): Elements that convolutions, matrix products and scans write.
+        idle (tuple[str, ...]): Parts of a model whose parameters are counted and which did not run.
     """
 
     params: int
     flops: int
     activations: int
+    idle: tuple[str, ...] = ()
 
     def __add__(self, other: Complexity) -> Complexity:
-        return Complexity(self.params + other.params, self.flops + other.flops, self.activations + other.activations)
+        return Complexity(
+            self.params + other.params,
+            self.flops + other.flops,
+            self.activations + other.activations,
+            self.idle + other.idle,
+        )
 
 
 def _norm(per_element: int, affine: int) -> Callable[..., int]:
@@ -90,6 +99,8 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
+        if func.namespace == 'aten' and packet.__name__.endswith('_'):  # writes into its first argument
+            packet = getattr(_aten, packet.__name__.removesuffix('_'), packet)
         if func.namespace.startswith('mmevm') and packet.__name__ in _SCANS:
             self.flops += _SCANS[packet.__name__](args, out)
             self.activations += out[0].numel()
@@ -102,25 +113,45 @@ class _Counter(TorchDispatchMode):
         return out
 
 
-def count(module: nn.Module, *shapes: tuple[int, ...], run: Callable[..., Any] | None = None) -> Complexity:
+def require_extension() -> None:
+    """Raise a RuntimeError without the compiled extension: the reference would be counted as what it is made of."""
+    if 'meta' not in extension.DEVICES:
+        raise RuntimeError(f'Counting needs the compiled extension, whose scan is one operator: {extension.LOAD_ERROR}')
+
+
+@contextlib.contextmanager
+def _attention_of_counted_operators() -> Iterator[None]:
+    """Lets attention run as matrix products; the fused operators of inference have no formula."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def count(
+    module: nn.Module, *shapes: tuple[int, ...], run: Callable[..., Any] | None = None, device: str = 'meta'
+) -> Complexity:
     """Counts one forward pass in evaluation mode.
 
     Args:
         module (nn.Module): Anything that takes float32 tensors; it is left as it is.
         *shapes (tuple[int, ...]): Shapes of its inputs.
-        run (Callable, optional): Called with a copy of the module on the meta device and with the inputs, in place of
-            the module's own ``forward``.
+        run (Callable, optional): Called with a copy of the module on ``device`` and with the inputs, in place of the
+            module's own ``forward``.
+        device (str): 'meta', or 'cpu' for a module whose forward pass depends on values; the count is the same.
 
     Returns:
         Complexity: The parameters of ``module``, and the cost of the pass.
 
     Raises:
-        RuntimeError: If the compiled extension is absent. The reference would be counted as what it is made of.
+        RuntimeError: If the compiled extension is absent.
     """
-    if 'meta' not in extension.DEVICES:
-        raise RuntimeError(f'Counting needs the compiled extension, whose scan is one operator: {extension.LOAD_ERROR}')
-    shell = copy.deepcopy(module).to('meta').eval()
-    with torch.no_grad(), torch.device('meta'), _Counter() as counter:
-        inputs = [torch.empty(shape) for shape in shapes]
+    require_extension()
+    shell = copy.deepcopy(module).to(device).eval()
+    with torch.no_grad(), torch.device(device), _attention_of_counted_operators(), _Counter() as counter:
+        inputs = [torch.zeros(shape) for shape in shapes]
         run(shell, *inputs) if run else shell(*inputs)
     return Complexity(sum(p.numel() for p in module.parameters()), counter.flops, counter.activations)

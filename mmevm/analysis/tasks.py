@@ -1,17 +1,28 @@
-"""The cost of a config's model at the picture size at which the paper's tables state it."""
+"""The cost of a config's model at the image size at which the paper's tables state it."""
 
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmevm.analysis.complexity import Complexity, count
+from mmevm.analysis.complexity import Complexity, count, require_extension
+from mmevm.registry import scope_of
 
 SIZES = {'mmdet': (800, 1280), 'mmseg': (512, 2048), 'mmpretrain': (224, 224)}
 """Height and width, in pixels, by a config's ``default_scope``."""
 
 _PROPOSALS = 1000
 _MASKS = 100
+
+# Where a model is built and where it runs. Some cannot be built without values; others, such as those with deformable
+# attention, need them to run, and take as long as they do. What they raise without is among these.
+_DEVICES = (('meta', 'meta'), ('cpu', 'meta'), ('cpu', 'cpu'))
+_LACKS_VALUES = (RuntimeError, NotImplementedError, TypeError)
 
 
 def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
@@ -26,55 +37,153 @@ def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
     """
     from mmengine.registry import MODELS, init_default_scope
 
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(scope_of(cfg) or 'mmengine')
     with torch.device(device):
-        return MODELS.build(cfg.model)
+        return MODELS.build(copy.deepcopy(cfg.model))  # some models write into their configs
 
 
 def measure(cfg: Any, size: tuple[int, int] | None = None) -> Complexity:
-    """Counts one picture's forward pass through a config's model, post-processing left out.
+    """Counts one image's forward pass through a config's model, post-processing left out.
 
-    A two-stage detector's heads are counted for 1000 proposals and 100 masks, as MMDetection's own tool does once the
-    proposal stage finds that many, whatever the random weights would propose. An auxiliary head of a segmentor, which
-    only training uses, counts among the parameters alone.
+    The heads of two-stage detectors are counted for 1000 proposals, in each stage of a cascade, and 100 masks, as
+    MMDetection's own tool does once the proposal stage finds that many, whatever the random weights would propose.
+    Auxiliary heads, which only training uses, count among the parameters alone.
 
     Args:
         cfg (Config): A config of mmdet, mmseg or mmpretrain.
         size (tuple[int, int], optional): Height and width; by default the one in :data:`SIZES`.
 
     Returns:
-        Complexity: For one picture.
+        Complexity: For one image of as many channels as ``model.backbone.in_channels`` says, otherwise 3.
 
     Raises:
-        ValueError: If the config's ``default_scope`` is another one.
+        ValueError: If the config is of another library, or its model has no forward pass that can be counted.
         RuntimeError: As :func:`mmevm.analysis.complexity.count`.
     """
-    scope = cfg.get('default_scope')
+    scope = scope_of(cfg)
     if scope not in SIZES:
         raise ValueError(f'`default_scope` must be one of {", ".join(SIZES)}, got {scope!r}')
-    model = build_model(cfg, 'meta')
+    require_extension()
     run = {'mmdet': _detect, 'mmseg': _segment, 'mmpretrain': _classify}[scope]
-    return count(model, (1, 3, *(size or SIZES[scope])), run=run)
+    shape = (1, _channels(cfg.model), *(size or SIZES[scope]))
+    for built, device in _DEVICES:
+        part = _Parts(run)
+        try:
+            cost = count(build_model(cfg, built), shape, run=part, device=device)
+            return dataclasses.replace(cost, idle=part.idle)
+        except _LACKS_VALUES as error:
+            problem = error
+        except Exception as error:
+            problem = error
+            break
+    lines = str(problem).strip().splitlines() or ['']
+    raise ValueError(f'the model cannot be counted, {type(problem).__name__}: {lines[0]}') from problem
+
+
+class _Parts:
+    """A forward pass that notes which parts of the model ran in it.
+
+    Args:
+        run (Callable): Called with the model and images.
+
+    Attributes:
+        idle (tuple[str, ...]): The parts that did not run, but for auxiliary heads and what has no parameters.
+    """
+
+    def __init__(self, run: Callable[[nn.Module, Tensor], None]) -> None:
+        self.run = run
+        self.idle: tuple[str, ...] = ()
+
+    def __call__(self, model: nn.Module, images: Tensor) -> None:
+        ran = set()
+        for module in model.modules():
+            module.register_forward_hook(lambda module, *_: ran.add(module))
+        self.run(model, images)
+        parts = dict(model.named_children())
+        if 'roi_head' in parts:
+            parts |= {f'roi_head.{name}': part for name, part in parts.pop('roi_head').named_children()}
+        self.idle = tuple(
+            name
+            for name, part in parts.items()
+            if name != 'auxiliary_head' and _can_run(part) and ran.isdisjoint(part.modules())
+        )
+
+
+def _can_run(part: nn.Module) -> bool:
+    """Whether a part has parameters, other than embeddings, whose weights models read without calling them."""
+    modules = (module for module in part.modules() if not isinstance(module, nn.Embedding))
+    return any(True for module in modules for _ in module.parameters(recurse=False))
+
+
+def _channels(model: Any) -> int:
+    channels = (model.get('backbone') or {}).get('in_channels', 3)
+    return channels if isinstance(channels, int) else 3
 
 
 def _classify(model: nn.Module, images: Tensor) -> None:
-    model.head(model.extract_feat(images))
+    model(images, mode='tensor')
 
 
 def _segment(model: nn.Module, images: Tensor) -> None:
-    model.decode_head(model.extract_feat(images))
+    from mmseg.structures import SegDataSample
+
+    head = model.decode_head
+    # Heads that predict masks ask for the size of the image.
+    if isinstance(head, nn.Module) and 'batch_data_samples' in inspect.signature(head.forward).parameters:
+        head(model.extract_feat(images), [SegDataSample(metainfo=_metainfo(images))])
+    else:
+        model(images, mode='tensor')
+
+
+def _metainfo(images: Tensor) -> dict[str, Any]:
+    size = tuple(images.shape[2:])
+    names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    return {'scale_factor': (1.0, 1.0), **dict.fromkeys(names, size)}
 
 
 def _detect(model: nn.Module, images: Tensor) -> None:
-    maps = model.extract_feat(images)
+    from mmdet.models.roi_heads import SparseRoIHead
+    from mmdet.structures import DetDataSample
+
+    samples = [DetDataSample(metainfo=_metainfo(images))]
     if not hasattr(model, 'roi_head'):
-        model.bbox_head(maps)
+        if any(name.endswith('.roi_head') for name, _ in model.named_modules()):
+            raise LookupError(f'{type(model).__name__} wraps a two-stage detector; count the config of that one')
+        model(images, samples, mode='tensor')
         return
-    model.rpn_head(maps)
-    heads = model.roi_head
-    for head, extractor, rois in (
-        (heads.bbox_head, heads.bbox_roi_extractor, _PROPOSALS),
-        (heads.mask_head, heads.mask_roi_extractor, _MASKS),
-    ):
-        # RoIAlign itself has no rule: it interpolates, and multiplies nothing that is learned.
-        head(torch.empty(rois, extractor.out_channels, *extractor.roi_layers[0].output_size))
+    maps = model.extract_feat(images)
+    if hasattr(model, 'semantic_head'):
+        model.semantic_head(maps)
+    for module in model.roi_head.modules():
+        if hasattr(module, 'roi_layers'):
+            module.forward = MethodType(_extract_nothing, module)
+    if isinstance(model.roi_head, SparseRoIHead) and not model.roi_head.with_mask:
+        # It has as many regions as it has learned.
+        model.roi_head.predict(maps, model.rpn_head.predict(maps, samples), samples)
+        return
+    if hasattr(model, 'rpn_head'):
+        model.rpn_head(maps)
+    _classify_regions(model.roi_head, maps)
+
+
+def _classify_regions(heads: nn.Module, maps: tuple[Tensor, ...]) -> None:
+    """Runs the second stage on as many regions as are counted, whatever they are."""
+    from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+
+    regions = maps[0].new_zeros(_PROPOSALS, 5)
+    if type(heads).forward is CascadeRoIHead.forward:
+        for stage in range(heads.num_stages):
+            heads._bbox_forward(stage, maps, regions)
+            if heads.with_mask:
+                heads._mask_forward(stage, maps, regions[:_MASKS])
+    elif type(heads).forward is StandardRoIHead.forward:
+        heads._bbox_forward(maps, regions)
+        if heads.with_mask:
+            heads._mask_forward(maps, regions[:_MASKS])
+    else:
+        raise LookupError(f'there is no rule for the regions of {type(heads).__name__}')
+
+
+def _extract_nothing(self: nn.Module, maps: tuple[Tensor, ...], regions: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """In place of a region extractor: RoIAlign has no rule, it interpolates and multiplies nothing that is learned."""
+    return maps[0].new_zeros(len(regions), self.out_channels, *self.roi_layers[0].output_size)

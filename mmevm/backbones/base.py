@@ -1,21 +1,31 @@
 """What all backbones have in common: strict pretrained weights, frozen stages, fixed batch statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmevm.backbones.adaptation import adapt_stem
 from mmevm.checkpoint import formats
+from mmevm.checkpoint.align import find_start, split_backbone
 from mmevm.checkpoint.load import load_checkpoint
+from mmevm.checkpoint.names import below, loading_keys, plain_entries
 from mmevm.checkpoint.weights_only import CheckpointError
+from mmevm.registry import type_name
 
 _UNAVAILABLE = """The pretrained weights {} cannot be had: {}
 Without a network, fetch the file elsewhere and give its path:
   --cfg-options model.backbone.init_cfg.checkpoint=/where/it/lies
 or train from random weights:
   --cfg-options model.backbone.init_cfg=None"""
+
+
+def is_pretrained(config: Mapping[str, Any]) -> bool:
+    """Whether an entry of an ``init_cfg`` names pretrained weights, by the initialiser's name or class."""
+    return type_name(config) in ('Pretrained', 'PretrainedInit')
 
 
 class Backbone(BaseModule):
@@ -37,6 +47,8 @@ class Backbone(BaseModule):
         super().__init__(init_cfg)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        # Public, as `register_load_state_dict_pre_hook`, from torch 2.5 on.
+        self._register_load_state_dict_pre_hook(_read_any_format, with_module=True)
 
     def init_weights(self) -> None:
         """Initialises the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.
@@ -45,7 +57,7 @@ class Backbone(BaseModule):
             CheckpointError: If the file cannot be had or opened, or does not fit.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
-        pretrained = [c for c in configs if c['type'] in ('Pretrained', 'PretrainedInit')]
+        pretrained = [config for config in configs if is_pretrained(config)]
         if self.is_init or not pretrained:
             return super().init_weights()
         others, whole = [c for c in configs if c not in pretrained], self.init_cfg
@@ -61,14 +73,30 @@ class Backbone(BaseModule):
                 raise CheckpointError(_UNAVAILABLE.format(config['checkpoint'], error)) from error
         return None
 
-    def adapt(self, weights: dict[str, Any]) -> list[str]:
-        """Reshapes entries of a checkpoint in mmevm's spelling that depend on more than the variant, in place.
+    def adapt(self, weights: dict[str, Any]) -> dict[str, str]:
+        """Fits entries of a checkpoint in mmevm's spelling that depend on more than the variant, in place.
+
+        Here the stem's kernel, for other input channels. What is ambiguous or cannot be fitted is replaced by a
+        :class:`CheckpointError` that says why; whoever loads has to raise it.
 
         Args:
             weights (dict[str, Any]): Entries of a backbone.
 
         Returns:
-            list[str]: Names of the entries that were changed.
+            dict[str, str]: What was done, by the names of the entries that were changed: 'adapted …',
+            'interpolated …', 'refused', or '' for what is not worth a word.
+        """
+        stem = getattr(getattr(self, 'patch_embed', None), 'proj', None)
+        return adapt_stem(weights, 'patch_embed.proj.weight', stem)
+
+    def not_built(self, names: Iterable[str]) -> list[str]:
+        """The entries of a checkpoint for parts that this backbone lacks, because no map it returns depends on them.
+
+        Args:
+            names (Iterable[str]): Names of a backbone's entries in mmevm's spelling.
+
+        Returns:
+            list[str]: Those that a load leaves out.
         """
         return []
 
@@ -91,10 +119,39 @@ class Backbone(BaseModule):
                     module.eval()
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Lets every loader that PyTorch and MMEngine have take upstream's spellings and wrappers."""
-        formats.convert_in_place(state_dict, prefix, last_norm=f'outnorm{len(self.dims) - 1}')
-        weights = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
-        for name in self.adapt(weights):
-            state_dict[prefix + name] = weights[name]
-        super()._load_from_state_dict(state_dict, prefix, *args)
+
+def _read_any_format(backbone: Backbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Lets every loader that PyTorch and MMEngine have take upstream's spellings and wrappers, as a loading hook.
+
+    What the module has itself stays as it is. A whole file can arrive here (``prefix`` empty, weights still wrapped),
+    because MMEngine's loader knows fewer wrappers; of a whole model around a backbone the backbone is taken.
+
+    Raises:
+        CheckpointError: If an entry cannot be fitted; no weight of this backbone has changed then.
+    """
+    places = loading_keys(backbone)
+    given = below(state_dict, prefix)
+    exact = given.keys() <= {key for key, _ in places.values()}
+    if exact:
+        weights = plain_entries(given)
+    else:
+        for name in given:
+            del state_dict[prefix + name]
+        entries = plain_entries(given if prefix else formats.unwrap(given))
+        own = {name: tensor for name, (_, tensor) in places.items()}
+        start = find_start(own, '', entries)
+        if prefix:
+            state_dict.update({prefix + name: value for name, value in entries.items() if not name.startswith(start)})
+        weights, _ = split_backbone(below(entries, start), own, len(backbone.dims) - 1)
+    changes = backbone.adapt(weights)
+    for name in changes:
+        if isinstance(weights[name], CheckpointError):
+            raise weights[name]
+    left_out = set(backbone.not_built(weights))
+    for name in changes if exact else weights:
+        if name not in left_out:
+            key = places[name][0] if name in places else name
+            state_dict[prefix + key] = weights[name]
+    notes = [f'{prefix}{name} {how}' for name, how in changes.items() if ' ' in how]
+    if notes:
+        print_log('; '.join(notes), logger='current')

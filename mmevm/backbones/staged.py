@@ -1,6 +1,8 @@
 """Backbones of several stages, each at half the resolution of the one before."""
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,13 +11,18 @@ from torch import Tensor, nn
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
 
+_STAGE = re.compile(r'layers\.(\d+)\.')
+_BLOCK = re.compile(r'layers\.(\d+)\.blocks\.(\d+)\.')
+_NORM = re.compile(r'outnorm(\d)\.(?:weight|bias)')
+
 
 class Stage(nn.Module):
     """Blocks of one resolution, and the downsampling that leads to the next.
 
     Args:
         blocks (list[nn.Module]): Blocks on channels-last maps.
-        downsample (nn.Module, optional): What halves the map and doubles its width; absent in the last stage.
+        downsample (nn.Module, optional): What halves the map and doubles its width; absent in the last stage that is
+            needed.
         with_cp (bool): Recomputes the blocks' activations in the backward pass.
     """
 
@@ -34,6 +41,9 @@ class Stage(nn.Module):
 
 class StagedBackbone(Backbone):
     """A stem, stages, and a LayerNorm for each map that is returned.
+
+    Stages behind the last of ``out_indices`` are not built: nothing would run or train them. ``dims``, ``depths`` and
+    the stochastic depth rates are those of the whole network nevertheless.
 
     A subclass calls :meth:`_build` when it knows its blocks.
 
@@ -106,9 +116,10 @@ class StagedBackbone(Backbone):
         rates = iter(drop_path_rate * i / max(n_blocks - 1, 1) for i in range(n_blocks))
         self.patch_embed = stem
         self.layers = nn.ModuleList()
-        for i, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
-            blocks = [make_block(i, next(rates)) for _ in range(depth)]
-            self.layers.append(Stage(blocks, make_downsample(dim) if i < len(self.dims) - 1 else None, with_cp))
+        last = max(self.out_indices)
+        for i in range(last + 1):
+            blocks = [make_block(i, next(rates)) for _ in range(self.depths[i])]
+            self.layers.append(Stage(blocks, make_downsample(self.dims[i]) if i < last else None, with_cp))
         for i in self.out_indices:
             self.add_module(f'outnorm{i}', nn.LayerNorm(self.dims[i]))
         self.apply(self._init_module)
@@ -139,14 +150,35 @@ class StagedBackbone(Backbone):
             if i in self.out_indices:
                 norm = getattr(self, f'outnorm{i}')
                 outs.append(norm(x).permute(0, 3, 1, 2).contiguous())  # [B, H, W, C] -> [B, C, H, W]
-            if i == max(self.out_indices):
-                break
-            x = stage.downsample(x)
+            if stage.downsample is not None:
+                x = stage.downsample(x)
         return tuple(outs)
+
+    def not_built(self, names: Iterable[str]) -> list[str]:
+        """Stages behind the last of ``out_indices``, and norms of maps that are not returned; see the base class."""
+        names = list(names)
+        blocks = {match.groups() for name in names if (match := _BLOCK.match(name))}
+        # Stages of another depth are another network's.
+        depths = Counter(int(stage) for stage, _ in blocks)
+        behind = {i for i in range(len(self.layers), len(self.dims)) if depths[i] == self.depths[i]}
+        last = len(self.layers) - 1
+
+        def is_left_out(name: str) -> bool:
+            if match := _NORM.fullmatch(name):
+                norm = f'outnorm{match[1]}'
+                whole = {f'{norm}.weight', f'{norm}.bias'} <= set(names)  # half of one is damage
+                return whole and int(match[1]) < len(self.dims) and not hasattr(self, norm)
+            match = _STAGE.match(name)
+            if not match:
+                return False
+            leads_on = last < len(self.dims) - 1 and name.startswith(f'layers.{last}.downsample.')
+            return int(match[1]) in behind or leads_on
+
+        return [name for name in names if is_left_out(name)]
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        stages = range(self.frozen_stages)
+        stages = range(min(self.frozen_stages, len(self.layers)))
         norms = [getattr(self, f'outnorm{i}') for i in stages if i in self.out_indices]
         return [self.patch_embed, *(self.layers[i] for i in stages), *norms]

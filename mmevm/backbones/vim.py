@@ -1,24 +1,33 @@
 """Vision Mamba (Vim, arXiv 2401.09417): a plain column of bidirectional selective scans."""
 
-from collections.abc import Mapping, Sequence
-from math import isqrt
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmevm.backbones.adaptation import adapt_positions
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
 from mmevm.layers import PatchEmbed, RMSNorm, VimBlock
 from mmevm.layers.position import insert_middle, resize_position, split_middle
 from mmevm.registry import register_backbone
 
+_BLOCK = re.compile(r'layers\.(\d+)\.')
 _OUT_TYPES = ('cls_token', 'avg_featmap', 'featmap', 'plain_featmap')
 
 
 @register_backbone
 class Vim(Backbone):
     """Vim backbone: patches, a class token in their middle, absolute positions, and blocks of one width.
+
+    Blocks behind the last of ``out_indices`` are not built: nothing would run or train them. ``depths`` and the
+    stochastic depth rates are those of the whole network nevertheless.
+
+    The buffer ``pos_grid`` tells files the grid of patches of the position embedding, so that they can be loaded for
+    images of any other size. Files without it, such as upstream's, are taken to be for square images; where that is
+    not certain they are refused unless ``checkpoint_grid`` tells.
 
     Args:
         arch (str or dict): 'tiny', 'small', or a dict with ``dims`` and ``depths``, lists of one integer each.
@@ -35,6 +44,8 @@ class Vim(Backbone):
         with_cp (bool): Trades time for memory by recomputing the blocks' activations in the backward pass.
         init_cfg (dict or list[dict], optional): MMEngine initialisation. ``type='Pretrained'`` takes upstream's files
             as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
+        checkpoint_grid (tuple[int, int], optional): Height and width, in patches, of the position embedding of
+            checkpoints that do not tell. Those of mmevm do.
 
     Raises:
         ValueError: If an argument does not fit; the message says what was expected.
@@ -58,6 +69,7 @@ class Vim(Backbone):
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        checkpoint_grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(frozen_stages, norm_eval=False, init_cfg=init_cfg)
         self.dims, self.depths = self._parse_arch(arch)
@@ -72,13 +84,16 @@ class Vim(Backbone):
         if not 1 <= patch_stride <= self.patch_size:
             raise ValueError(f'`patch_stride` must be from 1 to {self.patch_size}, got {patch_stride}')
         self.grid = tuple((side - self.patch_size) // patch_stride + 1 for side in (height, width))
+        self.checkpoint_grid = self._parse_grid(checkpoint_grid)
         self.with_cp = with_cp
 
         self.patch_embed = PatchEmbed(in_channels, dim, self.patch_size, patch_stride, norm=False)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, dim))
-        self.layers = nn.ModuleList(VimBlock(dim, drop_path_rate * i / max(depth - 1, 1)) for i in range(depth))
-        self.norm_f = RMSNorm(dim)
+        self.register_buffer('pos_grid', torch.tensor(self.grid))
+        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.layers = nn.ModuleList(VimBlock(dim, rate) for rate in rates[: max(self.out_indices) + 1])
+        self.norm_f = RMSNorm(dim) if len(self.layers) == depth else None
         self._init_parameters()
         self._freeze()
 
@@ -107,6 +122,15 @@ class Vim(Backbone):
             raise ValueError(f"`out_type='plain_featmap'` returns one map, got `out_indices` {out_indices}")
         return indices
 
+    @staticmethod
+    def _parse_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:
+        if grid is None:
+            return None
+        grid = tuple(grid)
+        if len(grid) != 2 or not all(isinstance(side, int) and side > 0 for side in grid):
+            raise ValueError(f'`checkpoint_grid` must be two positive integers, height and width, got {grid}')
+        return grid
+
     def _init_parameters(self) -> None:
         """Upstream's initialisation; other linear layers and convolutions keep PyTorch's."""
         for parameter in (self.cls_token, self.pos_embed):
@@ -118,7 +142,7 @@ class Vim(Backbone):
         nn.init.zeros_(conv.bias)
         for block in self.layers:
             with torch.no_grad():
-                block.mixer.out_proj.weight /= len(self.layers) ** 0.5
+                block.mixer.out_proj.weight /= self.depths[0] ** 0.5
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Computes class tokens, mean patches or feature maps.
@@ -138,10 +162,10 @@ class Vim(Backbone):
         # The sum over all blocks is kept in float32: half precision would lose what the later ones add.
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         outs = []
-        for i, block in enumerate(self.layers[: max(self.out_indices) + 1]):
+        for i, block in enumerate(self.layers):
             x = run_block(block, x, self.with_cp)
             if i in self.out_indices:
-                out = self.norm_f(x) if i == len(self.layers) - 1 else x.to(self.norm_f.weight.dtype)
+                out = self.norm_f(x) if i == self.depths[0] - 1 else x.to(self.cls_token.dtype)
                 outs.append(self._output(out, grid))
         return outs[0] if self.out_type == 'plain_featmap' else tuple(outs)
 
@@ -153,21 +177,30 @@ class Vim(Backbone):
             return patches.mean(dim=1)
         return patches.transpose(1, 2).unflatten(2, grid).contiguous()  # [B, H * W, C] -> [B, C, H, W]
 
-    def adapt(self, weights: dict[str, Any]) -> list[str]:
-        """Interpolates the position embedding of a checkpoint for square images of another size; see the base class."""
-        embedding = weights.get('pos_embed')
-        if not isinstance(embedding, Tensor) or embedding.dim() != 3 or embedding.shape[1] == self.pos_embed.shape[1]:
-            return []
-        side = isqrt(embedding.shape[1] - 1)
-        if side * side != embedding.shape[1] - 1:
-            return []
-        weights['pos_embed'] = resize_position(embedding, (side, side), self.grid)
-        return ['pos_embed']
+    def adapt(self, weights: dict[str, Any]) -> dict[str, str]:
+        """Also interpolates the position embedding of a checkpoint for images of another size; see the base class."""
+        changes = super().adapt(weights)
+        changes |= adapt_positions(weights, self.dims[0], self.grid, self.checkpoint_grid)
+        weights['pos_grid'] = torch.tensor(self.grid)  # what the embedding is for from here on
+        return changes | {'pos_grid': ''}
+
+    def not_built(self, names: Iterable[str]) -> list[str]:
+        """Blocks behind the last of ``out_indices`` and the norm that follows them; see the base class."""
+        names = list(names)
+        # A norm behind fewer blocks is another network's.
+        has_all = any(name.startswith(f'layers.{self.depths[0] - 1}.') for name in names)
+
+        def is_left_out(name: str) -> bool:
+            match = _BLOCK.match(name)
+            behind = match is not None and len(self.layers) <= int(match[1]) < self.depths[0]
+            return behind or (self.norm_f is None and has_all and name.startswith('norm_f.'))
+
+        return [name for name in names if is_left_out(name)]
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        whole = self.frozen_stages == len(self.layers)
+        whole = self.frozen_stages == self.depths[0] and self.norm_f is not None
         return [self.patch_embed, *self.layers[: self.frozen_stages], *([self.norm_f] if whole else [])]
 
     def _freeze(self) -> None:

@@ -82,9 +82,9 @@ class VMamba(StagedBackbone):
         stem, downsample = (ConvStem, ConvDownsample) if design == 'v2' else (PatchEmbed, PatchMerging)
         self._build(stem(in_channels, dims[0]), make_block, downsample, drop_path_rate, with_cp)
 
-    def adapt(self, weights: dict[str, Any]) -> list[str]:
-        """Takes linear layers that were saved as 1 x 1 convolutions, as they were in some of upstream's versions."""
+    def adapt(self, weights: dict[str, Any]) -> dict[str, str]:
+        """Also takes linear layers that were saved as 1 x 1 convolutions, as in some of upstream's versions."""
         kernels = [n for n, w in weights.items() if _LINEAR.fullmatch(n) and tuple(w.shape[2:]) == (1, 1)]
         for name in kernels:
             weights[name] = weights[name].flatten(1)
-        return kernels
+        return super().adapt(weights) | dict.fromkeys(kernels, 'adapted')

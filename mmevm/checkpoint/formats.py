@@ -6,10 +6,12 @@ layers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
+
+from mmevm.checkpoint.names import backbone_prefixes, plain_entries
 
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')
 """Top-level keys under which files keep their weights, the trained weights before their moving average."""
@@ -36,15 +38,23 @@ _COLUMN_BLOCK = re.compile(r'^layers\.(\d+)\.mixer\.')
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights of a loaded file: the mapping under one of :data:`WRAPPERS`, or the mapping itself."""
+    """The weights of a loaded file.
+
+    They are the mapping under one of :data:`WRAPPERS`, the first mapping under another key that holds a backbone of
+    mmevm, or the file's content itself.
+    """
     for key in WRAPPERS:
         if isinstance(checkpoint.get(key), Mapping):
             return checkpoint[key]
+    for value in checkpoint.values():
+        if isinstance(value, Mapping) and backbone_prefixes(name for name in value if isinstance(name, str)):
+            return value
     return checkpoint
 
 
 def strip_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes the ``module.`` that parallel wrappers put before every name, as often as they did."""
+    """Removes what ``torch.compile`` inserts, and the ``module.`` that parallel wrappers put before every name."""
+    state_dict = plain_entries(state_dict)
     names = list(state_dict)
     while names and all(name.startswith('module.') for name in names):
         names = [name.removeprefix('module.') for name in names]
@@ -61,16 +71,28 @@ def rename(name: str) -> str:
     return _NUMBERED_BLOCK.sub(lambda m: f'{m[1]}.blocks.{int(m[2]) - 1}.', name)
 
 
-def convert(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames a bare backbone or classifier ``state_dict`` to mmevm's spelling. Idempotent."""
-    return {rename(name): value for name, value in state_dict.items()}
+def convert(state_dict: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
+    """Renames a bare backbone or classifier ``state_dict`` to mmevm's spelling. Idempotent.
+
+    Args:
+        state_dict (Mapping): Entries of a backbone.
+        own (Collection[str]): Names that stay, because the module that they are for has them itself: a subclass may
+            call its own parts as upstream calls others.
+
+    Returns:
+        dict: The same values in the same order.
+    """
+    return {name if name in own else rename(name): value for name, value in state_dict.items()}
 
 
 def to_upstream(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames a bare backbone or classifier ``state_dict`` to the spelling of upstream's released files. Idempotent."""
+    """Renames a bare backbone or classifier ``state_dict`` to the spelling of upstream's released files. Idempotent.
+
+    Vim's ``pos_grid``, which upstream's networks would refuse, is left out.
+    """
     weights = convert(state_dict)
     if any(_COLUMN_BLOCK.match(name) for name in weights):  # upstream's Vim differs in the head alone
-        return {name.removeprefix('classifier.'): value for name, value in weights.items()}
+        return {name.removeprefix('classifier.'): value for name, value in weights.items() if name != 'pos_grid'}
     depths: dict[str, int] = {}
     for name in weights:
         # Stages of inverted residuals are those that upstream numbers by layers; the others it spells as mmevm does.
@@ -90,33 +112,12 @@ def _rename_back(name: str, depths: Mapping[str, int]) -> str:
     return f'{match[1]}.{number}.{match[3]}'
 
 
-def promote_classifier_norm(state_dict: dict[str, Any], last_norm: str) -> bool:
-    """Uses the classifier's norm as the last output norm where the file has none. Returns whether it did."""
-    if f'{last_norm}.weight' in state_dict or 'classifier.norm.weight' not in state_dict:
-        return False
-    for leaf in ('weight', 'bias'):
-        state_dict[f'{last_norm}.{leaf}'] = state_dict.pop(f'classifier.norm.{leaf}')
-    return True
-
-
-def convert_in_place(state_dict: dict[str, Any], prefix: str, last_norm: str) -> None:
-    """Rewrites the entries below ``prefix`` for a backbone there, as a module's loading hook has to.
-
-    A whole file can arrive here (``prefix`` empty, weights still wrapped), because MMEngine's loader knows fewer
-    wrappers. Of a whole model around a backbone the backbone is taken. The classifier, which a backbone does not have,
-    is dropped.
-    """
-    found = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
-    weights = {name[len(prefix) :]: value for name, value in found.items()}
-    if not prefix:
-        weights = strip_prefix(unwrap(weights))
-        inner = [name for name in weights if name.startswith('backbone.')]
-        weights = {name.removeprefix('backbone.'): weights[name] for name in inner or weights}
-    weights = convert(weights)
-    promote_classifier_norm(weights, last_norm)
-    for name, value in weights.items():
-        if not name.startswith('classifier.'):
-            state_dict[prefix + name] = value
+def promote_classifier_norm(state_dict: dict[str, Any], last_norm: str) -> None:
+    """Uses the classifier's norm as the last output norm where the file has none."""
+    if not any(f'{last_norm}.{leaf}' in state_dict for leaf in ('weight', 'bias')):
+        for leaf in ('weight', 'bias'):
+            if f'classifier.norm.{leaf}' in state_dict:
+                state_dict[f'{last_norm}.{leaf}'] = state_dict.pop(f'classifier.norm.{leaf}')
 
 
 def signature(state_dict: Mapping[str, Tensor]) -> tuple[list[int], list[int]] | None:

@@ -8,6 +8,9 @@ from torch import nn
 
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.load import fit_checkpoint
+from mmevm.checkpoint.names import backbone_prefixes, below, plain_entries
+
+Signature = tuple[list[int], list[int]]
 
 
 def build_backbone(
@@ -20,14 +23,18 @@ def build_backbone(
         return getattr(backbones, architecture)(arch, **(options or {}))
 
 
-def signature(content: Mapping[str, Any]) -> tuple[list[int], list[int]] | None:
+def signature(content: Mapping[str, Any]) -> Signature | None:
     """Widths and depths of the backbone in a loaded file, alone or in a model; None if it holds none of mmevm's."""
-    weights = formats.strip_prefix(formats.unwrap(content))
-    return formats.signature(formats.convert({name.removeprefix('backbone.'): weights[name] for name in weights}))
+    weights = plain_entries(formats.unwrap(content))
+    prefix = next(iter(backbone_prefixes(weights)), '')
+    return formats.signature(formats.convert(below(weights, prefix)))
 
 
 def identify(content: Mapping[str, Any]) -> str | None:
     """Which released backbone the weights of a loaded file fit, such as 'EfficientVMamba tiny', or None.
+
+    Files that lack the last stages, which models that return earlier maps alone do not have, are recognised where they
+    fit one variant and no other.
 
     Args:
         content (Mapping): What is in a file, in any format that mmevm reads.
@@ -35,11 +42,38 @@ def identify(content: Mapping[str, Any]) -> str | None:
     from mmevm import backbones
 
     found = signature(content)
+    if found is None:
+        return None
+    fitting = []
     for architecture in backbones.__all__:
         for arch, parts in getattr(backbones, architecture).arch_zoo.items():
+            whole = (list(parts['dims']), list(parts['depths']))
             # Different networks share widths and depths; the names of their parameters tell them apart.
-            if found != (list(parts['dims']), list(parts['depths'])):
-                continue
-            if not fit_checkpoint(build_backbone(architecture, arch), content, strict=False)[1].problems:
-                return f'{architecture} {arch}'
-    return None
+            if is_part(found, whole) and _fits(build_backbone(architecture, arch, _options(found, whole)), content):
+                if found == whole:
+                    return f'{architecture} {arch}'
+                fitting.append(f'{architecture} {arch}')
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def is_part(found: Signature, whole: Signature) -> bool:
+    """Whether widths and depths are those of a network, or of its first stages, or of its only stage's first blocks."""
+    (dims, depths), (all_dims, all_depths) = found, whole
+    if len(all_dims) == 1:
+        return dims == all_dims and depths[0] <= all_depths[0]
+    return 0 < len(dims) and dims == all_dims[: len(dims)] and depths == all_depths[: len(dims)]
+
+
+def _options(found: Signature, whole: Signature) -> dict[str, Any]:
+    """Arguments of a backbone that has no more stages or blocks than were found."""
+    if found == whole:
+        return {}
+    dims, depths = found
+    return {'out_indices': (depths[0] - 1 if len(whole[0]) == 1 else len(dims) - 1,)}
+
+
+def _fits(backbone: nn.Module, content: Mapping[str, Any]) -> bool:
+    report = fit_checkpoint(backbone, content, strict=False)[1]
+    # Images of another shape are no other variant.
+    misfits = [name for name in report.mismatched if not name.startswith('pos_embed')]
+    return not (report.missing or report.unexpected or misfits)

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmevm.checkpoint import formats
+from mmevm.checkpoint.align import Alignment, align, find_backbone
+from mmevm.checkpoint.names import below, plain, plain_entries, select
 from mmevm.checkpoint.weights_only import CheckpointError, load_file, load_from_http
 
 Source = str | os.PathLike | Mapping[str, Any]
@@ -23,11 +25,15 @@ class LoadReport:
 
     Attributes:
         loaded (list[str]): Parameters and buffers that were taken from the checkpoint.
-        fresh (list[str]): Output norms that keep their initialisation, because classification files have none.
-        adapted (list[str]): Entries that were reshaped for the model, value by value, as a 1 x 1 kernel to a matrix.
+        fresh (list[str]): Output norms that keep their initialisation, because the checkpoint was made without them,
+            and what is around the backbone, if the checkpoint has nothing of that.
+        adapted (list[str]): Entries that were reshaped for the model, as a 1 x 1 kernel to a matrix, or the stem's
+            kernel for another number of input channels.
         resampled (list[str]): Entries that were interpolated, as a position embedding for another image size.
-        dropped (list[str]): Entries of a classifier, of other parts of a detector, or of output norms of stages whose
-            maps the model does not return.
+        derived (list[str]): Buffers that the checkpoint lacks and that the model fills itself, as its own patch grid.
+        notes (dict[str, str]): How adapted and interpolated entries were changed, where that is worth a word.
+        dropped (list[str]): Entries of a classifier, of a model of another task, of heads that the model was built
+            without, of stages and output norms on which no returned map depends, or from beside the model.
         missing (list[str]): What the model has and the checkpoint lacks.
         unexpected (list[str]): What the checkpoint has and the model lacks.
         mismatched (list[str]): Entries of another shape, with both shapes.
@@ -37,6 +43,8 @@ class LoadReport:
     fresh: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
     resampled: list[str] = field(default_factory=list)
+    derived: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -48,12 +56,6 @@ class LoadReport:
         kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
         return [f'{len(names)} {kind}: {_some(names)}' for kind, names in kinds.items() if names]
 
-    def only_in_heads(self) -> bool:
-        """Whether everything that differs belongs to modules of the model that are called a head."""
-        return all(
-            name.partition('.')[0].endswith('head') for name in (*self.missing, *self.unexpected, *self.mismatched)
-        )
-
     def require_whole(self, where: str) -> None:
         """Refuses what would leave a part of the model as it was initialised.
 
@@ -64,7 +66,7 @@ class LoadReport:
             CheckpointError: If anything is fresh.
         """
         if self.fresh:
-            parts = ', '.join(dict.fromkeys(name.partition('.')[0] for name in self.fresh))
+            parts = ', '.join(dict.fromkeys(plain(name).partition('.')[0] for name in self.fresh))
             raise CheckpointError(f'{where} lacks {len(self.fresh)} tensors of {parts}, which would stay random')
 
     def log(self, where: str) -> None:
@@ -74,8 +76,8 @@ class LoadReport:
             where (str): What to call the checkpoint.
         """
         notes = {
-            'adapted': ', '.join(self.adapted),
-            'interpolated': ', '.join(self.resampled),
+            'adapted': ', '.join(self._noted(self.adapted)),
+            'interpolated': ', '.join(self._noted(self.resampled)),
             'dropped': _groups(self.dropped),
             'left fresh': _groups(self.fresh),
         }
@@ -84,19 +86,24 @@ class LoadReport:
         for problem in self.problems:
             print_log(f'{where}: {problem}', logger='current', level=logging.WARNING)
 
+    def _noted(self, names: list[str]) -> list[str]:
+        return [f'{name} ({self.notes[name]})' if name in self.notes else name for name in names]
+
 
 def load_checkpoint(
     model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None
 ) -> LoadReport:
-    """Loads upstream's or mmevm's weights into a backbone, or into a model with a ``backbone``.
+    """Loads upstream's or mmevm's weights into a backbone, or into a model around one.
 
-    Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages, ``module.``, ``backbone.``) and
-    old spellings are understood. A bare backbone takes the classifier's norm as its last output norm where the file has
-    no output norms, and leaves the classifier out; an mmpretrain classifier takes both. Everything is compared before
-    the first weight is written: after an error the model is as it was.
+    Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages), old spellings and what
+    compilers, parallel wrappers and training frameworks put into names (``_orig_mod.``, ``module.``, ``model.``) are
+    understood. A bare backbone takes the classifier's norm as its last output norm where the file has no output norms,
+    and leaves the classifier out; an mmpretrain classifier takes both. Output norms that the file was made without stay
+    as initialised; heads that the model was built without are left out. Everything is compared before the first weight
+    is written: after an error the model is as it was.
 
     Args:
-        model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one.
+        model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one, compiled or not.
         source (path, address or mapping): A checkpoint file, its http(s) address, ``mmevm://NAME`` of the zoo, or
             what is in one.
         strict (bool): Raises on any missing, unexpected or mis-shaped entry; otherwise such entries are logged and
@@ -117,7 +124,13 @@ def load_checkpoint(
 
 
 def fit_checkpoint(
-    model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None, free_heads: bool = False
+    model: nn.Module,
+    source: Source,
+    strict: bool = True,
+    *,
+    prefix: str | None = None,
+    free_heads: bool = False,
+    class_sized: Callable[[], Mapping[str, Collection[int]]] = dict,
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Compares as :func:`load_checkpoint` does, and loads nothing: the model may be on the meta device, or sharded.
 
@@ -127,6 +140,8 @@ def fit_checkpoint(
         strict (bool): As for :func:`load_checkpoint`.
         prefix (str, optional): As for :func:`load_checkpoint`.
         free_heads (bool): Refuses no differences in heads, which other classes or another recipe change.
+        class_sized (Callable): Gives, for entries of the model, the dimensions that depend on the number of classes, in
+            which they may differ outside of the backbone. It is called only if anything there differs but heads.
 
     Returns:
         dict[str, Tensor]: What a load would write, by the model's names.
@@ -137,16 +152,26 @@ def fit_checkpoint(
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
     backbone, place = find_backbone(model)
-    state_dict = formats.strip_prefix(formats.unwrap(_open(source)))
+    entries = plain_entries(formats.unwrap(_open(source)))
     if prefix:
-        state_dict = _below(state_dict, prefix)
-    report, target = LoadReport(), model.state_dict()
-    weights = _arrange(target, backbone, place, state_dict, report)
-    _compare(target, weights, place, report)
-    if report.problems and strict and not (free_heads and report.only_in_heads()):
-        what = f'{_called(source)} does not fit the model{_difference(backbone, state_dict)}'
+        entries = select(entries, prefix)
+    target = model.state_dict()
+    names = {plain(name): name for name in target}
+    own = {name: target[names[name]] for name in names}
+    found = align(own, backbone, place, entries)
+    report = LoadReport(dropped=found.dropped)
+    _adapt(backbone, found.weights, place, report)
+    _compare(own, found.weights, place, report)
+    if strict and not _acceptable(own, place, found, report, free_heads, class_sized):
+        what = f'{_called(source)} does not fit the model{_difference(backbone, found.backbone)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
-    return {name: weights[name] for name in report.loaded}, report
+    weights = {names[name]: found.weights[name] for name in (*report.loaded, *report.derived)}
+    for entries_of_model in (
+        report.loaded, report.fresh, report.adapted, report.resampled, report.derived, report.missing
+    ):  # fmt: skip
+        entries_of_model[:] = [names[name] for name in entries_of_model]
+    report.notes = {names[name]: note for name, note in report.notes.items()}
+    return weights, report
 
 
 def _called(source: Source) -> str:
@@ -169,96 +194,99 @@ def _open(source: Source) -> Mapping[str, Any]:
     return checkpoint
 
 
-def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
-    """The backbone of mmevm in a model and the prefix of its parameters.
-
-    Raises:
-        TypeError: If there is none.
-    """
-    for module, place in ((model, ''), (getattr(model, 'backbone', None), 'backbone.')):
-        if hasattr(module, 'arch_zoo'):
-            return module, place
-    raise TypeError(f'expected a backbone of mmevm or a model with one as `backbone`, got {type(model).__name__}')
-
-
-def _below(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    prefix = prefix.rstrip('.') + '.'
-    below = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
-    if not below:
-        raise CheckpointError(f'no entry of the checkpoint starts with {prefix!r}; it has {sorted(state_dict)[:5]} …')
-    return below
-
-
-def _arrange(
-    own: Mapping[str, Tensor], backbone: nn.Module, place: str, state_dict: Mapping[str, Any], report: LoadReport
-) -> dict[str, Any]:
-    """Brings the checkpoint's names to the model's, and sets aside what the model has no place for."""
-    whole = any(name.startswith('backbone.') for name in state_dict)
-    inner = _below(state_dict, 'backbone') if whole else dict(state_dict)
-    rest = {name: value for name, value in state_dict.items() if whole and not name.startswith('backbone.')}
-    weights = formats.convert(inner)
-    formats.promote_classifier_norm(weights, f'outnorm{len(backbone.dims) - 1}')
-    classifier = {name: weights.pop(name) for name in list(weights) if name.startswith('classifier.')}
-    _adapt(backbone, weights, place, report)
-    weights = {place + name: value for name, value in weights.items()}
-    if place and _parts(own) & _parts(rest):
-        return weights | rest
-    if place and 'head.fc.weight' in own and 'classifier.head.weight' in classifier:
-        for leaf in ('weight', 'bias'):
-            weights[f'head.fc.{leaf}'] = classifier.pop(f'classifier.head.{leaf}')
-    # A model of another task, such as the classifier that a detector starts from, shares the backbone alone.
-    report.dropped = [*classifier, *rest]
-    return weights
-
-
 def _adapt(backbone: nn.Module, weights: dict[str, Any], place: str, report: LoadReport) -> None:
-    before = dict(weights)
-    for name in backbone.adapt(weights):
-        same_values = weights[name].numel() == before[name].numel()
-        (report.adapted if same_values else report.resampled).append(place + name)
+    """Fits the entries of a backbone to the model's images, in place, and leaves out what it was built without."""
+    kinds = {'adapted': report.adapted, 'interpolated': report.resampled}
+    inner = {name: value for name, value in below(weights, place).items() if isinstance(value, Tensor)}
+    given = set(inner)
+    for name, how in backbone.adapt(inner).items():
+        weights[place + name] = inner[name]
+        kind, _, note = how.partition(' ')
+        if name not in given:
+            report.derived.append(place + name)
+        if kind in kinds:
+            kinds[kind].append(place + name)
+        if note:
+            report.notes[place + name] = note
+    unneeded = [place + name for name in backbone.not_built(below(weights, place))]
+    report.dropped += unneeded
+    for name in unneeded:
+        del weights[name]
 
 
-def _parts(names: Iterable[str]) -> set[str]:
-    """The modules of a model, apart from its backbone, that have weights."""
-    return {name.partition('.')[0] for name in names} - {'backbone'}
-
-
-def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Any], place: str, report: LoadReport) -> None:
+def _compare(own: Mapping[str, Tensor], weights: Mapping[str, Any], place: str, report: LoadReport) -> None:
     for name, value in weights.items():
-        if name not in target and _is_output_norm(name, place):
-            report.dropped.append(name)
-        elif name not in target:
-            report.unexpected.append(name)
+        if name not in own:
+            (report.dropped if _is_spare(name, own, place) else report.unexpected).append(name)
+        elif isinstance(value, CheckpointError):
+            report.mismatched.append(f'{place}{value}')
         elif not isinstance(value, Tensor):
             report.mismatched.append(f'{name} (expected a tensor, got {type(value).__name__})')
-        elif value.shape != target[name].shape:
-            report.mismatched.append(f'{name} (expected {list(target[name].shape)}, got {list(value.shape)})')
-        else:
+        elif value.shape != own[name].shape:
+            report.mismatched.append(f'{name} (expected {list(own[name].shape)}, got {list(value.shape)})')
+        elif name not in report.derived:
             report.loaded.append(name)
-    absent = [name for name in target if name not in weights]
-    norms = [name for name in absent if name.startswith(f'{place}outnorm')]
-    # Classification files have no output norms, so a fresh set is expected; half a set is not.
-    if not any(name.startswith(f'{place}outnorm') and not _is_last(name, target) for name in weights):
-        report.fresh = norms
     # A classification backbone leaves necks and heads to be trained.
-    if not any(name in weights for name in target if not name.startswith(place)):
-        report.fresh += [name for name in absent if not name.startswith(place)]
-    report.missing = [name for name in absent if name not in report.fresh]
+    alone = not any(name in weights for name in own if not name.startswith(place))
+    for name in own:
+        if name not in weights:
+            norm = _output_norm(name, place)
+            whole_norm_absent = norm is not None and not any(_output_norm(other, place) == norm for other in weights)
+            outside = alone and not name.startswith(place)
+            (report.fresh if whole_norm_absent or outside else report.missing).append(name)
 
 
-def _is_output_norm(name: str, place: str) -> bool:
-    """Whether a backbone has the entry only if it returns the map of that stage."""
-    return re.fullmatch(rf'{re.escape(place)}outnorm\d\.(weight|bias)', name) is not None
+def _output_norm(name: str, place: str) -> str | None:
+    """The norm to which an entry belongs that a backbone has only if it returns the map of that stage."""
+    match = re.fullmatch(rf'({re.escape(place)}outnorm\d+)\.(?:weight|bias)', name)
+    return match and match[1]
 
 
-def _is_last(name: str, target: Mapping[str, Tensor]) -> bool:
-    norms = sorted({n.rsplit('.', 1)[0] for n in target if 'outnorm' in n})
-    return bool(norms) and name.rsplit('.', 1)[0] == norms[-1]
+# Heads, of which the other parts need none, and what training alone needs.
+_SPARE_PART = re.compile(
+    r'(?:.*\.)?(?:\w*head|auxiliary_head\.\d+|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)'
+)
+
+
+def _is_spare(name: str, own: Mapping[str, Tensor], place: str) -> bool:
+    """Whether the checkpoint may have an entry that the model has not: of a whole part that it was built without."""
+    if name.startswith(place):
+        return False
+    modules = name.split('.')[:-1]
+    prefixes = ('.'.join(modules[: i + 1]) for i in range(len(modules)))
+    absent = next((part for part in prefixes if not any(other.startswith(f'{part}.') for other in own)), None)
+    return absent is not None and _SPARE_PART.fullmatch(absent) is not None
+
+
+def _acceptable(
+    own: Mapping[str, Tensor],
+    place: str,
+    found: Alignment,
+    report: LoadReport,
+    free_heads: bool,
+    class_sized: Callable[[], Mapping[str, Collection[int]]],
+) -> bool:
+    """Whether every difference is in a head that may differ, or in a dimension that the number of classes decides."""
+    mismatched = {problem.partition(' ')[0] for problem in report.mismatched}
+    differing = {*report.missing, *report.unexpected, *mismatched}
+    if free_heads:
+        heads = {name for name in differing if name.removeprefix(found.root).partition('.')[0].endswith('head')}
+        differing -= heads
+    if not differing <= mismatched or any(name.startswith(place) for name in differing):
+        return False
+    dimensions = class_sized() if differing else {}
+    return all(_differs_only_in(dimensions.get(name, ()), own[name], found.weights[name]) for name in differing)
+
+
+def _differs_only_in(dimensions: Collection[int], expected: Tensor, got: Any) -> bool:
+    if not isinstance(got, Tensor) or got.dim() != expected.dim():
+        return False
+    return all(a == b or i in dimensions for i, (a, b) in enumerate(zip(expected.shape, got.shape, strict=True)))
 
 
 def _difference(backbone: nn.Module, state_dict: Mapping[str, Any]) -> str:
-    """Which network or variant the checkpoint is of, when it is another one."""
-    from mmevm.checkpoint.identify import identify, signature  # builds on this module
+    """Which network or variant the checkpoint's backbone is of, when it is another one."""
+    from mmevm.checkpoint.identify import identify, is_part, signature  # builds on this module
 
     own, found = type(backbone).__name__, signature(state_dict)
     if found is None:
@@ -269,6 +297,10 @@ def _difference(backbone: nn.Module, state_dict: Mapping[str, Any]) -> str:
         return f': it is {architecture} {variant!r}, the model is {own}'
     if found == (backbone.dims, backbone.depths):
         return ''
+    if is_part(found, (backbone.dims, backbone.depths)):
+        given, what = (len(dims), 'stages') if len(backbone.dims) > 1 else (depths[0], 'blocks')
+        needed = len(backbone.layers)
+        return f': it has the first {given} {what} alone, the model needs {needed}' if given < needed else ''
     named = f"the variant '{variant}'" if variant else 'no known variant'
     return (
         f': it is {named} (dims {dims}, depths {depths}), '
@@ -283,10 +315,25 @@ def _write(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
         target[name].copy_(value)
 
 
-def _some(names: list[str], shown: int = 8) -> str:
-    return ', '.join(names[:shown]) + (f' and {len(names) - shown} more' if len(names) > shown else '')
+_SHOWN = 8
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:_SHOWN]) + (f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else '')
+
+
+# A stage of a backbone, or a block of Vim: what is inside of it is not worth naming.
+_STAGE = re.compile(r'(?:.*\.)?layers\.\d+')
+_IN_STAGE = re.compile(rf'({_STAGE.pattern})\.(?:blocks|mixer|norm)\..*')
 
 
 def _groups(names: list[str]) -> str:
-    """Names without their last part, each once."""
-    return ', '.join(dict.fromkeys(name.rsplit('.', 1)[0] for name in names))
+    """The modules of entries, each once; of many modules those that contain them."""
+    groups = dict.fromkeys(_IN_STAGE.sub(r'\1.', name).rpartition('.')[0] or name for name in names)
+    depth = max((group.count('.') for group in groups), default=0)
+    while len(groups) > _SHOWN and depth:
+        groups = dict.fromkeys(
+            group if _STAGE.fullmatch(group) else '.'.join(group.split('.')[:depth]) for group in groups
+        )
+        depth -= 1
+    return _some(list(groups))

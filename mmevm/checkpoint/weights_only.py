@@ -1,171 +1,60 @@
 """Opening checkpoint files without running code from them.
 
-``torch.load(weights_only=True)`` alone refuses MMEngine's own training checkpoints, because they carry a log history
-(``HistoryBuffer``, numpy arrays, bound methods pickled through ``getattr``). Allow-listing the real classes would open
-holes: ``getattr`` reaches anything, and numpy's own ``__setstate__`` trusts raw bytes to be object pointers. The names
-are therefore mapped to inert stand-ins that only record what the file says; real arrays and histories are built, and
-checked, after unpickling. The mechanism (a stand-in that bears the pickled name) works in every torch from 2.4 on.
+``torch.load(weights_only=True)`` alone refuses MMEngine's own training checkpoints; :mod:`mmevm.checkpoint.unpickling`
+has what they need besides tensors. MMEngine in its turn runs text that it finds in a checkpoint as a Python config:
+its loaders get the content without any such text.
 """
 
-import argparse
+import json
 import os
-import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import shlex
+import tarfile
+import zipfile
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-_STATISTICS = ('min', 'max', 'current', 'mean')
-_DTYPE_CODE = re.compile(r'b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,4}')
-_HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
+from mmevm.checkpoint.unpickling import LEFT_OUT, only_our_globals, resolve, rewrite
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be opened as plain data; the message says why and what to do."""
 
 
-class _Refused(pickle.UnpicklingError):
-    """A name or value that the allow-list does not cover; the message has torch's form ``GLOBAL <name> …``."""
-
-
-class _Dtype:
-    """Stands in for ``numpy.dtype``: a plain number or string type, never one with fields or objects."""
-
-    def __init__(self, code: str = '', align: bool = False, copy: bool = False) -> None:
-        if not (isinstance(code, str) and _DTYPE_CODE.fullmatch(code)):
-            raise _Refused(f'GLOBAL numpy.dtype({code!r}) is not a plain number or string type')
-        self.real = np.dtype(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, order, subarray, names, fields = state[:5]
-        if order not in ('<', '>', '|', '=') or not (subarray is names is fields is None):
-            raise _Refused(f'GLOBAL numpy.dtype with state {state!r} is not a plain number or string type')
-        self.real = self.real.newbyteorder(order)
-
-
-class _Array:
-    """Stands in for ``numpy.ndarray``; holds nothing until its state, bytes of a plain dtype, has been checked."""
-
-    real: np.ndarray | None = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, is_fortran, data = state
-        if type(dtype) is not _Dtype or not isinstance(data, bytes):
-            raise _Refused('GLOBAL numpy.ndarray of Python objects')
-        flat = np.frombuffer(data, dtype.real)
-        self.real = flat.reshape(shape, order='F' if is_fortran else 'C').copy()
-
-
-class _History:
-    """Stands in for MMEngine's ``HistoryBuffer``, whose own ``__setstate__`` would write to the class."""
-
-    def __setstate__(self, state: dict) -> None:
-        self.state = state
-
-    def build(self) -> Any:
-        """Make the real ``HistoryBuffer`` from its two arrays; its statistics methods are always MMEngine's own."""
-        from mmengine.logging import HistoryBuffer
-        logs, counts = _resolve(self.state['_log_history']), _resolve(self.state['_count_history'])
-        return HistoryBuffer(logs, counts, int(self.state['max_length']))
-
-
-def _reconstruct(cls: type, shape: tuple, code: bytes) -> _Array:
-    if cls is not _Array:
-        raise _Refused(f'GLOBAL numpy _reconstruct of {cls!r}')
-    return _Array()
-
-
-def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    if type(dtype) is not _Dtype or not isinstance(data, bytes):
-        raise _Refused('GLOBAL numpy scalar of a Python object')
-    return np.frombuffer(data, dtype.real, count=1)[0]
-
-
-def _encode(text: str, encoding: str = 'latin1') -> bytes:
-    # Protocol 2 spells bytes as text; torch < 2.5 does not allow-list it by itself.
-    if encoding != 'latin1':
-        raise _Refused(f'GLOBAL _codecs.encode with {encoding!r}')
-    return text.encode('latin1')
-
-
-def _empty_bytes() -> bytes:
-    # Protocol 2 spells empty bytes, which an empty array holds, as a call without arguments.
-    return b''
-
-
-def _getattr(owner: Any, name: str) -> str:
-    # The value is dropped again when a history is built, so that not even the method itself has to be handed out.
-    if owner is not _History or name not in _STATISTICS:
-        raise _Refused(f'GLOBAL getattr({getattr(owner, "__qualname__", owner)}, {name!r})')
-    return name
-
-
-def _named(stand_in: Callable, full_name: str) -> Callable:
-    """Give ``stand_in`` (a class, or a copy of a function) the name under which torch's allow-list keeps it."""
-    if not isinstance(stand_in, type):
-        function = stand_in
-
-        def stand_in(*args: Any) -> Any:
-            return function(*args)
-
-    stand_in.__module__, stand_in.__name__ = full_name.rsplit('.', 1)
-    stand_in.__qualname__ = stand_in.__name__
-    return stand_in
-
-
-# numpy 2 moved `numpy.core` to `numpy._core`; files of both ages are about.
-_ALLOWED = [
-    argparse.Namespace,
-    _named(_History, _HISTORY),
-    _named(_Dtype, 'numpy.dtype'),
-    _named(_Array, 'numpy.ndarray'),
-    _named(_encode, '_codecs.encode'),
-    _named(_empty_bytes, 'builtins.bytes'),
-    _named(_getattr, 'builtins.getattr'),
-    *(_named(_reconstruct, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-    *(_named(_scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-]
-
-
-@contextmanager
-def _only_our_globals() -> Iterator[None]:
-    """Put our list, and nothing that others may have registered, in torch's place for safe globals."""
-    registered = list(torch.serialization.get_safe_globals())
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(list(_ALLOWED))
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(registered)
-
-
-def _resolve(value: Any) -> Any:
-    """Replace the stand-ins inside containers by real numpy and MMEngine objects."""
-    if isinstance(value, _Array | _Dtype):
-        return value.real
-    if isinstance(value, _History):
-        return value.build()
-    if isinstance(value, argparse.Namespace):
-        vars(value).update(_resolve(vars(value)))
-    elif isinstance(value, dict):
-        value.update({key: _resolve(item) for key, item in value.items()})
-    elif isinstance(value, list):
-        value[:] = [_resolve(item) for item in value]
-    elif type(value) is tuple:
-        return tuple(_resolve(item) for item in value)
-    return value
-
-
 def _refusal(path: str, name: str) -> str:
-    return (f'Refused to load {path}: it asks for `{name}`, and only tensors, plain containers, numpy numbers, '
-            "argparse.Namespace and mmengine's log history are loaded from files, because anything else can run code. "
-            'If, and only if, you trust its author, save its weights alone once and load that file instead: '
-            f'python -c "import torch; c = torch.load({path!r}, weights_only=False); '
-            'torch.save({\'state_dict\': c.get(\'state_dict\', c.get(\'model\', c))}, \'weights.pth\')"')
+    # What the user is to paste into a shell is quoted for it, whatever the file is called.
+    code = (
+        f'import torch; c = torch.load({json.dumps(path)}, weights_only=False); '
+        'torch.save({"state_dict": c.get("state_dict", c.get("model", c))}, "weights.pth")'
+    )
+    return (
+        f'Refused to load {path}: it asks for `{name}`, and only tensors, plain containers, numpy numbers, '
+        "argparse.Namespace and mmengine's log history are loaded from files, because anything else can run code. "
+        'If, and only if, you trust its author, save its weights alone once and load that file instead: '
+        f'python -c {shlex.quote(code)}'
+    )
+
+
+def _refuse_programs(path: str) -> None:
+    """Refuse the two forms of file that ``torch.load`` itself runs code from: before 2.6 whatever it is told."""
+    remedy = 'Save the weights of it as a state dict with torch.save, if you trust its author, and load that file.'
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.rpartition('/')[2] == 'constants.pkl' for name in archive.namelist()):
+                raise CheckpointError(f'Refused to load {path}: it is a TorchScript program, which is code. {remedy}')
+    try:
+        with tarfile.open(path, 'r:') as archive:
+            has_members = archive.next() is not None
+    except tarfile.TarError:
+        return
+    if has_members:
+        raise CheckpointError(
+            f'Refused to load {path}: it is a tar archive, the form of the first PyTorch releases, '
+            f'which cannot be opened as data only. {remedy}'
+        )
 
 
 def _unreadable(path: str, error: Exception) -> str:
@@ -198,12 +87,13 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
         raise CheckpointError(_unreadable(path, error)) from None
 
 
-def load_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
+def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = False) -> dict:
     """Open a checkpoint file (zip or older pickle form, or ``.safetensors``) as data only.
 
     Args:
         path (str | os.PathLike): A local file.
         map_location (Any): As in :func:`torch.load`.
+        mmap (bool): As in :func:`torch.load`: tensors are read when they are used, and only from the zip form.
 
     Returns:
         dict: What the file holds, at its top level a mapping.
@@ -219,9 +109,14 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     if path.endswith('.safetensors'):
         return _load_safetensors(path, map_location)
     try:
-        with _only_our_globals():
-            content = torch.load(path, map_location=map_location, weights_only=True)
-        content = _resolve(content)
+        _refuse_programs(path)
+        with only_our_globals():
+            content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        content = resolve(content)
+    except CheckpointError:
+        raise
+    except RecursionError as error:
+        raise CheckpointError(f'Cannot read {path} as a checkpoint: {error}') from None
     except Exception as error:
         # Any exception can come out of a file that is not a checkpoint; a refused name is the one to tell apart.
         refused = re.search(r'GLOBAL (.*?[\w)])(?: was not an allowed| whose module|\n|$)', str(error))
@@ -231,23 +126,40 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     return content
 
 
-def _load_for_mmengine(path: str, map_location: Any) -> dict:
-    """Open ``path`` for MMEngine, without the config text that ``Runner.resume`` would execute as Python."""
-    content = load_file(path, map_location)
-    if isinstance(content.get('meta'), dict):
-        content['meta'].pop('config', None)
-    return content
+def _load_for_mmengine(path: str, map_location: Any, folder: str | None = None) -> dict:
+    """Open ``path`` for MMEngine, without what MMEngine would do at the word of a file.
+
+    ``Runner.resume`` and the inferencers run config text in it (``meta``, ``message_hub``) as Python. And a resumed
+    training removes the best checkpoint so far, whatever path the file gives for it: that path is taken only for a
+    file beside it.
+    """
+
+    def entry(key: Any, item: Any) -> Any:
+        name = key.decode('latin1') if isinstance(key, bytes) else key
+        if not isinstance(name, str) or isinstance(item, Tensor):
+            return item
+        if 'cfg' in name.lower() or 'config' in name.lower():
+            return LEFT_OUT
+        if name.startswith('best_ckpt'):
+            best = os.path.basename(item) if isinstance(item, str) else ''
+            return os.path.join(folder, best) if folder and best.startswith('best_') else LEFT_OUT
+        return item
+
+    return rewrite(load_file(path, map_location), lambda value: value, entry)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """MMEngine loader for local paths; see :func:`load_file`."""
-    return _load_for_mmengine(filename, map_location)
+    path = os.path.expanduser(filename)
+    return _load_for_mmengine(path, map_location, folder=os.path.dirname(path) or '.')
 
 
-def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
-                   progress: bool = True) -> dict:
+def load_from_http(
+    filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool = True
+) -> dict:
     """MMEngine loader for addresses: download once into torch's hub folder, rank 0 first, then :func:`load_file`."""
     from mmengine.dist import get_dist_info
+
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
     target = os.path.join(folder, os.path.basename(filename.split('?')[0]))
     rank, world_size = get_dist_info()
@@ -263,8 +175,45 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
 def load_from_storage(filename: str, map_location: Any = None) -> dict:
     """MMEngine loader for its object stores (``s3://``, ``petrel://``): a temporary copy, then :func:`load_file`."""
     from mmengine.fileio import get_local_path
+
     with get_local_path(filename) as path:
         return _load_for_mmengine(path, map_location)
+
+
+def load_from_torchvision(filename: str, map_location: Any = None) -> dict:
+    """MMEngine loader for ``torchvision://NAME``."""
+    from mmengine.runner.checkpoint import get_torchvision_models
+
+    return load_from_http(get_torchvision_models()[_name(filename)], map_location)
+
+
+def load_from_openmmlab(filename: str, map_location: Any = None) -> dict:
+    """MMEngine loader for ``open-mmlab://NAME``: an address, or a file in MMEngine's folder."""
+    from mmengine.runner.checkpoint import _get_mmengine_home, get_deprecated_model_names, get_external_models
+
+    name = get_deprecated_model_names().get(_name(filename), _name(filename))
+    source = get_external_models()[name]
+    if source.startswith(('http://', 'https://')):
+        return load_from_http(source, map_location)
+    return load_from_local(os.path.join(_get_mmengine_home(), source), map_location)
+
+
+def load_from_mmcls(filename: str, map_location: Any = None) -> dict:
+    """MMEngine loader for ``mmcls://NAME``, of which it takes the backbone."""
+    from mmengine.runner.checkpoint import get_mmcls_models
+
+    content = load_from_http(get_mmcls_models()[_name(filename)], map_location)
+    weights = content.get('state_dict', content)
+    return {'state_dict': {name[9:]: value for name, value in weights.items() if name.startswith('backbone.')}}
+
+
+def load_from_pavi(filename: str, map_location: Any = None) -> dict:
+    """MMEngine loader for ``pavi://``, which is refused."""
+    raise CheckpointError(f'{filename} cannot be opened as data only: download the file and give its path')
+
+
+def _name(filename: str) -> str:
+    return filename.partition('://')[2]
 
 
 def register_weights_only_loader() -> None:
@@ -274,11 +223,16 @@ def register_weights_only_loader() -> None:
     fork falls back to unpickling whatever was refused. ``tools/train.py`` and ``tools/test.py`` call it; importing
     mmevm does not.
     """
-    from mmengine.runner import checkpoint as mmengine_checkpoint
-    loader = mmengine_checkpoint.CheckpointLoader
-    loader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    loader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
-    loader.register_scheme(
-        prefixes=[r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], loader=load_from_storage, force=True)
-    # `torchvision://`, `open-mmlab://` and `mmcls://` look an address up and then call this function by its name.
-    mmengine_checkpoint.load_from_http = load_from_http
+    from mmengine.runner import CheckpointLoader
+
+    loaders = {
+        load_from_local: '',
+        load_from_http: ('http://', 'https://'),
+        load_from_storage: (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
+        load_from_torchvision: ('torchvision://', 'modelzoo://'),
+        load_from_openmmlab: ('open-mmlab://', 'openmmlab://'),
+        load_from_mmcls: 'mmcls://',
+        load_from_pavi: 'pavi://',
+    }
+    for loader, prefixes in loaders.items():
+        CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)

@@ -4,14 +4,18 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from mmevm.cli.options import KeyValues
+
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    from mmengine.config import DictAction
-    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
+    parser.add_argument('--work-dir', type=os.path.expanduser,
+                        help='folder for logs and results (default: work_dirs/<config name>)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE',
         help='changes to the config, e.g. train_dataloader.batch_size=4 or model.backbone.out_indices="(0,1,2,3)"; '
              'data_root=PATH moves every data loader and evaluator to another folder')
+    parser.add_argument('--skip-broken', action='store_true',
+                        help='leave out images that are missing or cannot be read; the log says which')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how a distributed run was started (default: none)')
     # torchrun's predecessor passes this flag; torchrun sets the environment variable.

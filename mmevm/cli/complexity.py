@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from mmevm.cli.config import read_config
 from mmevm.cli.errors import UsageError, exit_status
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -13,12 +13,13 @@ _TABLE = _ROOT / 'docs/reproduction.md'
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Count the parameters, FLOPs and activations of configs for one picture of the size that the '
+        description='Count the parameters, FLOPs and activations of configs for one image of the size that the '
         "paper's tables use: 224 x 224 for classification, 1280 x 800 for detection, 2048 x 512 for segmentation. "
-        'One multiply-add is one FLOP; see mmevm/analysis/complexity.py for what else counts.'
+        'One multiply-add is one FLOP; see mmevm/analysis/complexity.py for what else counts. Models whose shapes '
+        'depend on values, such as DINO, run on the CPU for it, which can take a minute.'
     )
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='another picture size')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='another image size')
     parser.add_argument(
         '--table',
         nargs='?',
@@ -33,15 +34,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.table and (args.configs or args.size):
         parser.error("--table measures its own configs at the paper's sizes; leave configs and --size out")
     return args
-
-
-def read_config(path: str | Path) -> Any:
-    """Read a config file; raises a :class:`UsageError` if there is none."""
-    from mmengine.config import Config
-
-    if not Path(path).is_file():
-        raise UsageError(f'Config file not found: {Path(path).resolve()}')
-    return Config.fromfile(path)
 
 
 def _print(paths: Sequence[str], size: Sequence[int] | None) -> None:
@@ -59,6 +51,8 @@ def _print(paths: Sequence[str], size: Sequence[int] | None) -> None:
             f'{Path(path).stem:44s} {f"{shape[0]} x {shape[1]}":>14s} {cost.params / 1e6:10.3f} '
             f'{cost.flops / 1e9:10.3f} {cost.activations / 1e6:15.1f}'
         )
+        if cost.idle:
+            print(f'  only the parameters of {", ".join(cost.idle)} count; this forward pass does not run them')
 
 
 def write_table(path: Path) -> None:

@@ -12,6 +12,7 @@ from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from mmevm.cli.errors import UsageError
+from mmevm.registry import type_name
 
 # What each launcher calls the number of a process and their count.
 _VARIABLES = {
@@ -56,6 +57,11 @@ def require_launcher(launcher: str) -> None:
         )
 
 
+def is_first_process(launcher: str) -> bool:
+    """Whether this process will be number 0 of the run, before there is a process group that could tell."""
+    return launcher == 'none' or os.environ[_VARIABLES[launcher][0]] == '0'
+
+
 def _slurm_master() -> str:
     """Name of the job's first machine."""
     nodes = os.environ['SLURM_NODELIST']
@@ -77,11 +83,11 @@ def prepare_cpu_run(cfg: Any) -> None:
     os.environ.setdefault('MASTER_PORT', '29500')
     torch.distributed.init_process_group('gloo')
     strategy = cfg.get('strategy') or {}
-    if strategy.get('type') == 'FSDPStrategy':
+    if type_name(strategy) == 'FSDPStrategy':
         strategy.setdefault('model_wrapper', dict(type='MMFullyShardedDataParallel')).setdefault('device_id', 'cpu')
         return
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
     )
-    if wrapper.get('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+    if type_name(wrapper, 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
         cfg.model_wrapper_cfg = dict(wrapper, type='mmengine.CPUDistributedDataParallel')

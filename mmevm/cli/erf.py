@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmevm.cli.complexity import read_config
-from mmevm.cli.config import require_checkpoint
+from mmevm.cli.config import read_config, require_checkpoint
 from mmevm.cli.errors import UsageError, exit_status
 from mmevm.cli.progress import shown
+from mmevm.registry import type_name
 
 _SMALLEST = 64
 _KINDS = ('random', 'trained')
@@ -88,7 +88,7 @@ def _by_config(path: str) -> nn.Module:
     settings = cfg.get('model', {}).get('backbone')
     if settings is None:
         raise UsageError(f'{path} must have a model.backbone')
-    if settings.type.rpartition('.')[2] == 'Vim':
+    if type_name(settings) == 'Vim':
         settings.out_type = 'featmap'  # a classifier's token is no map
     return build_model(cfg).backbone
 

@@ -1,27 +1,90 @@
 """The error that a command line tool shows as plain sentences instead of a traceback."""
 
+import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from mmevm.checkpoint.weights_only import CheckpointError
 
+_WRITE_FAULTS = {
+    errno.ENOSPC: 'the disk is full',
+    errno.EDQUOT: 'the disk quota is used up',
+    errno.EFBIG: 'the file would exceed the file size limit (ulimit -f)',
+    errno.EROFS: 'the file system is read-only',
+    errno.EACCES: 'permission denied',
+    errno.EPERM: 'permission denied',
+}
+
 
 class UsageError(Exception):
-    """Something the user can put right; the message says what was expected, what came and what to do."""
+    """Something the user can put right; the message says what was expected, what came and what to do.
+
+    Attributes:
+        in_one_process (bool): Whether only one process of a distributed run meets it, which then has to speak.
+    """
+
+    in_one_process = False
+
+
+def size(count: float) -> str:
+    """A number of bytes as it is read."""
+    unit, name = next((unit, name) for unit, name in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB'), (1, 'bytes'))
+                      if count >= unit or unit == 1)  # fmt: skip
+    return f'{count / unit:.4g} {name}'
+
+
+def free_space(path: str | os.PathLike) -> int:
+    """Bytes that this process may still write where ``path`` is or would be."""
+    path = Path(path).absolute()
+    usage = shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists()))
+    # Some mounted object stores do not tell.
+    return usage.free if usage.total else sys.maxsize
+
+
+def write_fault(error: OSError, path: str | os.PathLike | None = None, needed: int = 0) -> str | None:
+    """Say why a file could not be written.
+
+    Args:
+        error (OSError): What the system answered.
+        path (str | os.PathLike | None): The file; by default the one that the error names.
+        needed (int): Its size in bytes, if known.
+
+    Returns:
+        str | None: A sentence, or None if the error is not about space or permission.
+    """
+    cause = _WRITE_FAULTS.get(error.errno or 0)
+    if cause is None:
+        return None
+    if path is None and isinstance(error, PermissionError) and error.errno != errno.EROFS:
+        return f'Permission denied: {error.filename}'  # reading, perhaps
+    path = path or error.filename
+    message = f'Cannot write{f" {Path(path).absolute()}" if path else ""}: {cause}.'
+    if error.errno == errno.ENOSPC and needed:
+        free = free_space(path)
+        missing = size(max(needed - free, 0))
+        message += f' The file takes {size(needed)} and {size(free)} are free: {missing} are missing.'
+    elif needed and error.errno in (errno.EDQUOT, errno.EFBIG):
+        message += f' The file takes {size(needed)}.'
+    return message
 
 
 def exit_status(run: Callable[[], None]) -> int:
     """Run a tool; print what the user can put right on stderr.
 
     Returns:
-        int: 0, or 2 after a :class:`UsageError` or a checkpoint that cannot be opened.
+        int: 0, or 2 after a :class:`UsageError`, a checkpoint that cannot be opened, or a file that cannot be written.
     """
     try:
         run()
-    except (UsageError, CheckpointError) as error:
+    except (UsageError, CheckpointError, OSError) as error:
+        message = str(error) if isinstance(error, UsageError | CheckpointError) else write_fault(error)
+        if message is None:
+            raise
         # One process of a distributed run speaks for all.
-        if os.environ.get('RANK', '0') == '0':
-            print(f'\n{error}', file=sys.stderr)
+        if os.environ.get('RANK', '0') == '0' or getattr(error, 'in_one_process', False):
+            print(f'\n{message}', file=sys.stderr)
         return 2
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
+from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
+from mmevm.cli.config import read_config
 from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.storage import write_file
 from mmevm.version import __version__
 
 TASKS = {'mmdet': 'Object Detection', 'mmseg': 'Semantic Segmentation', 'mmpretrain': 'Image Classification'}
@@ -76,31 +79,29 @@ def strip(checkpoint: dict[str, Any], config: Path) -> dict[str, Any]:
 
 
 def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
-    """Loads the weights strictly into the config's model.
+    """Compares the weights strictly with the config's model, and keeps those of that model, named as it names them.
 
     Returns:
         int: Parameters of the model.
 
     Raises:
-        CheckpointError: If a tensor is missing, left over or of another shape.
+        CheckpointError: If a tensor is missing or of another shape, or left over from a part that the model has.
     """
-    report = load_checkpoint(model, content['state_dict'])
-    left = report.fresh + report.dropped
-    if left:
+    weights, report = fit_checkpoint(model, content['state_dict'])
+    if report.fresh:
+        left = report.fresh + report.dropped
         raise CheckpointError(f'The checkpoint does not fit the config: {len(left)} tensors differ, such as {left[0]}')
+    report.log('the checkpoint')
+    content['state_dict'] = weights
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def write(content: dict[str, Any], folder: Path, stem: str) -> Path:
     """Writes ``<stem>-<first 8 digits of its SHA-256>.pth``, the form that download tools verify by its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f'.{os.getpid()}.pth'
-    try:
-        torch.save(content, draft)
-        path = folder / f'{stem}-{hashlib.sha256(draft.read_bytes()).hexdigest()[:8]}.pth'
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path = folder / f'{stem}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth'
+    write_file(path, buffer.getvalue())
     return path
 
 
@@ -118,15 +119,11 @@ def metafile_entry(args: argparse.Namespace, scope: str, path: Path, parameters:
 
 def publish(args: argparse.Namespace) -> None:
     """Checks, strips and writes; says what lies where."""
-    from mmengine.config import Config
-
     from mmevm.analysis.tasks import build_model
 
-    if not args.config.is_file():
-        raise UsageError(f'Config file not found: {args.config.absolute()}')
+    cfg = read_config(args.config)
     if not Path(args.checkpoint).expanduser().is_file():
         raise UsageError(f'Checkpoint not found: {Path(args.checkpoint).expanduser().absolute()}')
-    cfg = Config.fromfile(args.config)
     scope = cfg.get('default_scope')
     if scope not in TASKS:
         raise UsageError(f'{args.config} must have a default_scope of {", ".join(TASKS)}, got {scope}')

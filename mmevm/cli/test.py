@@ -1,17 +1,22 @@
 """``tools/test.py``."""
 
 import argparse
-import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from mmevm.cli.arguments import parse_test_args
-from mmevm.cli.config import build_runner, load_config, require_checkpoint
-from mmevm.cli.data import check_data, leaf_datasets
-from mmevm.cli.errors import UsageError, exit_status
-from mmevm.cli.weights import StrictWeights
+from mmengine.logging import print_log
 
-_FLIP = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
+from mmevm.cli.arguments import parse_test_args
+from mmevm.cli.classes import check_classes
+from mmevm.cli.classifier_classes import check_classifier
+from mmevm.cli.config import build_runner, load_config, require_checkpoint
+from mmevm.cli.data import check_data
+from mmevm.cli.errors import UsageError, exit_status
+from mmevm.cli.interruption import interruptible
+from mmevm.cli.pretrained import skip_overwritten
+from mmevm.cli.tta import set_tta
+from mmevm.cli.weights import StrictWeights
 
 
 def _set_drawing(cfg: Any, args: argparse.Namespace) -> None:
@@ -35,32 +40,6 @@ def _set_drawing(cfg: Any, args: argparse.Namespace) -> None:
         hook.test_out_dir = args.show_dir
 
 
-def _default_tta(cfg: Any, pipeline: list) -> tuple[dict, list]:
-    """The flip augmentation that a config without its own ``tta_model`` and ``tta_pipeline`` gets."""
-    pack = copy.deepcopy(pipeline[-1])
-    if cfg.get('default_scope') == 'mmdet':
-        model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-        pack.meta_keys = (*pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-                          'flip', 'flip_direction')
-    elif cfg.get('default_scope') == 'mmpretrain':
-        model = dict(type='AverageClsScoreTTA')
-    else:
-        raise UsageError('--tta needs tta_model and tta_pipeline in a segmentation config, as MMSegmentation\'s own '
-                         'base configs have them.')
-    return model, [*pipeline[:-1], dict(type='TestTimeAug', transforms=[_FLIP, [pack]])]
-
-
-def _set_tta(cfg: Any) -> None:
-    datasets = list(leaf_datasets(cfg.test_dataloader.dataset))
-    model, pipeline = cfg.get('tta_model'), cfg.get('tta_pipeline')
-    if model is None or pipeline is None:
-        default_model, default_pipeline = _default_tta(cfg, datasets[0].pipeline)
-        model, pipeline = model or default_model, pipeline or default_pipeline
-    cfg.model = dict(**model, module=cfg.model)
-    for dataset in datasets:
-        dataset.pipeline = pipeline
-
-
 def _dump_metric(cfg: Any, path: str) -> Any:
     if not path.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out must end with .pkl or .pickle, got {path}')
@@ -71,19 +50,43 @@ def _dump_metric(cfg: Any, path: str) -> Any:
     return DumpResults(out_file_path=path)
 
 
+def _leave_masks_unmeasured(cfg: Any) -> None:
+    """Takes masks from what mmdet's metrics measure if the config's detector is built without its mask head."""
+    heads = cfg.model.get('roi_head')
+    if not isinstance(heads, dict) or heads.get('mask_head'):
+        return
+    evaluators = cfg.get('test_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+        metrics = evaluator.get('metric')
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics or [])
+        if 'segm' not in metrics:
+            continue
+        evaluator.metric = [metric for metric in metrics if metric != 'segm']
+        if not evaluator.metric:
+            raise UsageError('test_evaluator measures masks (segm), and the model has no roi_head.mask_head. To '
+                             'measure its boxes: --cfg-options test_evaluator.metric=bbox')  # fmt: skip
+        print_log('The model has no mask head: masks (segm) are not measured', logger='current', level=logging.WARNING)
+
+
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as ``args`` say; data and checkpoint are looked for before anything is built."""
     cfg = load_config(args)
     require_checkpoint(args.checkpoint)
     check_data(cfg, ('test',), f'python tools/test.py {args.config} {args.checkpoint}')
+    check_classifier(cfg, ('test',))
+    check_classes(cfg, ('test',))
     cfg.load_from = args.checkpoint
     dump = _dump_metric(cfg, args.out) if args.out else None
     if args.show or args.show_dir:
         _set_drawing(cfg, args)
+    _leave_masks_unmeasured(cfg)
     if args.tta:
-        _set_tta(cfg)
-    runner = build_runner(cfg)
-    runner.register_hook(StrictWeights(args.checkpoint, whole=True))
+        set_tta(cfg)
+    runner = build_runner(cfg, args.skip_broken)
+    strict = StrictWeights(args.checkpoint, whole=True)
+    runner.register_hook(strict)
+    if 'runner_type' in cfg:  # MMEngine's other runner initialises models for evaluations, too
+        skip_overwritten(runner, strict, args.checkpoint)
     if dump is not None:
         runner.test_evaluator.metrics.append(dump)
     runner.test()
@@ -92,4 +95,4 @@ def evaluate(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/test.py``; returns the exit status."""
     args = parse_test_args(argv)
-    return exit_status(lambda: evaluate(args))
+    return interruptible(lambda: exit_status(lambda: evaluate(args)))

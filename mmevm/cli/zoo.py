@@ -1,4 +1,4 @@
-"""``tools/zoo.py``."""
+"""``tools/zoo.py``, which is ``python -m mmevm.zoo``, too."""
 
 import argparse
 import os
@@ -104,8 +104,8 @@ def _convert(args: argparse.Namespace) -> None:
     print(*(f'{name}: {value}' for name, value in report.metadata.items()), sep='\n')
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Released checkpoints: list, fetch, verify and convert them.')
+def _parse(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog, description='Released checkpoints: list, fetch, verify and convert them.')
     commands = parser.add_subparsers(dest='command', required=True)
     commands.add_parser('list', help='all entries').set_defaults(run=_list)
     show = commands.add_parser('show', help='one entry in full')
@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> None:
         raise UsageError(str(error)) from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/zoo.py``; returns the exit status."""
-    args = _parse(argv)
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Entry point of ``tools/zoo.py`` and, as ``prog``, of ``python -m mmevm.zoo``; returns the exit status."""
+    args = _parse(argv, prog)
     return exit_status(lambda: _run(args))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.identify import identify
+from mmevm.checkpoint.names import backbone_prefixes, below, without_module
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.version import __version__
 from mmevm.zoo.cache import file_hash
@@ -29,8 +30,9 @@ class ConvertReport:
     Attributes:
         tensors (int): How many tensors were written, bit for bit as they were.
         renamed (int): How many of them under another name.
-        dropped (list[str]): Top-level keys of the source that are no part of the chosen weights: optimizer, epoch,
-            moving averages.
+        dropped (list[str]): What is no part of the chosen weights: top-level keys of the source, such as optimizer,
+            epoch and moving averages, entries from beside a model below a framework's prefix, and Vim's ``pos_grid``,
+            for which upstream's networks have no place.
         metadata (dict[str, str]): What the written file says about itself.
     """
 
@@ -45,8 +47,9 @@ def convert(
 ) -> ConvertReport:
     """Rewrites a checkpoint file, tensors bit for bit.
 
-    A second conversion changes nothing, and the way back gives upstream's names again. Files of other architectures
-    keep their names; only the container changes.
+    A second conversion changes nothing, and the way back gives upstream's names again. What compilers, parallel
+    wrappers and training frameworks put before names is removed. Files of other architectures keep their names; only
+    the container changes.
 
     Args:
         source (path): A checkpoint file in any format that mmevm reads, or ``mmevm://NAME`` of the zoo.
@@ -67,7 +70,9 @@ def convert(
     path, origin = _locate(source)
     content = load_file(path)
     weights, left_out = _choose(content, key, path)
-    renamed = _rename(weights, layout)
+    names = _rename(weights, layout)
+    left_out += [name for name in weights if name not in names]
+    renamed = {new: weights[name] for name, new in names.items()}
     earlier = read_metadata(path, content)
     metadata = {
         'format': 'pt',
@@ -80,7 +85,7 @@ def convert(
         'tensors_sha256': tensors_hash(renamed),
     }
     _write(Path(target).expanduser(), renamed, metadata)
-    changed = sum(a != b for a, b in zip(weights, renamed, strict=True))
+    changed = sum(name != new for name, new in names.items())
     return ConvertReport(len(renamed), changed, left_out, metadata)
 
 
@@ -122,26 +127,36 @@ def _choose(content: Mapping[str, Any], key: str | None, path: Path) -> tuple[di
     others = [str(name) for name, value in content.items() if value is not chosen] if chosen is not content else []
     if read_metadata(path, content):
         others = [name for name in others if name != 'meta']  # it is written anew
-    weights = formats.strip_prefix(chosen)
+    weights, beside = _take_model(formats.strip_prefix(chosen))
     wrong = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if wrong or not weights:
         what = f'what is no tensor: {", ".join(map(str, wrong[:8]))}' if wrong else 'nothing'
         raise CheckpointError(f'{path} has {what} where its weights should be; `key` chooses one of '
                               f'{", ".join(map(str, list(content)[:8]))}')  # fmt: skip
-    return weights, others
+    return weights, others + beside
 
 
-def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Renames the backbone of mmevm in ``weights``, alone or as the ``backbone`` of a model; anything else stays."""
-    place = 'backbone.' if any(name.startswith('backbone.') for name in weights) else ''
-    inner = {name.removeprefix(place): value for name, value in weights.items() if name.startswith(place)}
-    if formats.signature(formats.convert(inner)) is None:
-        return weights
-    names = dict(zip(inner, _LAYOUTS[layout](inner), strict=True))
-    return {
-        place + names[name.removeprefix(place)] if name.startswith(place) else name: value
-        for name, value in weights.items()
-    }
+def _take_model(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The model around a backbone of mmevm without a framework's prefix, and the names of what lies beside it."""
+    if any(prefix.endswith('backbone.module.') for prefix in backbone_prefixes(weights)):  # its parts are wrapped
+        weights = {without_module(name): value for name, value in weights.items()}
+    prefixes = backbone_prefixes(weights)
+    if len(prefixes) != 1:
+        return weights, []
+    outer = prefixes[0].removesuffix('backbone.')
+    return below(weights, outer), [name for name in weights if not name.startswith(outer)]
+
+
+def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, str]:
+    """New names by those in ``weights``, for the backbones of mmevm, alone or as parts of a model; others stay."""
+    names = dict(zip(weights, weights, strict=True))
+    for prefix in backbone_prefixes(weights):
+        inner = below(weights, prefix)
+        if formats.signature(formats.convert(inner)) is not None:
+            renamed = {prefix + name: prefix + new for new, name in _LAYOUTS[layout]({n: n for n in inner}).items()}
+            names = {name: renamed.get(name, new) for name, new in names.items()
+                     if name in renamed or not name.startswith(prefix)}  # fmt: skip
+    return names
 
 
 def _write(target: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:

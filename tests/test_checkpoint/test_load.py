@@ -1,3 +1,4 @@
+import copy
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -122,6 +123,41 @@ def test_load_checkpoint_drops_the_norms_of_maps_that_the_model_does_not_return(
     assert torch.equal(model.outnorm3.weight, dense['outnorm3.weight'])
 
 
+FOUR_STAGES = {'dims': [8, 16, 32, 64], 'depths': [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+@pytest.mark.parametrize('saved', [(1, 2, 3), (2, 3), (3,), (0, 1, 2, 3)], ids=str)
+@pytest.mark.parametrize('wanted', [(0, 1, 2, 3), (0, 3), (3,)], ids=str)
+def test_load_checkpoint_leaves_norms_fresh_that_the_file_was_made_without(
+    saved: tuple[int, ...], wanted: tuple[int, ...], prefix: str
+) -> None:
+    source = EfficientVMamba(FOUR_STAGES, out_indices=saved)
+    model = EfficientVMamba(FOUR_STAGES, out_indices=wanted)
+    for i in saved:
+        torch.nn.init.normal_(getattr(source, f'outnorm{i}').weight)
+    report = load_checkpoint(model, _prefixed(prefix)(source.state_dict()))
+    assert report.fresh == [f'outnorm{i}.{x}' for i in wanted if i not in saved for x in ('weight', 'bias')]
+    assert report.dropped == [f'outnorm{i}.{x}' for i in saved if i not in wanted for x in ('weight', 'bias')]
+    for i in wanted:
+        weight = getattr(model, f'outnorm{i}').weight
+        assert torch.equal(weight, getattr(source, f'outnorm{i}').weight) if i in saved else weight.eq(1).all()
+    if report.fresh:
+        with pytest.raises(CheckpointError, match='tensors of outnorm0.*, which would stay random'):
+            report.require_whole('x')
+
+
+@pytest.mark.parametrize('lost', ['outnorm1.weight', 'outnorm1.bias', 'outnorm3.bias'])
+@pytest.mark.parametrize('wanted', [(0, 1, 2, 3), (0, 1, 3), (0, 3), (3,)], ids=str)
+def test_load_checkpoint_refuses_half_of_a_norm(lost: str, wanted: tuple[int, ...]) -> None:
+    state = _without(lost)(EfficientVMamba(FOUR_STAGES).state_dict())
+    norm, _, leaf = lost.partition('.')
+    other = f'{norm}.{"bias" if leaf == "weight" else "weight"}'
+    message = f'1 missing: {lost}' if int(norm[-1]) in wanted else f'1 unexpected: {other}'
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(EfficientVMamba(FOUR_STAGES, out_indices=wanted), state)
+
+
 def test_load_checkpoint_is_idempotent(state: State) -> None:
     first, second = EfficientVMamba('tiny'), EfficientVMamba('tiny')
     load_checkpoint(first, state)
@@ -180,6 +216,64 @@ def test_load_checkpoint_refuses_a_model_that_shares_a_part_of_the_heads() -> No
         load_checkpoint(model, {'state_dict': source.state_dict()})
 
 
+def _parts(**parts: Any) -> nn.Module:
+    """Named modules, some of them inside others, as a detector has."""
+    return nn.ModuleDict({name: _parts(**p) if isinstance(p, dict) else nn.Linear(2, p) for name, p in parts.items()})
+
+
+WHOLE = {
+    'neck': {'fpn_convs': {'0': 2, '1': 2}}, 'rpn_head': {'rpn_conv': 2, 'rpn_reg': 2},
+    'roi_head': {'bbox_head': {'fc_cls': 2, 'fc_reg': 4}, 'mask_head': {'0': {'conv': 2}, '1': {'conv': 2}}},
+    'auxiliary_head': {'conv_seg': 2}, 'head': {'task_heads': {'colour': {'fc': 2}, 'shape': {'fc': 3, 'norm': 3}}},
+}  # fmt: skip
+
+
+def _without_part(*path: str) -> dict[str, Any]:
+    parts = copy.deepcopy(WHOLE)
+    inner = parts
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    return parts
+
+
+def _model(parts: dict[str, Any]) -> nn.Module:
+    model = _parts(**parts)
+    model.add_module('backbone', EfficientVMamba({'dims': [8], 'depths': [1]}, out_indices=(0,)))
+    return model
+
+
+@pytest.mark.parametrize('path', [
+    ('auxiliary_head',), ('roi_head', 'mask_head'), ('rpn_head',), ('roi_head',), ('head', 'task_heads', 'shape'),
+], ids='.'.join)  # fmt: skip
+def test_load_checkpoint_leaves_out_heads_that_the_model_was_built_without(path: tuple[str, ...]) -> None:
+    source, model = _model(WHOLE), _model(_without_part(*path))
+    report = load_checkpoint(model, source.state_dict())
+    assert report.dropped == [name for name in source.state_dict() if name.startswith('.'.join(path))]
+    assert report.fresh == [] and len(report.loaded) == len(model.state_dict())
+    report.require_whole('x')
+    with pytest.raises(CheckpointError, match=f'{len(report.dropped)} missing: {".".join(path)}'):
+        load_checkpoint(source, model.state_dict())
+
+
+@pytest.mark.parametrize('path', [
+    ('neck',), ('neck', 'fpn_convs', '1'), ('rpn_head', 'rpn_conv'), ('roi_head', 'bbox_head', 'fc_reg'),
+    ('roi_head', 'mask_head', '1'), ('head', 'task_heads', 'shape', 'norm'),
+], ids='.'.join)  # fmt: skip
+def test_load_checkpoint_refuses_more_of_parts_that_the_model_has(path: tuple[str, ...]) -> None:
+    source, model = _model(WHOLE), _model(_without_part(*path))
+    with pytest.raises(CheckpointError, match=rf'\d unexpected: {re.escape(".".join(path))}\.'):
+        load_checkpoint(model, source.state_dict())
+
+
+def test_load_checkpoint_leaves_out_what_only_training_needs() -> None:
+    more = {'data_preprocessor.mean': torch.zeros(3), 'head.loss_cls.samples': torch.zeros(5)}
+    model = _model(WHOLE)
+    assert load_checkpoint(model, model.state_dict() | more).dropped == list(more)
+    with pytest.raises(CheckpointError, match='1 unexpected: log_vars'):
+        load_checkpoint(model, model.state_dict() | {'log_vars': torch.zeros(3)})
+
+
 def test_require_whole_names_the_parts_that_would_stay_random(state: State) -> None:
     report = load_checkpoint(Detector('bbox_head'), state)
     with pytest.raises(CheckpointError, match='x lacks 2 tensors of bbox_head, which would stay random'):
@@ -205,7 +299,7 @@ FAILURES = {
     'no tensor': (lambda s: s | {'patch_embed.0.bias': 'x'}, r'expected a tensor, got str'),
     'variant': (_other_variant, r"it is the variant 'small' .*the model has dims \[48, 96, 192, 384\]"),
     'other model': (lambda s: {'conv1.weight': torch.zeros(3)}, 'no EfficientVMamba backbone'),
-    'half of the norms': (lambda s: s | {'outnorm1.weight': torch.ones(96)}, r'missing: outnorm0\.weight'),
+    'half of a norm': (lambda s: s | {'outnorm1.weight': torch.ones(96)}, r'1 missing: outnorm1\.bias'),
     'tiny with depth 9': (lambda s: s | {'layers.2.9.conv_pw.0.weight': torch.zeros(1)}, r'depths \[2, 2, 5, 2\]'),
 }
 

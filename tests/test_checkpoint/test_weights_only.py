@@ -3,8 +3,13 @@
 import argparse
 import os
 import re
+import shlex
 import sys
-from collections import OrderedDict
+import tarfile
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +61,12 @@ def test_load_file_returns_numpy_arrays_as_saved(save: Any, array: np.ndarray) -
         np.testing.assert_array_equal(got, array)
 
 
+def test_load_file_returns_counters_as_saved(save: Any) -> None:
+    # MultiStepLR keeps its milestones in one; a count of two would decay the learning rate twice.
+    loaded = load_file(save({'milestones': Counter([8, 11])}))['milestones']
+    assert type(loaded) is Counter and loaded == {8: 1, 11: 1}
+
+
 def test_load_file_returns_tensors_scalars_and_namespaces_as_saved(save: Any) -> None:
     content = {'model': OrderedDict(w=torch.arange(3.)), 'best': np.float32(0.25), 'args': argparse.Namespace(lr=1e-3)}
     loaded = load_file(save(content))
@@ -104,6 +115,53 @@ def test_load_file_refuses_and_names_everything_else(save: Any, evil: Any, name:
         load_file(save({'x': evil}))
 
 
+def test_load_file_refuses_torchscript_and_the_first_tar_format(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    script, tar = tmp_path / 'script.pth', tmp_path / 'tar.pth'
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), script)
+    with tarfile.open(tar, 'w') as archive:
+        archive.addfile(tarfile.TarInfo('storages'))
+    # torch < 2.6 ran code from both in spite of `weights_only`.
+    monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('opened by torch.load'))
+    with pytest.raises(CheckpointError, match=r'script\.pth: it is a TorchScript program, which is code'):
+        load_file(script)
+    with pytest.raises(CheckpointError, match=r'tar\.pth: it is a tar archive'):
+        load_file(tar)
+
+
+def test_load_file_refuses_whatever_torchs_environment_variable_says(save: Any, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    with pytest.raises(CheckpointError, match='system'):
+        load_file(save({'x': Reduced(os.system, f'touch {tmp_path}/ran')}))
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_load_file_comes_to_an_end_with_shared_cyclic_and_deep_containers(save: Any) -> None:
+    shared: Any = (np.ones(1),)
+    for _ in range(60):
+        shared = (shared, shared)  # 2**60 ways to the array
+    cyclic: list = [np.ones(1)]
+    cyclic.append(cyclic)
+    loaded = load_file(save({'shared': shared, 'cyclic': cyclic}))
+    assert loaded['cyclic'][1] is loaded['cyclic'] and type(loaded['cyclic'][0]) is np.ndarray
+    deep: list = []
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(CheckpointError, match='nested more than 100 deep'):
+        load_file(save({'deep': deep}))
+
+
+def test_refusal_quotes_the_files_name_for_the_shell(tmp_path: Path) -> None:
+    path = tmp_path / 'x";touch ran;echo "$(touch ran)\'`touch ran`.pth'
+    torch.save({'x': Reduced(os.getcwd)}, path)
+    with pytest.raises(CheckpointError) as refused:
+        load_file(path)
+    command, flag, code = shlex.split(str(refused.value).partition('load that file instead: ')[2])
+    assert (command, flag) == ('python', '-c') and compile(code, 'code', 'exec')
+    assert repr(str(path))[1:-1].replace("\\'", "'") in code.replace('\\"', '"')
+
+
 def test_load_file_leaves_registered_globals_alone_and_does_not_use_them(save: Any) -> None:
     class Mine:
         pass
@@ -115,6 +173,25 @@ def test_load_file_leaves_registered_globals_alone_and_does_not_use_them(save: A
     with pytest.raises(CheckpointError, match='Mine'):
         load_file(save({'x': Mine()}))
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_load_file_keeps_threads_from_each_others_globals(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = save({'w': torch.ones(1)}), []
+
+    def load(*_: Any, **__: Any) -> dict[str, Any]:
+        time.sleep(0.05)
+        seen.append(Reduced in torch.serialization.get_safe_globals())
+        return {}
+
+    monkeypatch.setattr(torch, 'load', load)
+    with torch.serialization.safe_globals([Reduced]):
+        threads = [threading.Thread(target=load_file, args=(path,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)
+        for thread in threads:
+            thread.join()
+    assert seen == [False, False]
 
 
 def test_load_file_does_not_change_the_statistics_of_mmengine(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +244,11 @@ def test_load_file_reads_safetensors(tmp_path: Path) -> None:
 @pytest.fixture
 def mmengine_loader() -> Any:
     """MMEngine's checkpoint loader with ours registered, put back afterwards."""
-    from mmengine.runner import checkpoint
-    schemes, http = checkpoint.CheckpointLoader._schemes.copy(), checkpoint.load_from_http
+    from mmengine.runner import CheckpointLoader
+    schemes = CheckpointLoader._schemes.copy()
     register_weights_only_loader()
-    yield checkpoint.CheckpointLoader
-    checkpoint.CheckpointLoader._schemes, checkpoint.load_from_http = schemes, http
+    yield CheckpointLoader
+    CheckpointLoader._schemes = schemes
 
 
 def test_registered_loader_refuses_code_in_mmengines_own_loading(save: Any, tmp_path: Path,
@@ -182,9 +259,109 @@ def test_registered_loader_refuses_code_in_mmengines_own_loading(save: Any, tmp_
     assert not (tmp_path / 'ran').exists()
 
 
-def test_registered_loader_drops_the_config_text_that_resume_would_execute(save: Any, mmengine_loader: Any) -> None:
-    path = save({'state_dict': {}, 'meta': {'config': 'import os', 'cfg': 'a = 1', 'epoch': 3}})
-    assert mmengine_loader.load_checkpoint(path)['meta'] == {'cfg': 'a = 1', 'epoch': 3}
+def poison(tmp_path: Path) -> str:
+    """Python text that leaves a file behind when it is run."""
+    return f"open({str(tmp_path / 'ran')!r}, 'w')"
+
+
+TEXTS: dict[str, Callable[[str], dict[str, Any]]] = {
+    'message hub': lambda text: {'message_hub': {'runtime_info': {'cfg': text}}},
+    'meta': lambda text: {'meta': {'cfg': text, 'config': text}},
+    'other spellings': lambda text: {'CFG': text, 'meta': {'Config': text, 'model_cfg': text, b'config_text': text}},
+    'numpy text': lambda text: {'meta': {np.array(['cfg'])[0]: np.array([text])[0]}},
+    'no plain text': lambda text: {'meta': {'cfg': text.encode(), 'config': [text]}},
+    'deep': lambda text: {'meta': {'runs': [({'config': {'text': text}},)]}},
+    'ordered': lambda text: {'message_hub': OrderedDict(runtime_info=OrderedDict(cfg=text))},
+    'counter': lambda text: {'message_hub': Counter({'cfg': text})},
+    'namespace': lambda text: {'args': argparse.Namespace(cfg=text, more={'config': text})},
+}
+
+
+@pytest.mark.parametrize('place', TEXTS.values(), ids=TEXTS.keys())
+def test_registered_loader_leaves_no_config_text_for_mmengine(place: Any, save: Any, tmp_path: Path,
+                                                              mmengine_loader: Any) -> None:
+    text = poison(tmp_path)
+    content = {'state_dict': {'config': torch.ones(1), 'w': torch.zeros(1)}, 'epoch': 3, **place(text)}
+    loaded = mmengine_loader.load_checkpoint(save(content))
+    assert 'ran' in repr(place(text)) and 'ran' not in repr(loaded)
+    assert loaded['epoch'] == 3 and loaded['state_dict'].keys() == {'config', 'w'}
+
+
+@pytest.mark.parametrize('scheme', ['mmcls', 'modelzoo', 'open-mmlab', 'openmmlab', 's3', 'torchvision', 'pavi'])
+def test_registered_loader_opens_every_scheme_of_mmengine_as_data(
+    scheme: str, save: Any, tmp_path: Path, mmengine_loader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once with a pickle that runs a command, once with config text."""
+    from mmengine.fileio import get_local_path
+    from mmengine.runner import checkpoint
+
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'open_mmlab.json').write_text('{"x": "checkpoints/x.pth"}')
+    for table in ('torchvision', 'mmcls'):
+        monkeypatch.setattr(checkpoint, f'get_{table}_models', lambda: {'x': 'https://example.org/x.pth'})
+    monkeypatch.setattr('mmengine.fileio.get_local_path', lambda _: get_local_path(tmp_path / 'checkpoints/x.pth'))
+
+    content = {'state_dict': {'backbone.w': torch.ones(1)}, 'meta': {'cfg': poison(tmp_path)}}
+    Path(save({**content, 'x': Reduced(os.system, f'touch {tmp_path}/ran')})).rename(tmp_path / 'checkpoints/x.pth')
+    with pytest.raises(CheckpointError, match='cannot be opened as data' if scheme == 'pavi' else r'system`'):
+        mmengine_loader.load_checkpoint(f'{scheme}://x')
+    if scheme != 'pavi':
+        Path(save(content)).rename(tmp_path / 'checkpoints/x.pth')
+        loaded = mmengine_loader.load_checkpoint(f'{scheme}://x')
+        assert list(loaded['state_dict']) == ['w' if scheme == 'mmcls' else 'backbone.w'] and not loaded.get('meta')
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.fixture(params=['Runner', 'FlexibleRunner'])
+def resume(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Resumes a training of nothing from a file; returns its runner."""
+    from mmengine import runner
+    from mmengine.model import BaseModel
+
+    class Model(BaseModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return {'loss': self.w.sum()}
+
+    def run(path: str) -> Any:
+        resumed = getattr(runner, request.param)(
+            Model(), work_dir=str(tmp_path / 'work'), resume=True, load_from=path, optim_wrapper={
+                'optimizer': {'type': 'SGD', 'lr': 0.1}}, train_cfg={'by_epoch': True, 'max_epochs': 1},
+            train_dataloader={'dataset': [torch.zeros(1)], 'batch_size': 1, 'num_workers': 0,
+                              'sampler': {'type': 'DefaultSampler'}},
+            experiment_name=str(tmp_path))  # fmt: skip
+        resumed.train()
+        return resumed
+
+    return run
+
+
+def test_resuming_runs_no_config_text_and_goes_on_with_the_log(resume: Any, tmp_path: Path,
+                                                               mmengine_loader: Any) -> None:
+    text, path = poison(tmp_path), tmp_path / 'checkpoint.pth'
+    hub = {'log_scalars': {'train/loss': HistoryBuffer([5.], [1])}, 'runtime_info': {'cfg': text, 'best_score': 0.5},
+           'resumed_keys': {'train/loss': True, 'cfg': True, 'best_score': True}}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1).state_dict()
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'optimizer': optimizer, 'message_hub': hub,
+                'meta': {'epoch': 1, 'iter': 1, 'cfg': text, 'config': text, 'seed': 0}}, path)
+    runner = resume(str(path))
+    assert not (tmp_path / 'ran').exists()
+    assert runner.epoch == 1 and runner.message_hub.get_info('best_score') == 0.5
+    assert runner.message_hub.get_scalar('train/loss').max() == 5
+    assert 'ran' not in runner.message_hub.get_info('cfg')  # it would be in the next checkpoint
+
+
+def test_registered_loader_gives_no_path_that_resuming_would_remove(save: Any, tmp_path: Path,
+                                                                    mmengine_loader: Any) -> None:
+    best = {'best_ckpt': '/elsewhere/best_mIoU_epoch_3.pth', 'best_ckpt_AP': '/home/me/.ssh', 'best_ckpt_AR': 7}
+    path = save({'message_hub': {'runtime_info': best}})
+    expected = {'best_ckpt': str(tmp_path / 'best_mIoU_epoch_3.pth')}
+    assert mmengine_loader.load_checkpoint(path)['message_hub']['runtime_info'] == expected
 
 
 def test_registered_loader_downloads_once_and_opens_weights_only(save: Any, tmp_path: Path, mmengine_loader: Any,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mmevm.checkpoint import CheckpointError
@@ -127,6 +128,39 @@ def test_inferencers_do_not_run_a_malicious_file(name: str, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match='Refused to load'):
         resolve_name(INFERENCERS[name])(name, str(tmp_path / 'bad.pth'), device='cpu')
     assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('name', INFERENCERS)
+def test_inferencers_ask_for_the_config_instead_of_running_the_checkpoints(name: str, tmp_path: Path) -> None:
+    text, path = f'open({str(tmp_path / "ran")!r}, "w")', tmp_path / 'epoch_12.pth'
+    content = {'state_dict': {}, 'meta': {'cfg': text}, 'message_hub': {'runtime_info': {'cfg': text}}}
+    torch.save(content, path)
+    inferencer = resolve_name(INFERENCERS[name])
+    for model in (None, {}, Config(), ConfigDict(), str(path)):
+        with pytest.raises(ValueError, match='`model` must be a config .*, and no code from a checkpoint is run'):
+            inferencer(model, str(path), device='cpu')
+    (tmp_path / 'empty.py').write_text('# no config\n')
+    with pytest.raises((ValueError, AttributeError)):  # the library's own
+        inferencer(str(tmp_path / 'empty.py'), str(path), device='cpu')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_detection_inferencer_without_a_model_asks_for_the_config(detector: Path) -> None:
+    from mmdet.apis import DetInferencer
+
+    with pytest.raises(ValueError, match='`model` must be a config'):
+        DetInferencer(weights=str(detector), device='cpu')
+
+
+@pytest.mark.parametrize('helper, checkpoint', [
+    ('mmdet.apis.init_detector', 'detector'), ('mmseg.apis.init_model', 'segmentor'),
+])  # fmt: skip
+def test_helpers_load_a_checkpoint_and_run_no_text_of_it(
+    helper: str, checkpoint: str, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(checkpoint)
+    model = resolve_name(helper)(str(ROOT / f'configs/{path.stem}.py'), str(path), device='cpu')
+    assert same_weights(model, path)
 
 
 def test_names_of_mmdet_still_mean_mmdets_models() -> None:

@@ -67,6 +67,18 @@ def test_publish_model_writes_an_entry_that_modelindex_accepts(
     assert index.models[0].results[0].task == 'Semantic Segmentation'
 
 
+def test_publish_model_names_weights_as_the_config_does(trained: Path, segmentor: Path, tmp_path: Path) -> None:
+    content, out = torch.load(trained, weights_only=False), tmp_path / 'out'
+    names = {name: name.replace('backbone.', 'backbone._orig_mod.') for name in content['state_dict']}
+    content['state_dict'] = {f'model.{names[name]}': value for name, value in content['state_dict'].items()}
+    torch.save(content, trained)
+    assert main([str(CONFIG), str(trained), '--out', str(out)]) == 0
+    (path,) = out.glob('*.pth')
+    published, source = (torch.load(file, weights_only=True)['state_dict'] for file in (path, segmentor))
+    assert published.keys() == source.keys()
+    assert all(torch.equal(value, source[name]) for name, value in published.items())
+
+
 @pytest.mark.parametrize('config, sentence', [
     ('upernet_evm_s', "variant 'tiny'"),
     ('classifier_evm_t', 'tensors differ, such as head.fc.weight'),

@@ -99,6 +99,14 @@ def weights(model: nn.Module) -> Counter:
     return contents(model.state_dict())
 
 
+def evaluation(library: str, checkpoint: str) -> list[str]:
+    """Arguments of `tools/test.py` for a picture of miniature data in the current folder."""
+    command = [str(config_of(library)), checkpoint, '--cfg-options', f'data_root=mini/{DATA[library]}',
+               'test_dataloader.dataset.pipeline.1.scale=(64,64)', 'test_dataloader.num_workers=0',
+               'test_dataloader.persistent_workers=False']  # fmt: skip
+    return command + (['model.test_cfg.rcnn.score_thr=0.'] if library == 'mmdet' else [])
+
+
 def test_evaluation_by_name_uses_all_of_the_files_weights(
     cached: str, released: tuple[str, Path, Counter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,13 +117,39 @@ def test_evaluation_by_name_uses_all_of_the_files_weights(
     predict = kind.predict
     monkeypatch.setattr(kind, 'predict', lambda self, *args, **kwargs: (
         evaluated.append(weights(self)), predict(self, *args, **kwargs))[1])  # fmt: skip
-    command = [str(config_of(cached)), f'mmevm://{NAMES[cached]}', '--cfg-options', f'data_root=mini/{DATA[cached]}',
-               'test_dataloader.dataset.pipeline.1.scale=(64,64)', 'test_dataloader.num_workers=0',
-               'test_dataloader.persistent_workers=False']  # fmt: skip
-    command += ['model.test_cfg.rcnn.score_thr=0.'] if cached == 'mmdet' else []
-    assert run_test(command) == 0
+    assert run_test(evaluation(cached, f'mmevm://{NAMES[cached]}')) == 0
     assert evaluated == [released[2]]
     assert np.isfinite(MessageHub.get_current_instance().get_scalar(f'test/{METRICS[cached]}').current())
+
+
+FEWER = {
+    'mmdet': ('model.roi_head.mask_head=None', 'roi_head.mask_head', 'coco/bbox_mAP'),
+    'mmseg': ('model.auxiliary_head=None', 'auxiliary_head', 'mIoU'),
+}
+
+
+def test_evaluation_leaves_out_heads_that_it_does_not_need(
+    released: tuple[str, Path, Counter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    library, path, _ = released
+    option, part, metric = FEWER[library]
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    monkeypatch.setattr('mmevm.cli.test.print_log', lambda line, **_: said.append(line))
+    make_mini_data('mini', image_size=96, train_images=1, val_images=1)
+    assert run_test([*evaluation(library, str(path)), option]) == 0
+    assert f'dropped {part}.' in capsys.readouterr().out
+    assert said == (['The model has no mask head: masks (segm) are not measured'] if library == 'mmdet' else [])
+    assert np.isfinite(MessageHub.get_current_instance().get_scalar(f'test/{metric}').current())
+    if library == 'mmdet':
+        assert run_test([*evaluation(library, str(path)), option, 'test_evaluator.metric=segm']) == 2
+        assert 'test_evaluator.metric=bbox' in capsys.readouterr().err
+    # What the model needs and the file lacks is still refused.
+    content = torch.load(path, weights_only=False)
+    content['state_dict'] = {name: v for name, v in content['state_dict'].items() if not name.startswith(part)}
+    torch.save(content, 'fewer.pth')
+    assert run_test(evaluation(library, 'fewer.pth')) == 2
+    assert f'missing: {part}.' in capsys.readouterr().err
 
 
 def test_zoo_gives_the_whole_model_with_upstreams_maps(cached: str, released: tuple[str, Path, Counter]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .toy_runs import Toy
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/retinanet_evm_t.py'
 
@@ -52,3 +54,10 @@ def trained(run_tool: Run, small_run: list[str], tmp_path_factory: pytest.TempPa
     (work / 'train.log').write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr[-4000:]
     return work
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Toy:
+    """A folder for training runs of milliseconds."""
+    monkeypatch.chdir(tmp_path)
+    return Toy(tmp_path, capfd)

@@ -23,7 +23,7 @@ from .small_classifier import BATCH, FROZEN, ROOT, TRAIN_IMAGES, VAL_IMAGES, wri
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.skipif(torch.cuda.is_available(), reason='the CPU is under test')]
 
-# What the README shows.
+# What docs/training.md shows; tests/test_docs compares them.
 FSDP = """
 runner_type = 'FlexibleRunner'
 whole = dict(rank0_only=False, offload_to_cpu=False)

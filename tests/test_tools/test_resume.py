@@ -4,11 +4,19 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS, LOOPS
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmevm.checkpoint import load_file
 from mmevm.cli import train_main as run_train
+from mmevm.cli.checkpoint_hook import DurableCheckpointHook
+from mmevm.cli.errors import UsageError
+from mmevm.cli.resume import ResumableIterLoop, make_resumable
 
 from .recorder import read
 from .small_classifier import BATCH, ROOT, TRAIN_IMAGES, run, write_config, write_pictures
@@ -62,3 +70,44 @@ def test_resume_after_sigkill_goes_on_with_the_same_loss(
     name = f'iter_{LAST}.pth'
     steps = load_file(tmp_path / 'work' / name)['optimizer']['state'].values()
     assert {int(state['step']) for state in steps} == {LAST}
+
+
+def test_make_resumable_takes_names_and_classes_and_what_it_once_wrote_itself() -> None:
+    old = dict(type='mmengine.ReseedHook')
+    config = Config(dict(
+        train_cfg=dict(type='mmengine.ResumableEpochLoop', max_epochs=2),
+        default_hooks=dict(checkpoint=dict(type=CheckpointHook, interval=3), timer=dict(type='IterTimerHook'),
+                           logger=None),
+        custom_hooks=[old, dict(type='EMAHook'), dict(type='mmengine.CheckpointHook', interval=1)]))  # fmt: skip
+    make_resumable(config)
+    ours = [dict(type=f'mmevm.{name}') for name in ('PositionHook', 'ReseedHook', 'StopHook')]
+    expected = dict(
+        train_cfg=dict(type='mmevm.ResumableEpochLoop', max_epochs=2),
+        default_hooks=dict(checkpoint=dict(type='mmevm.DurableCheckpointHook', interval=3),
+                           timer=dict(type='IterTimerHook'), logger=None),
+        custom_hooks=[dict(type='EMAHook'), dict(type='mmevm.DurableCheckpointHook', interval=1), *ours])  # fmt: skip
+    assert config.to_dict() == expected
+    make_resumable(config)
+    assert config.to_dict() == expected
+
+
+@pytest.mark.parametrize(('loop', 'name'), [
+    (dict(by_epoch=True), 'mmevm.ResumableEpochLoop'), (dict(by_epoch=False), 'mmevm.ResumableIterLoop'),
+    (dict(type=EpochBasedTrainLoop), 'mmevm.ResumableEpochLoop'), (dict(type='mylib.EpochBasedTrainLoop'),) * 2,
+], ids=['epochs', 'iterations', 'class', 'own'])  # fmt: skip
+def test_make_resumable_replaces_mmengines_loops(loop: dict, name: Any) -> None:
+    config = Config(dict(train_cfg=dict(loop)))
+    make_resumable(config)
+    assert config.train_cfg.to_dict() == (name if isinstance(name, dict) else dict(type=name))
+
+
+def test_a_config_without_training_is_refused() -> None:
+    with pytest.raises(UsageError, match='no train_cfg'):
+        make_resumable(Config(dict(train_cfg=None)))
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain', 'mmengine'])
+def test_hooks_and_loops_are_found_from_any_scope(scope: str) -> None:
+    with HOOKS.switch_scope_and_registry(scope):
+        assert isinstance(HOOKS.build(dict(type='mmevm.DurableCheckpointHook')), DurableCheckpointHook)
+    assert LOOPS.get('mmevm.ResumableIterLoop') is ResumableIterLoop

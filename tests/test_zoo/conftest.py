@@ -13,7 +13,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, Runner
-from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmevm.zoo import ENTRIES, Entry
 
@@ -78,9 +77,9 @@ def tools_in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Puts MMEngine's loaders back, which the tools replace in their process; saves the seconds that logs take."""
     monkeypatch.setattr(Config, 'pretty_text', '')
     monkeypatch.setattr(Runner, '_log_env', lambda *_: None)
-    schemes, http = CheckpointLoader._schemes.copy(), mmengine_checkpoint.load_from_http
+    schemes = CheckpointLoader._schemes.copy()
     yield
-    CheckpointLoader._schemes, mmengine_checkpoint.load_from_http = schemes, http
+    CheckpointLoader._schemes = schemes
 
 
 @pytest.fixture(scope='session')

@@ -104,6 +104,34 @@ def test_convert_renames_the_backbone_of_a_whole_model(evm_state: State, tmp_pat
     assert report.dropped == ['meta'] and report.metadata['architecture'] == 'EfficientVMamba tiny'
 
 
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'module._orig_mod.', 'model.', 'net.module.', '_orig_mod.encoder.'])
+@pytest.mark.parametrize('whole', [True, False], ids=['model', 'backbone'])
+def test_convert_removes_what_compilers_and_frameworks_put_before_names(
+    prefix: str, whole: bool, evm_state: State, tmp_path: Path
+) -> None:
+    state, expected = evm_state, formats.convert(evm_state)
+    if whole:
+        head = {'neck.conv.weight': torch.ones(2)}
+        state, expected = ({f'backbone.{name}': value for name, value in s.items()} | head for s in (state, expected))
+    torch.save({'state_dict': {prefix + name: value for name, value in state.items()}}, tmp_path / 'run.pth')
+    report = convert(tmp_path / 'run.pth', tmp_path / 'out.pth')
+    assert_equal(weights_of(tmp_path / 'out.pth'), expected)
+    assert report.dropped == [] and report.metadata['architecture'] == 'EfficientVMamba tiny'
+    torch.save({'state_dict': {prefix + name: value for name, value in expected.items()}}, tmp_path / 'ours.pth')
+    convert(tmp_path / 'ours.pth', tmp_path / 'back.pth', layout='upstream')
+    assert_equal(weights_of(tmp_path / 'back.pth'), state)
+
+
+def test_convert_reads_compiled_parts_and_leaves_out_what_is_beside_a_model(evm_state: State, tmp_path: Path) -> None:
+    expected = formats.convert(evm_state)
+    compiled = {f'backbone._orig_mod.{name}': value for name, value in expected.items()}
+    torch.save({f'module.{name}': value for name, value in compiled.items()} | {'n_averaged': torch.ones(())},
+               tmp_path / 'average.pth')  # fmt: skip
+    report = convert(tmp_path / 'average.pth', tmp_path / 'out.pth')
+    assert_equal(weights_of(tmp_path / 'out.pth'), {f'backbone.{name}': value for name, value in expected.items()})
+    assert report.dropped == ['n_averaged']
+
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_convert_keeps_the_names_of_other_architectures(suffix: str, other_file: bytes, tmp_path: Path) -> None:
     (tmp_path / 'other.pth').write_bytes(other_file)

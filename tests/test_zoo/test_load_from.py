@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmevm import cli
@@ -37,6 +38,9 @@ def train(config: str, started: dict, tmp_path: Path, monkeypatch: pytest.Monkey
 
 SOURCES: dict[str, Callable[[dict], dict]] = {
     'released': lambda state: {'state_dict': {f'module.module.{name}': value for name, value in state.items()}},
+    'compiled': lambda state: {'state_dict': {f'_orig_mod.{name}': value for name, value in state.items()}},
+    'framework': lambda state: {'state_dict': {f'model.{name}': v for name, v in as_classifier(state).items()}
+                                | {'criterion.weight': torch.ones(1)}, 'epoch': 3},
     'backbone': lambda state: {'model': {name: value for name, value in state.items() if 'head' not in name}},
 }
 
@@ -121,6 +125,38 @@ def test_resume_without_a_checkpoint_yet_begins_as_the_config_says(
     assert differing(started, evm_state) == set()
 
 
+ABSENT = ['model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=nowhere.pth']
+
+
+@pytest.mark.parametrize('form', SOURCES.keys())
+def test_train_does_not_ask_for_pretrained_weights_that_load_from_overwrites(
+    form: str, train: Tool, started: dict, evm_state: dict, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(SOURCES[form](evm_state), 'start.ckpt')
+    assert train('load_from=start.ckpt', *ABSENT) == 0
+    assert differing(started, evm_state) == ({'head.fc.weight', 'head.fc.bias'} if form == 'backbone' else set())
+    assert 'backbone.init_cfg: nowhere.pth is left out, start.ckpt overwrites it' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('flag', [['--resume'], ['--resume', 'work/epoch_1.pth']], ids=['auto', 'path'])
+def test_resume_does_not_ask_for_pretrained_weights(
+    flag: list[str], config: str, train: Tool, started: dict, evm_state: dict, tmp_path: Path
+) -> None:
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work/last_checkpoint').write_text('work/epoch_1.pth')
+    more = {'meta': {'epoch': 1, 'iter': 3}, 'message_hub': MessageHub('any').state_dict()}
+    torch.save({'state_dict': as_classifier(evm_state), **more}, 'work/epoch_1.pth')
+    assert cli.train_main([config, '--work-dir', 'work', *flag, '--cfg-options', *ABSENT]) == 0
+    assert differing(started, evm_state) == set()
+
+
+def test_resume_without_a_checkpoint_yet_asks_for_pretrained_weights(
+    config: str, train: Tool, started: dict, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.train_main([config, '--work-dir', 'work', '--resume', '--cfg-options', *ABSENT]) == 2
+    assert 'nowhere.pth' in capsys.readouterr().err and started == {}
+
+
 def test_resume_refuses_names_of_the_zoo(config: str, started: dict, capsys: pytest.CaptureFixture) -> None:
     assert cli.train_main([config, '--resume', NAME]) == 2
     assert 'the zoo has weights alone' in capsys.readouterr().err and started == {}
@@ -136,6 +172,18 @@ def test_the_tools_suggest_names(config: str, train: Tool, tmp_path: Path, capsy
 def test_test_evaluates_by_name(config: str, hub: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.test_main([config, NAME, '--work-dir', str(tmp_path / 'work')]) == 0
     assert 'accuracy/top1' in capsys.readouterr().out
+
+
+def test_test_evaluates_a_compiled_models_file(
+    config: str, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = as_classifier(evm_state)
+    compiled = {name.replace('backbone.', 'backbone._orig_mod.'): value for name, value in weights.items()}
+    torch.save({'state_dict': compiled | {'auxiliary_head.fc.weight': torch.ones(1)}}, tmp_path / 'epoch_1.pth')
+    assert cli.test_main([config, str(tmp_path / 'epoch_1.pth'), '--work-dir', str(tmp_path / 'work')]) == 0
+    shown = capsys.readouterr().out
+    assert 'accuracy/top1' in shown and f'loaded {len(weights)} tensors' in shown
+    assert 'dropped auxiliary_head.fc' in shown
 
 
 def test_test_refuses_another_variant(

@@ -112,6 +112,16 @@ def test_the_zoo_tool_refuses_it(command: str, evil_file: Path, trace: Path, cap
     assert not trace.exists()
 
 
+def test_the_zoo_tool_runs_no_config_text(evm_state: dict, trace: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / 'trained.pth', tmp_path / 'out.pth'
+    text = f'open({str(trace)!r}, "w")'
+    content = {'meta': {'cfg': text, 'config': text}, 'message_hub': {'runtime_info': {'cfg': text}}}
+    source.write_bytes(pack({'state_dict': evm_state, **content}))
+    assert zoo_main(['verify', str(source)]) == 0
+    assert zoo_main(['convert', str(source), str(target)]) == 0
+    assert not trace.exists() and text.encode() in source.read_bytes() and b'open(' not in target.read_bytes()
+
+
 TOOLS: dict[str, Callable[[str, str], int]] = {
     'test': lambda config, source: cli.test_main([config, source, '--work-dir', 'work']),
     'train': lambda config, source: cli.train_main(

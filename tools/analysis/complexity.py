@@ -1,6 +1,12 @@
 """Parameters, FLOPs and activations: ``python tools/analysis/complexity.py CONFIG… | --table``."""
 
-from mmevm.cli.complexity import main
+import runpy
+from pathlib import Path
+
+try:
+    from mmevm.cli.complexity import main
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).parents[1] / '_interpreter.py'))['stop'](error)
 
 if __name__ == '__main__':
     raise SystemExit(main())

@@ -1,0 +1,74 @@
+"""Running tests/test_tools/toy.py in this process or in another one."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+from mmevm.cli import train_main
+
+from .small_classifier import ROOT
+from .toy import CONFIG
+
+Train = Callable[..., str]
+
+
+class Toy:
+    """A folder with a config, in which training runs are started.
+
+    Args:
+        folder (Path): The current folder.
+        capfd (pytest.CaptureFixture): Of the test.
+    """
+
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture) -> None:
+        self.folder, self.work, self.capfd = folder, folder / 'work', capfd
+        self.configure()
+
+    def configure(self, more: str = '') -> None:
+        """Write the config anew, with changes."""
+        (self.folder / 'config.py').write_text(CONFIG + more)
+
+    def command(self, *flags: Any, options: str = '') -> list[str]:
+        """Arguments of tools/train.py."""
+        changes = ['--cfg-options', *options.split()] if options else []
+        return ['config.py', '--work-dir', 'work', *map(str, flags), *changes]
+
+    def train(self, *flags: Any, options: str = '', status: int = 0) -> str:
+        """Train in this process; returns the output, each message of which has a line."""
+        # Two runs in one second have the same name, and would be given the same ones.
+        for kind in (DefaultScope, MessageHub, MMLogger, Visualizer):
+            kind._instance_dict.clear()
+        self.capfd.readouterr()
+        got = train_main(self.command(*flags, options=options))
+        out, err = self.capfd.readouterr()
+        assert got == status, (out + err)[-4000:]
+        return out + err
+
+    def start(self, *flags: Any, options: str = '', processes: int = 0, port: int = 0) -> subprocess.Popen:
+        """Train in another process, which leads a group, or in several."""
+        program = [ROOT / 'tools/train.py', *self.command(*flags, options=options)]
+        if processes:
+            program = [ROOT / 'tools/launch.py', f'--nproc_per_node={processes}', f'--master_port={port}', *program,
+                       '--launcher', 'pytorch']  # fmt: skip
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+        return subprocess.Popen([sys.executable, *map(str, program)], cwd=self.folder, env=environment,
+                                start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True)  # fmt: skip
+
+    def names(self) -> list[str]:
+        """The checkpoints in the work folder."""
+        return sorted(path.name for path in self.work.glob('*.pth'))
+
+
+def lines(text: str, pattern: str) -> list[str]:
+    """Lines of an output that have what is sought."""
+    return [line for line in text.splitlines() if re.search(pattern, line)]

@@ -1,0 +1,29 @@
+"""torchrun with the exit status of what it runs, for ``tools/dist_train.sh``: of a signal, or of the first that failed.
+
+torchrun itself ends with status 1 and its own traceback in both cases, below whatever the processes have said.
+"""
+
+import os
+import sys
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+
+
+def run() -> int:
+    """Run torchrun with this process's arguments; returns the exit status."""
+    # torchrun's own, and what Slurm can be told to send.
+    os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2')
+    try:
+        main()
+    except SignalException as signal:
+        return 128 + signal.sigval
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(run())
