@@ -3,7 +3,10 @@ VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab
 
 # A missing extension fails the tests that need it, instead of skipping them.
-TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1
+TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1 OMP_NUM_THREADS=1
+# Tests of a file share fixtures, and so a process.
+TEST_PROCESSES ?= 2
+PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-openmmlab lint docs clean
@@ -30,10 +33,10 @@ demo-cls: env ## The same with a classifier on handwritten digits and miniature 
 	$(VENV)/bin/python tools/demo_cls.py
 
 test: lint ## Lint, then run the whole test suite
-	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest tests
+	$(TEST_ENVIRONMENT) $(VENV)/bin/python $(PYTEST)
 
 test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their own packages
-	$(TEST_ENVIRONMENT) $(VENV_OPENMMLAB)/bin/python -m pytest tests -m openmmlab
+	$(TEST_ENVIRONMENT) $(VENV_OPENMMLAB)/bin/python $(PYTEST) -m openmmlab
 
 lint: env ## Check the Python code with ruff
 	$(VENV)/bin/python -m ruff check .
