@@ -109,10 +109,11 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def require_same_weights(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    """Compare all weights, by name."""
+    """Compare all weights, by name; sums of other orders round an entry to the size of its tensor's largest."""
     assert ours.keys() == theirs.keys()
     for name, weight in ours.items():
-        torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-6)
+        largest = float(weight.abs().max()) if weight.is_floating_point() else 0
+        torch.testing.assert_close(theirs[name], weight, rtol=0, atol=1e-6 + 1e-4 * largest)
 
 
 def test_two_processes_end_with_the_weights_of_one(single: Path, double: Path) -> None:
