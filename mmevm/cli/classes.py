@@ -21,7 +21,10 @@ from mmevm.cli.options import present_value
 from mmevm.registry import type_name
 
 # Parts of a model whose number of classes, if they have one, is not the dataset's.
-_OTHER_CLASSES = {'backbone', 'neck', 'rpn_head', 'semantic_head', 'task_heads', 'init_cfg', 'train_cfg', 'test_cfg'}
+_OTHER_CLASSES = {
+    'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'semantic_head', 'task_heads', 'init_cfg', 'train_cfg',
+    'test_cfg',
+}  # fmt: skip
 # Heads that learn boundaries.
 _OTHER_HEADS = {'STDCHead'}
 
@@ -39,9 +42,11 @@ def class_counts(cfg: Any) -> dict[str, int]:
     """
     model = cfg.get('model') or {}
     counts = dict(_counts(model, 'model', cfg.get('default_scope')))
-    preprocessor = cfg.get('data_preprocessor')
-    if preprocessor and 'data_preprocessor' not in model:
-        counts.update(_counts(preprocessor, 'data_preprocessor', None))
+    key = 'model.data_preprocessor' if 'data_preprocessor' in model else 'data_preprocessor'
+    preprocessor = present_value(cfg, key) or {}
+    # MMPretrain's uses its number only where labels become vectors, as MixUp needs them.
+    if preprocessor.get('to_onehot') or preprocessor.get('batch_augments', model.get('train_cfg')):
+        counts |= _counts(preprocessor, key, None)
     return counts
 
 

@@ -135,7 +135,8 @@ def build_runner(cfg: Any, skip_broken: bool = False) -> Any:
     from mmengine.registry import RUNNERS
 
     from mmevm.checkpoint.weights_only import register_weights_only_loader
-    from mmevm.cli.images import CheckedImagesHook, Checks, checked
+    from mmevm.cli.images import CheckedImagesHook, checked
+    from mmevm.cli.samples import Checks
     register_weights_only_loader()
     if cfg.launcher != 'none' and on_cpu():
         prepare_cpu_run(cfg)

@@ -85,11 +85,13 @@ def evaluators(cfg: Any, phases: Iterable[str]) -> Iterator[tuple[str, str, dict
 
 
 def is_remote(settings: Mapping) -> bool:
-    """Whether a dataset or a metric reads from elsewhere than the local disk."""
+    """Whether a dataset, a step of its pipeline or a metric reads from elsewhere than the local disk."""
     if '://' in str(settings.get('data_root')):
         return True
     backend = settings.get('backend_args') or settings.get('file_client_args') or {}
-    return backend.get('backend', 'local') not in ('local', 'disk')
+    if backend.get('backend', 'local') not in ('local', 'disk'):
+        return True
+    return any(is_remote(step) for step in settings.get('pipeline') or () if isinstance(step, Mapping))
 
 
 def resolve(registry: Any, kind: Any, scope: str | None) -> Any:

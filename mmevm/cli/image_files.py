@@ -25,6 +25,11 @@ class Fault(NamedTuple):
     readable: bool = False
 
 
+def is_known_format(path: str) -> bool:
+    """Whether :func:`find_fault` can tell more of a file than that it is missing or empty."""
+    return os.path.splitext(path)[1].lower() in _SUFFIXES
+
+
 def find_fault(path: str, backend: str = 'cv2', decode: bool = False) -> Fault | None:
     """Look whether an image can be read, without decoding it where its header and its end are right.
 
@@ -39,7 +44,7 @@ def find_fault(path: str, backend: str = 'cv2', decode: bool = False) -> Fault |
     try:
         if not os.path.getsize(path):
             return Fault('it is empty (0 bytes)')
-        if os.path.splitext(path)[1].lower() not in _SUFFIXES:
+        if not is_known_format(path):
             return None
         with open(path, 'rb') as file:
             if not decode and _is_complete(file):

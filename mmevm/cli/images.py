@@ -5,10 +5,9 @@ names the files of a sample that fails, in the processes that load data, too.
 """
 
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,155 +18,46 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from mmevm.cli.class_ids import sample_labels
 from mmevm.cli.datasets import WRAPPED
 from mmevm.cli.errors import UsageError
 from mmevm.cli.image_files import Fault, find_fault
+from mmevm.cli.samples import (
+    Checks,
+    NamedErrors,
+    decoder,
+    reads_elsewhere,
+    require_known_class,
+    sample_files,
+    transforms,
+)
 
 #: Seconds after which a check gives up on a dataset, unless images are to be left out, which takes a look at each.
 SECONDS = 30.0
 _LISTED = 10
-_IMAGE_KEY = re.compile(r'(img|image|seg_map|depth_map)_path\d?')
-_SKIP = 'Replace it or remove it from the dataset, or leave such images out with --skip-broken.'
-
-
-class SampleError(UsageError):
-    """A sample that cannot be used, named.
-
-    torch raises the errors of processes that load data anew, with their traceback for a message; this takes the message
-    out of it.
-    """
-
-    #: Only the process that meets it knows it, of several that train together.
-    in_one_process = True
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
-
-
-@dataclass(frozen=True)
-class Checks:
-    """What to do about samples that cannot be used.
-
-    Attributes:
-        skip (bool): Whether they are left out, or an error.
-        classes (int | None): Class ids of training samples have to be below it.
-        is_training (bool): Whether the samples are trained on. Those of evaluations cannot be replaced by others, even
-            where the dataset would, as MMPretrain's do.
-    """
-
-    skip: bool = False
-    classes: int | None = None
-    is_training: bool = False
-
-
-def sample_files(sample: Mapping) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the path of the local image files of a sample: images, label maps, frames of a video."""
-    for key, value in sample.items():
-        if key == 'images' and isinstance(value, list | tuple):
-            for frame in value:
-                yield from sample_files(frame if isinstance(frame, Mapping) else {})
-        elif _IMAGE_KEY.fullmatch(str(key)):
-            for path in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(path, str) and '://' not in path:
-                    yield key, path
-
-
-class NamedErrors:
-    """A pipeline whose errors name the files of the sample.
-
-    Args:
-        pipeline (Callable): What it stands for; attributes are passed through.
-        checks (Checks): What to do about samples that cannot be used.
-        ignore_index (int): The value of pixels without a class.
-        left_out (int): Images that were left out before.
-    """
-
-    def __init__(self, pipeline: Any, checks: Checks, ignore_index: int = 255, left_out: int = 0) -> None:
-        self.pipeline, self.checks, self.ignore_index, self.left_out = pipeline, checks, ignore_index, left_out
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name == 'pipeline':
-            raise AttributeError(name)
-        return getattr(self.pipeline, name)
-
-    def __call__(self, sample: dict) -> dict | None:
-        """Run the pipeline; returns what it returns, or ``None`` for an image to be left out of training."""
-        files = list(sample_files(sample))
-        if self.checks.is_training:
-            _require_known_class(sample, files, self.checks.classes)
-        try:
-            result = self.pipeline(sample)
-        except Exception as error:
-            for key, path in files:
-                fault = find_fault(path, _backend(self.pipeline, key), decode=True)
-                if fault and not fault.readable:
-                    if self.checks.skip and self.checks.is_training:
-                        # The dataset draws another sample for it.
-                        print_log(f'Left out: {path}: {fault.reason}', logger='current', level=logging.WARNING)
-                        return None
-                    raise SampleError(f'Cannot read {path}: {fault.reason}. {_SKIP}') from error
-            if hasattr(error, 'add_note'):  # from Python 3.11 on
-                error.add_note(f'while preparing {", ".join(path for _, path in files) or "a sample without files"}')
-            raise
-        if self.checks.is_training and self.checks.classes is not None:
-            self._require_known_pixels(result, files)
-        return result
-
-    def _require_known_pixels(self, result: Any, files: list[tuple[str, str]]) -> None:
-        packed = result.get('data_samples') if isinstance(result, Mapping) else None
-        if type(packed).__name__ != 'SegDataSample' or 'gt_sem_seg' not in packed:
-            return
-        pixels = packed.gt_sem_seg.data
-        beyond = pixels[(pixels >= self.checks.classes) & (pixels != self.ignore_index)]
-        if beyond.numel():
-            raise SampleError(f'{files[-1][1]} has the class id {int(beyond.max())}; the model has the classes 0 to '
-                              f'{self.checks.classes - 1}.')
-
-
-def _require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: int | None) -> None:
-    # Where a sample comes with text, its ids count the phrases in it.
-    if classes is None or 'text' in sample:
-        return
-    for label in sample_labels(sample):
-        if not 0 <= label < classes:
-            name = files[0][1] if files else 'A sample'
-            raise SampleError(f'{name} has the class id {label}; the model has the classes 0 to {classes - 1}.')
-
-
-def _transforms(pipeline: Any) -> list[Any]:
-    return list(getattr(pipeline, 'transforms', ()))
-
-
-def _backend(pipeline: Any, key: str) -> str:
-    """What decodes the images, or the label maps, of a pipeline."""
-    prefix, default = ('LoadAnnotations', 'pillow') if key == 'seg_map_path' else ('LoadImage', 'cv2')
-    loading = (step for step in _transforms(pipeline) if type(step).__name__.startswith(prefix))
-    return next((getattr(step, 'imdecode_backend', default) for step in loading), default)
 
 
 def _loads_label_maps(pipeline: Any) -> bool:
     return any(type(step).__name__.startswith(('LoadAnnotations', 'LoadPanoptic')) and getattr(step, 'with_seg', True)
-               for step in _transforms(pipeline))
+               for step in transforms(pipeline))
 
 
 def _may_fail(pipeline: Any) -> bool:
     """Whether the config has MMCV leave out unreadable images itself."""
-    return any(getattr(step, 'ignore_empty', False) for step in _transforms(pipeline))
+    return any(getattr(step, 'ignore_empty', False) for step in transforms(pipeline))
 
 
 def _look(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str, Fault]]]:
     """Look at this process's share of a dataset's files; returns the number of samples seen and faults by index."""
     faults, seen, end = {}, 0, time.monotonic() + SECONDS
     pipeline = dataset.pipeline
-    backends = {key: _backend(pipeline, key) for key in ('img_path', 'seg_map_path')}
+    backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
     with_maps = _loads_label_maps(pipeline)
     # In any order, so that a check that gives up has seen something of everything.
     for index in np.random.default_rng(0).permutation(len(dataset))[get_rank()::get_world_size()].tolist():
         sample = dataset.get_data_info(index)
         files = list(sample_files(sample))
         if checks.is_training:
-            _require_known_class(sample, files, checks.classes)
+            require_known_class(sample, files, checks.classes)
         for key, path in files:
             if key != 'seg_map_path' or with_maps:
                 fault = find_fault(path, backends.get(key, 'cv2'))
@@ -199,7 +89,7 @@ def check_images(dataset: Any, checks: Checks) -> int:
         UsageError: Some cannot be read, and are not to be left out.
     """
     count = len(dataset)
-    if not count or not any(True for _ in sample_files(dataset.get_data_info(0))):
+    if not count or reads_elsewhere(dataset.pipeline) or not any(True for _ in sample_files(dataset.get_data_info(0))):
         return 0
     begin = time.monotonic()
     # All processes meet here; an error of one must not leave the others waiting.

@@ -323,7 +323,8 @@ class TestClassification:
         said = problems(classification(2, train))
         assert f'line 2 of {tmp_path}/list.txt, b.jpg has the class id 2, and model.head.num_classes = 2' in said
         assert 'model = dict(head=dict(num_classes=3))' in said
-        said = problems(classification(3, train, data_preprocessor=dict(num_classes=2)))
+        check_classes(classification(3, train, data_preprocessor=dict(num_classes=2)), ('train',))
+        said = problems(classification(3, train, data_preprocessor=dict(num_classes=2, to_onehot=True)))
         assert 'data_preprocessor.num_classes = 2 allows 0 to 1' in said
         said = problems(classification(3, dict(train, metainfo=dict(classes=('a', 'b')))))
         assert 'there are 2 names of classes, for the ids 0 to 1, and line 2' in said

@@ -49,8 +49,9 @@ def test_missing_paths_reads_the_other_libraries_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize('dataset', [
     dict(type='CocoDataset', data_root='s3://bucket/coco', ann_file='a.json'),
     dict(type='CocoDataset', data_root='data/x', ann_file='a.json', backend_args=dict(backend='petrel')),
+    dict(type='ImageNet', data_root='data/x', pipeline=[dict(type='Load', backend_args=dict(backend='petrel'))]),
     dict(type='CIFAR10', data_root='data/x', data_prefix='y'),
-], ids=['address', 'backend', 'downloads-itself'])
+], ids=['address', 'backend', 'backend-of-the-pipeline', 'downloads-itself'])
 def test_missing_paths_passes_over_what_is_not_local(dataset: dict) -> None:
     assert missing_paths(Config(dict(train_dataloader=dict(dataset=dataset))), ['train']) == []
 

@@ -1,4 +1,4 @@
-"""`mmevm.cli.images`: images that cannot be read are found, named and, on demand, left out."""
+"""`mmevm.cli.images` and `samples`: images that cannot be read are found, named and, on demand, left out."""
 
 import io
 import json
@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from mmevm.cli.errors import UsageError
 from mmevm.cli.image_files import Fault, find_fault
-from mmevm.cli.images import CheckedImages, CheckedImagesHook, Checks, NamedErrors, SampleError, checked
+from mmevm.cli.images import CheckedImages, CheckedImagesHook, checked
+from mmevm.cli.samples import Checks, NamedErrors, SampleError
 
 pytestmark = pytest.mark.openmmlab
 
@@ -166,6 +167,12 @@ class TestLoaders:
         with pytest.raises(SampleError, match='damaged.png'):
             list(build(classification(tmp_path, {}, test_mode=True), skip=True))
 
+    def test_formats_without_a_check_are_named_by_the_step_that_loads_them(self, tmp_path: Path) -> None:
+        loader = classification(tmp_path, {**GOOD, 'b/x.tif': b'no picture at all'})
+        with pytest.raises(SampleError, match=rf'Cannot read {tmp_path}/b/x\.tif: '):
+            list(build(loader))
+        assert 'x.tif' not in self.paths(build(loader, skip=True))
+
     def test_errors_of_other_steps_stay_and_name_the_sample(self, tmp_path: Path) -> None:
         loader = classification(tmp_path, GOOD)
         loader['dataset']['pipeline'].insert(1, dict(type='Resize', scale=(0, 0)))
@@ -177,6 +184,11 @@ class TestLoaders:
     def test_a_loader_that_leaves_out_empty_pictures_itself_is_warned_and_not_refused(self, tmp_path: Path) -> None:
         loader = classification(tmp_path, {**GOOD, 'a/0.jpg': b''})
         loader['dataset']['pipeline'][0]['ignore_empty'] = True
+        assert len(build(loader).dataset) == 4
+
+    def test_pictures_that_are_kept_elsewhere_are_not_looked_for(self, tmp_path: Path) -> None:
+        loader = classification(tmp_path, {**GOOD, 'a/0.jpg': b''})
+        loader['dataset']['pipeline'][0]['backend_args'] = dict(backend='lmdb', db_path='x')
         assert len(build(loader).dataset) == 4
 
     def test_a_check_that_takes_too_long_gives_up_and_says_how_far_it_was(self, tmp_path: Path,
