@@ -116,7 +116,8 @@ def _can_run(part: nn.Module) -> bool:
 
 
 def _channels(model: Any) -> int:
-    channels = (model.get('backbone') or {}).get('in_channels', 3)
+    backbone = model.get('backbone') or {}
+    channels = backbone.get('in_channels', backbone.get('in_chans', 3))
     return channels if isinstance(channels, int) else 3
 
 
