@@ -143,48 +143,51 @@ def _metainfo(images: Tensor) -> dict[str, Any]:
 
 
 def _detect(model: nn.Module, images: Tensor) -> None:
-    from mmdet.models.roi_heads import SparseRoIHead
     from mmdet.structures import DetDataSample
 
     samples = [DetDataSample(metainfo=_metainfo(images))]
-    if not hasattr(model, 'roi_head'):
-        if any(name.endswith('.roi_head') for name, _ in model.named_modules()):
-            raise LookupError(f'{type(model).__name__} wraps a two-stage detector; count the config of that one')
-        model(images, samples, mode='tensor')
-        return
-    maps = model.extract_feat(images)
-    if hasattr(model, 'semantic_head'):
-        model.semantic_head(maps)
-    for module in model.roi_head.modules():
-        if hasattr(module, 'roi_layers'):
-            module.forward = MethodType(_extract_nothing, module)
-    if isinstance(model.roi_head, SparseRoIHead) and not model.roi_head.with_mask:
-        # It has as many regions as it has learned.
-        model.roi_head.predict(maps, model.rpn_head.predict(maps, samples), samples)
-        return
-    if hasattr(model, 'rpn_head'):
-        model.rpn_head(maps)
-    _classify_regions(model.roi_head, maps)
-
-
-def _classify_regions(heads: nn.Module, maps: tuple[Tensor, ...]) -> None:
-    """Runs the second stage on as many regions as are counted, whatever they are."""
-    from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
-
-    regions = maps[0].new_zeros(_PROPOSALS, 5)
-    if type(heads).forward is CascadeRoIHead.forward:
-        for stage in range(heads.num_stages):
-            heads._bbox_forward(stage, maps, regions)
-            if heads.with_mask:
-                heads._mask_forward(stage, maps, regions[:_MASKS])
-    elif type(heads).forward is StandardRoIHead.forward:
-        heads._bbox_forward(maps, regions)
-        if heads.with_mask:
-            heads._mask_forward(maps, regions[:_MASKS])
+    if hasattr(model, 'roi_head'):
+        _detect_in_two_stages(model, images, samples)
+    elif any(name.endswith('.roi_head') for name, _ in model.named_modules()):
+        raise LookupError(f'{type(model).__name__} wraps a two-stage detector; count the config of that one')
     else:
+        model(images, samples, mode='tensor')
+
+
+def _detect_in_two_stages(model: nn.Module, images: Tensor, samples: list) -> None:
+    """Runs the second stage on as many regions as are counted, whatever they are."""
+    from mmdet.models.roi_heads import CascadeRoIHead, SparseRoIHead, StandardRoIHead
+
+    heads = model.roi_head
+    kind = next((kind for kind in (StandardRoIHead, CascadeRoIHead) if type(heads).forward is kind.forward), None)
+    learned = isinstance(heads, SparseRoIHead) and not heads.with_mask
+    if kind is None and not learned:
         raise LookupError(f'there is no rule for the regions of {type(heads).__name__}')
+    _leave_extraction_out(heads)
+    maps = model.extract_feat(images)
+    if learned:  # has as many regions as it has learned
+        heads.predict(maps, model.rpn_head.predict(maps, samples), samples)
+        return
+    for name in ('rpn_head', 'semantic_head'):
+        if hasattr(model, name):
+            getattr(model, name)(maps)
+    regions = maps[0].new_zeros(_PROPOSALS, 5)
+    for stage in range(heads.num_stages) if kind is CascadeRoIHead else [None]:
+        which = () if stage is None else (stage,)
+        heads._bbox_forward(*which, maps, regions)
+        if heads.with_mask:
+            heads._mask_forward(*which, maps, regions[:_MASKS])
+
+
+def _leave_extraction_out(heads: nn.Module) -> None:
+    """RoIAlign has no rule: it interpolates, and multiplies nothing that is learned."""
+    for module in heads.modules():
+        if hasattr(module, 'roi_layers'):
+            if any(True for _ in module.parameters()):
+                raise LookupError(f'there is no rule for {type(module).__name__}')
+            module.forward = MethodType(_extract_nothing, module)
 
 
 def _extract_nothing(self: nn.Module, maps: tuple[Tensor, ...], regions: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """In place of a region extractor: RoIAlign has no rule, it interpolates and multiplies nothing that is learned."""
+    """The shape of what a region extractor returns."""
     return maps[0].new_zeros(len(regions), self.out_channels, *self.roi_layers[0].output_size)

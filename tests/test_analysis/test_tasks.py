@@ -207,6 +207,8 @@ def test_products_into_their_first_argument_are_counted() -> None:
     'address, message',
     [
         ('mmdet::htc/htc_r50_fpn_1x_coco.py', 'there is no rule for the regions of HybridTaskCascadeRoIHead'),
+        ('mmdet::groie/faste-rcnn_r50_fpn_groie_1x_coco.py', 'there is no rule for GenericRoIExtractor'),
+        ('mmdet::queryinst/queryinst_r50_fpn_1x_coco.py', 'there is no rule for the regions of SparseRoIHead'),
         ('mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py', 'cannot be counted, AttributeError'),
         (
             'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
