@@ -75,9 +75,21 @@ def test_a_missing_validation_set_of_a_classifier_is_said(tmp_path: Path, built:
 
 def test_class_ids_beyond_a_classifiers_are_said(tmp_path: Path, built: list[Any],
                                                  capsys: pytest.CaptureFixture) -> None:
-    config = write_config(tmp_path / 'config.py', write_pictures(tmp_path / 'data'), '')
-    message = said(run_train, capsys, config, '--cfg-options', 'model.head.num_classes=10')
+    data = write_pictures(tmp_path / 'data')
+    write_config(tmp_path / 'base.py', data, '')
+    dataset = dict(_delete_=True, type='CustomDataset', data_root=str(data), ann_file='meta/train.txt',
+                   data_prefix='train', pipeline=[])
+    config = tmp_path / 'config.py'
+    config.write_text(f"""
+_base_ = 'base.py'
+data_preprocessor = dict(num_classes=10)
+model = dict(head=dict(num_classes=10))
+train_dataloader = dict(dataset={dataset})
+val_dataloader = val_cfg = val_evaluator = None
+""")
+    message = said(run_train, capsys, config)
     assert 'model.head.num_classes = 10 allows 0 to 9' in message and built == []
+    assert f'of {data}/meta/train.txt' in message.replace('//', '/')
 
 
 @pytest.mark.parametrize('name', ['my data, 2024', 'einÖrdner/数据 [old]', '2024', "it's (new)/"])
