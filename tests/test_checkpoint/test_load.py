@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from mmengine.runner import load_checkpoint as mmengine_load
 from torch import Tensor, nn
 
@@ -225,9 +226,10 @@ def test_load_checkpoint_names_the_first_of_many_differences() -> None:
     assert '20 unexpected: extra00, extra01, ' in str(caught.value) and 'extra07 and 12 more' in str(caught.value)
 
 
-def test_init_cfg_refuses_another_variant(tmp_path: Path) -> None:
+@pytest.mark.parametrize('kind', ['Pretrained', 'mmengine.Pretrained', PretrainedInit], ids=str)
+def test_init_cfg_refuses_another_variant(kind: object, tmp_path: Path) -> None:
     torch.save(EfficientVMamba('small').state_dict(), tmp_path / 'small.pth')
-    model = EfficientVMamba('tiny', init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'small.pth')})
+    model = EfficientVMamba('tiny', init_cfg={'type': kind, 'checkpoint': str(tmp_path / 'small.pth')})
     with pytest.raises(CheckpointError, match=r"small\.pth .*the variant 'small'"):
         model.init_weights()
 
