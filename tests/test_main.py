@@ -41,7 +41,8 @@ def test_main_lists_every_command_that_is_there(monkeypatch: pytest.MonkeyPatch,
     tools = {str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py')}
     # The others run through make, which has a help of its own; the zoo's is the module.
     assert tools - SCRIPTS.keys() == {f'tools/{name}.py' for name in (
-        'demo', 'demo_cls', 'demo_mask', 'demo_seg', 'setup_env', 'zoo')}  # fmt: skip
+        '_interpreter', '_signals', 'launch', 'demo', 'demo_cls', 'demo_mask', 'demo_seg', 'setup_env',
+        'zoo')}  # fmt: skip
 
 
 def test_main_lists_no_scripts_where_none_are_installed(

@@ -4,11 +4,16 @@ torchrun itself ends with status 1 and its own traceback in both cases, below wh
 """
 
 import os
+import runpy
 import sys
+from pathlib import Path
 
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+try:
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+except ModuleNotFoundError as error:
+    runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
 
 def run() -> int:

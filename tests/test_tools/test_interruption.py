@@ -17,7 +17,7 @@ from mmevm.cli.interruption import Interrupted, interruptible
 from .small_classifier import ROOT
 from .test_distributed import free_port
 from .toy import EPOCH, read
-from .toy_runs import Toy, lines
+from .toy_runs import Toy, default_signals, lines
 
 pytestmark = pytest.mark.openmmlab
 
@@ -217,7 +217,8 @@ def test_a_signal_while_the_tools_are_imported_ends_them(name: str, tmp_path: Pa
     (tmp_path / 'mmevm/__init__.py').write_text('import time\nprint("importing", flush=True)\ntime.sleep(60)')
     for tool in ('train.py', 'test.py'):
         process = subprocess.Popen([sys.executable, ROOT / 'tools' / tool], stdout=subprocess.PIPE, text=True,
-                                   stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+                                   stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+                                   preexec_fn=default_signals)  # fmt: skip
         assert process.stdout.readline() == 'importing\n'
         process.send_signal(getattr(signal, name))
         assert process.communicate(timeout=10)[0] == '' and process.returncode == STATUS[name]

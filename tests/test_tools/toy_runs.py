@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,11 +63,17 @@ class Toy:
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
         return subprocess.Popen([sys.executable, *map(str, program)], cwd=self.folder, env=environment,
                                 start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                text=True)  # fmt: skip
+                                text=True, preexec_fn=default_signals)  # fmt: skip
 
     def names(self) -> list[str]:
         """The checkpoints in the work folder."""
         return sorted(path.name for path in self.work.glob('*.pth'))
+
+
+def default_signals() -> None:
+    """Let a process heed the signals that whoever started the tests may ignore, as a background job does."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def lines(text: str, pattern: str) -> list[str]:
