@@ -157,3 +157,17 @@ def test_a_graph_without_states_still_has_a_gradient(monkeypatch: pytest.MonkeyP
             got = torch.autograd.grad(scan(*inputs).sum(), inputs)
         for g, e in zip(got, expected, strict=True):
             torch.testing.assert_close(g, e)
+
+
+def test_compiled_graphs_hold_the_kernels() -> None:
+    for case, name in ((_sequence, 'selective_scan'), (CASES['es2d'], 'visual_scan')):
+        scan, inputs = case('auto')
+        graphs: list[str] = []
+
+        def keep(graph: torch.fx.GraphModule, _: list, graphs: list[str] = graphs) -> Callable:
+            graphs.append(graph.code)
+            return graph
+
+        compiled = torch.compile(scan, fullgraph=True, backend=keep)
+        torch.testing.assert_close(compiled(*inputs), scan(*inputs))
+        assert f'torch.ops.mmevm.{name}' in graphs[0]

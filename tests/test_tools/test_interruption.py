@@ -120,17 +120,21 @@ def test_a_signal_in_an_evaluation_ends_it_and_saves_the_trained_weights(toy: To
 
 
 def test_a_signal_before_the_first_iteration_just_ends(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmevm.cli.train.build_runner', lambda cfg: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr('mmevm.cli.train.build_runner', lambda *_: signal.raise_signal(signal.SIGTERM))
     log = toy.train(status=143)
     assert toy.names() == [] and 'Traceback' not in log
 
 
 def test_an_evaluation_just_ends(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     toy.train()
     toy.configure('test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, dict()')
-    monkeypatch.setattr('mmevm.cli.test.build_runner', lambda cfg: signal.raise_signal(signal.SIGINT))
-    assert run_test(['config.py', 'work/epoch_2.pth']) == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr('mmevm.cli.test.build_runner', lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        assert run_test(['config.py', 'work/epoch_2.pth']) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def test_ignored_signals_stay_ignored_and_others_are_given_back() -> None:
