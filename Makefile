@@ -3,7 +3,7 @@ VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab
 
 # A missing extension fails the tests that need it, instead of skipping them.
-TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1 OMP_NUM_THREADS=1
+TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1
 # Tests of a file share fixtures, and so a process.
 TEST_PROCESSES ?= 2
 PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile
