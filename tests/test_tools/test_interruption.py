@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ train_dataloader.update(sampler=dict(type='InfiniteSampler', shuffle=True))
 EMA = """
 custom_hooks += [dict(type='EMAHook', momentum=0.5)]
 """
+
+
+@pytest.fixture(autouse=True)
+def heeded_signals() -> Iterator[None]:
+    """The signals as a terminal leaves them, whatever ran these tests; a background job ignores some."""
+    given = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
+    default_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in given.items():
+        signal.signal(number, handler)
 
 
 def ask(name: str, stage: str, number: int) -> str:
@@ -126,15 +138,11 @@ def test_a_signal_before_the_first_iteration_just_ends(toy: Toy, monkeypatch: py
 
 
 def test_an_evaluation_just_ends(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     toy.train()
     toy.configure('test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, dict()')
     monkeypatch.setattr('mmevm.cli.test.build_runner', lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        assert run_test(['config.py', 'work/epoch_2.pth']) == 130
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    assert run_test(['config.py', 'work/epoch_2.pth']) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ignored_signals_stay_ignored_and_others_are_given_back() -> None:
