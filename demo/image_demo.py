@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
     import cv2
     import numpy as np
     import torch
 
-    from mmevm.cli.config import read_config
-    from mmevm.cli.errors import UsageError, exit_status
-    from mmevm.cli.image_inputs import ImageError, find_images, plan_outputs, prepare_folder, read_image, write_image
+    from demo.image_inputs import ImageError, find_images, plan_outputs, prepare_folder, read_image, write_image
+    from mmevm.engine.config import read_config
+    from mmevm.errors import UsageError, exit_status
     from mmevm.inferencers import config_path, models, released_weights
     from mmevm.registry import scope_of
 except ModuleNotFoundError as error:

@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ('configs', 'tools')
+FOLDERS = ('configs', 'demo', 'tools')
 INDEX = 'model-index.yml'
 # setuptools collects data files in `<name>.data/data` of the wheel; two folders up is its top, which lands in
 # site-packages.
@@ -41,7 +41,7 @@ def write_signposts(target: Path) -> list[tuple[str, list[str]]]:
     contents = {INDEX: 'Import:\n' + ''.join(f'  - {str(path)!r}\n' for path in metafiles)}
     for path in (ROOT / 'configs').rglob('*.py'):
         contents[str(path.relative_to(ROOT))] = f'_base_ = {str(path)!r}\n'
-    for path in (ROOT / 'tools').rglob('*.py'):
+    for path in [*(ROOT / 'tools').rglob('*.py'), *(ROOT / 'demo').glob('*_demo.py')]:
         contents[str(path.relative_to(ROOT))] = f"import runpy\n\nrunpy.run_path({str(path)!r}, run_name='__main__')\n"
     placed = []
     for name, content in sorted(contents.items()):

@@ -11,10 +11,10 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmevm', locations=['mmevm.backbones'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor', parent=ROOT_CONSTRUCTORS, scope='mmevm', locations=['mmevm.optim']
+    'optimizer wrapper constructor', parent=ROOT_CONSTRUCTORS, scope='mmevm', locations=['mmevm.engine.optimizers']
 )
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmevm', locations=['mmevm.cli.resume'])
-LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmevm', locations=['mmevm.cli.resume'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmevm', locations=['mmevm.engine.runner.resume'])
+LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmevm', locations=['mmevm.engine.runner.resume'])
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 """The scopes whose configs the tools serve."""

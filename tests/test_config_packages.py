@@ -9,8 +9,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 
 from mmevm import config_packages
-from mmevm.cli.config import read_config
-from mmevm.cli.errors import UsageError
+from mmevm.engine.config import read_config
+from mmevm.errors import UsageError
 
 ORIGINAL = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmaction': 'mmaction2'}
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
+from demo.mini_data import make_mini_data
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
 from mmevm.backbones import EfficientVMamba, Vim, VMamba
 from mmevm.checkpoint import load_file
-from mmevm.cli import test_main as run_test
-from mmevm.cli import train_main as run_train
-from mmevm.datasets import make_mini_data
 
 from .parity import Fixture
 from .test_configs import BY_NAME

@@ -8,13 +8,13 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 
+from demo.mini_data import make_mini_data
 from mmevm.analysis import measure
 from mmevm.analysis.tasks import build_model
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import load_checkpoint, load_file
 from mmevm.checkpoint.load import fit_checkpoint
-from mmevm.cli import test_main as run_test
-from mmevm.cli import train_main as run_train
-from mmevm.datasets import make_mini_data
 
 from .parity import Fixture
 from .test_configs import BY_NAME, decays, load

@@ -5,11 +5,13 @@ tools/test.py. On a CPU with two cores the training takes under ten minutes.
 """
 
 import runpy
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
-    from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
-    from mmevm.visualization import draw_curves, draw_detection_sheet
+    from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
+    from demo.visualization import draw_curves, draw_detection_sheet
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 

@@ -5,13 +5,15 @@ Everything runs through the project's own tools, as for a real training. On a CP
 
 import pickle
 import runpy
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
-    from mmevm.cli.baselines import constant_top1
-    from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
-    from mmevm.datasets.digits import make_digits
-    from mmevm.visualization import Classified, draw_classification_sheet, draw_curves
+    from demo.baselines import constant_top1
+    from demo.mini_data.digits import make_digits
+    from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
+    from demo.visualization import Classified, draw_classification_sheet, draw_curves
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 

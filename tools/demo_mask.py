@@ -5,12 +5,14 @@ minutes.
 """
 
 import runpy
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
-    from mmevm.cli.baselines import constant_mask_ap50
-    from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
-    from mmevm.visualization import draw_curves, draw_detection_sheet
+    from demo.baselines import constant_mask_ap50
+    from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
+    from demo.visualization import draw_curves, draw_detection_sheet
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 

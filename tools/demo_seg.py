@@ -5,16 +5,18 @@ minutes.
 """
 
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
     import numpy as np
     from PIL import Image
 
-    from mmevm.cli.baselines import constant_miou
-    from mmevm.cli.demo import ROOT, newest, parse_args, run_step, train_and_test
-    from mmevm.visualization import draw_curves, draw_segmentation_sheet
+    from demo.baselines import constant_miou
+    from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
+    from demo.visualization import draw_curves, draw_segmentation_sheet
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 

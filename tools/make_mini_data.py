@@ -4,13 +4,15 @@ import argparse
 import runpy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
-    from mmevm.cli.progress import shown
-    from mmevm.datasets import MiniData, make_mini_data
-    from mmevm.datasets.options import SUBSETS
+    from tqdm import tqdm
+
+    from demo.mini_data import MiniData, make_mini_data
+    from demo.mini_data.options import SUBSETS
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
@@ -36,9 +38,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show_progress(count: int, title: str) -> Iterator[int]:
-    """Count pictures."""
-    return shown(range(count), f'rendering {count} pictures of {title}')
+def show_progress(count: int, title: str) -> Iterable[int]:
+    """Yield 0 … count - 1, with a progress bar on a terminal."""
+    print(f'rendering {count} images of {title}', flush=True)
+    return tqdm(range(count), disable=None, leave=False)
 
 
 def describe(data: MiniData) -> str:

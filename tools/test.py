@@ -5,7 +5,7 @@ from pathlib import Path
 
 runpy.run_path(str(Path(__file__).with_name('_signals.py')))
 try:
-    from mmevm.cli import test_main
+    from mmevm.apis.evaluate import main as test_main
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 

@@ -4,7 +4,7 @@ import runpy
 from pathlib import Path
 
 try:
-    from mmevm.cli.zoo import main
+    from mmevm.zoo.__main__ import main
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmevm.datasets.scene import SceneStyle, render_scene
-from mmevm.datasets.shapes import SHAPES
+from demo.mini_data.scene import SceneStyle, render_scene
+from demo.mini_data.shapes import SHAPES
 
 # ImageNet's colours, as every config normalises.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

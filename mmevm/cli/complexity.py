@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmevm.cli.config import read_config
-from mmevm.cli.errors import UsageError, exit_status
+from mmevm.engine.config import read_config
+from mmevm.errors import UsageError, exit_status
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TABLE = _ROOT / 'docs/reproduction.md'

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from mmevm.cli.config import read_config, require_checkpoint
-from mmevm.cli.errors import UsageError, exit_status
-from mmevm.cli.progress import shown
+from mmevm.engine.config import read_config, require_checkpoint
+from mmevm.errors import UsageError, exit_status
 from mmevm.registry import type_name
 
 _SMALLEST = 64
@@ -144,7 +144,7 @@ def _measure(args: argparse.Namespace, pictures: Sequence[Tensor]) -> dict[str, 
     for label, pair in _build_pairs(args).items():
         titles = (f'{label}, {kind} weights: {len(pictures)} pictures' for kind in _KINDS)
         fields[label] = tuple(
-            None if model is None else receptive_field(model, shown(pictures, title))
+            None if model is None else receptive_field(model, tqdm(pictures, title, disable=None))
             for model, title in zip(pair, titles, strict=True)
         )
     return fields

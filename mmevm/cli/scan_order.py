@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmevm.cli.errors import UsageError, exit_status
+from mmevm.errors import UsageError, exit_status
 
 _LIMIT = 24
 

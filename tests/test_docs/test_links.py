@@ -6,7 +6,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-import mmevm.optim  # noqa: F401  registers mmevm.LayerDecay
+import mmevm.engine.optimizers  # noqa: F401  registers mmevm.LayerDecay
 from mmevm.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 from .pages import PAGES, ROOT, prose

@@ -12,7 +12,7 @@ import yaml
 from mmengine.logging import HistoryBuffer
 from modelindex.load_model_index import load as load_model_index
 
-from mmevm.cli.publish import main
+from mmevm.apis.publish import main
 
 pytestmark = pytest.mark.openmmlab
 

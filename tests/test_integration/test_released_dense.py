@@ -19,9 +19,9 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from demo.mini_data import make_mini_data
+from mmevm.apis.evaluate import main as run_test
 from mmevm.checkpoint import CheckpointError, fit_checkpoint
-from mmevm.cli import test_main as run_test
-from mmevm.datasets import make_mini_data
 from mmevm.inferencers import config_path
 from mmevm.zoo import ENTRIES, load
 
@@ -135,7 +135,7 @@ def test_evaluation_leaves_out_heads_that_it_does_not_need(
     option, part, metric = FEWER[library]
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    monkeypatch.setattr('mmevm.cli.test.print_log', lambda line, **_: said.append(line))
+    monkeypatch.setattr('mmevm.apis.evaluate.print_log', lambda line, **_: said.append(line))
     make_mini_data('mini', image_size=96, train_images=1, val_images=1)
     assert run_test([*evaluation(library, str(path)), option]) == 0
     assert f'dropped {part}.' in capsys.readouterr().out

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmevm.datasets import make_mini_data
+from demo.mini_data import make_mini_data
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_IMAGES, VAL_IMAGES, BATCH = 12, 5, 4

@@ -11,7 +11,8 @@ import torch
 from mmengine.visualization import LocalVisBackend
 
 from mmevm.checkpoint import load_file
-from mmevm.cli import checkpoint_hook, storage
+from mmevm.engine.hooks import checkpoint as checkpoint_hook
+from mmevm.engine.runner import storage
 
 from .test_storage import failing
 from .toy import EPOCH, ToyRecorder, read

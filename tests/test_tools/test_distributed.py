@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import load_file
-from mmevm.cli import test_main as run_test
-from mmevm.cli import train_main as run_train
-from mmevm.cli.distributed import CPUDistributedDataParallel
+from mmevm.engine.runner.distributed import CPUDistributedDataParallel
 
 from . import small_classifier
 from .recorder import read

@@ -111,7 +111,7 @@ def test_a_part_that_an_installed_package_lacks_is_no_question_of_interpreters(b
     (package / '__init__.py').write_text('')
     done = run(bare, 'tools/train.py', cwd=checkout, PYTHONPATH=str(package.parent))
     assert done.returncode == 1
-    assert "No module named 'mmevm.cli'" in done.stderr
+    assert "No module named 'mmevm.apis'" in done.stderr
 
 
 COMMANDS = {

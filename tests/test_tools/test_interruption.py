@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mmevm.apis.evaluate import main as run_test
 from mmevm.checkpoint import load_file
-from mmevm.cli import interruption
-from mmevm.cli import test_main as run_test
-from mmevm.cli.interruption import Interrupted, interruptible
+from mmevm.engine.hooks import stop as interruption
+from mmevm.engine.hooks.stop import Interrupted, interruptible
 
 from .small_classifier import ROOT
 from .test_distributed import free_port
@@ -132,7 +132,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_saves_the_trained_weights(toy: To
 
 
 def test_a_signal_before_the_first_iteration_just_ends(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmevm.cli.train.build_runner', lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr('mmevm.apis.train.build_runner', lambda *_: signal.raise_signal(signal.SIGTERM))
     log = toy.train(status=143)
     assert toy.names() == [] and 'Traceback' not in log
 
@@ -140,7 +140,7 @@ def test_a_signal_before_the_first_iteration_just_ends(toy: Toy, monkeypatch: py
 def test_an_evaluation_just_ends(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.train()
     toy.configure('test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, dict()')
-    monkeypatch.setattr('mmevm.cli.test.build_runner', lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr('mmevm.apis.evaluate.build_runner', lambda *_: signal.raise_signal(signal.SIGINT))
     assert run_test(['config.py', 'work/epoch_2.pth']) == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

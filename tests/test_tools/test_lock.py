@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from mmevm.cli import test_main as run_test
-from mmevm.cli.errors import UsageError
-from mmevm.cli.lock import exclusive
+from mmevm.apis.evaluate import main as run_test
+from mmevm.engine.runner.lock import exclusive
+from mmevm.errors import UsageError
 
 from .toy_runs import Toy
 

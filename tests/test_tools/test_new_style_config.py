@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import load_file
-from mmevm.cli import test_main as run_test
-from mmevm.cli import train_main as run_train
 
 from .small_classifier import VAL_IMAGES, write_pictures
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmevm.checkpoint import load_file
-from mmevm.cli.position import convert
+from mmevm.engine.hooks.position import convert
 
 from .toy import EPOCH, read
 from .toy_runs import Toy, lines

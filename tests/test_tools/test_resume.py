@@ -12,11 +12,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import load_file
-from mmevm.cli import train_main as run_train
-from mmevm.cli.checkpoint_hook import DurableCheckpointHook
-from mmevm.cli.errors import UsageError
-from mmevm.cli.resume import ResumableIterLoop, make_resumable
+from mmevm.engine.hooks.checkpoint import DurableCheckpointHook
+from mmevm.engine.runner.resume import ResumableIterLoop, make_resumable
+from mmevm.errors import UsageError
 
 from .recorder import read
 from .small_classifier import BATCH, ROOT, TRAIN_IMAGES, run, write_config, write_pictures

@@ -8,9 +8,9 @@ import pytest
 from mmengine import fileio
 from mmengine.fileio import LocalBackend, register_backend
 
-from mmevm.cli import storage
-from mmevm.cli.errors import UsageError, exit_status, size
-from mmevm.cli.storage import register_durable_backend, remove_drafts, write_file
+from mmevm.engine.runner import storage
+from mmevm.engine.runner.storage import register_durable_backend, remove_drafts, write_file
+from mmevm.errors import UsageError, exit_status, size
 
 FAULTS = {
     errno.ENOSPC: r'the disk is full\. The file takes 3 MB and 2 MB are free: 1 MB are missing\.',
@@ -35,7 +35,7 @@ def test_write_file_keeps_what_was_there_and_says_what_is_missing(
 ) -> None:
     write_file(tmp_path / 'file', b'old')
     monkeypatch.setattr(storage.os, 'fsync', failing(number))
-    monkeypatch.setattr('mmevm.cli.errors.free_space', lambda path: 2_000_000)
+    monkeypatch.setattr('mmevm.errors.free_space', lambda path: 2_000_000)
     with pytest.raises(UsageError, match=f'Cannot write {tmp_path}/file: {FAULTS[number]}'):
         write_file(tmp_path / 'file', bytes(3_000_000))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {'file': b'old'}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import load_file
-from mmevm.cli import test_main as run_test
-from mmevm.cli import train_main as run_train
 
 from .conftest import CONFIG, Run
 

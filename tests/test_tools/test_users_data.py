@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mmevm.cli import test_main as run_test
-from mmevm.cli import train_main as run_train
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
 
 from .conftest import CONFIG
 from .recorder import read
@@ -30,8 +30,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         configs.append(cfg)
         raise ModelBuilt
 
-    for tool in ('train', 'test'):
-        monkeypatch.setattr(f'mmevm.cli.{tool}.build_runner', build)
+    for tool in ('train', 'evaluate'):
+        monkeypatch.setattr(f'mmevm.apis.{tool}.build_runner', build)
     return configs
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import CheckpointError, load
-from mmevm.cli import weights
-from mmevm.cli.weights import StrictWeights
+from mmevm.engine.hooks import weights
+from mmevm.engine.hooks.weights import StrictWeights
 
 pytestmark = pytest.mark.openmmlab
 

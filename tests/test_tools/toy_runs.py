@@ -14,7 +14,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
-from mmevm.cli import train_main
+from mmevm.apis.train import main as train_main
 
 from .small_classifier import ROOT
 from .toy import CONFIG

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mmevm.cli.zoo import main
 from mmevm.zoo import ENTRIES
+from mmevm.zoo.__main__ import main
 from mmevm.zoo.cache import file_hash
 
 from .conftest import EVM, OTHER

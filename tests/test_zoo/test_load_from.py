@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmevm import cli
 from mmevm.backbones import EfficientVMamba
-from mmevm.cli.resume import ResumableEpochLoop
+from mmevm.engine.runner.resume import ResumableEpochLoop
 from mmevm.zoo.loader import as_classifier
 
 from .conftest import EVM

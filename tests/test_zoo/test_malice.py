@@ -10,8 +10,8 @@ from mmengine.runner import CheckpointLoader
 from mmevm import cli, zoo
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
-from mmevm.cli.zoo import main as zoo_main
 from mmevm.zoo import ENTRIES
+from mmevm.zoo.__main__ import main as zoo_main
 
 from .conftest import EVM, Malice, move_entry, pack
 from .server import Server

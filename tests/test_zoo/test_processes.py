@@ -53,7 +53,7 @@ exec "$@"
 """
 _DOWNLOAD = f"""
 import contextlib, io, json, os
-from mmevm.cli.zoo import main
+from mmevm.zoo.__main__ import main
 results = {{}}
 for disk in ('full', 'sealed', 'filled'):
     os.environ['MMEVM_CACHE'] = disk

@@ -1,0 +1,1 @@
+"""Demos, their miniature data, and the drawings of results."""

@@ -1,0 +1,148 @@
+"""The shared renderer: one random scene gives a picture, a label per background pixel and an exact mask per object."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from demo.mini_data.backgrounds import Canvas, render_background
+from demo.mini_data.drawing import Patch, draw_shape
+from demo.mini_data.polygons import outlines
+from demo.mini_data.shapes import SHAPES
+
+# An object must show at least this part of itself, or it is not placed and does not cover another.
+MIN_VISIBLE = 0.7
+#: Quality of the written JPEG files.
+JPEG_QUALITY = 92
+# Objects are at least this long, in pixels, however small the picture.
+_MIN_EXTENT = 14.
+
+
+@dataclass(frozen=True)
+class SceneStyle:
+    """What a scene holds.
+
+    Args:
+        groups (Sequence[Sequence[str]]): Names in :data:`demo.mini_data.shapes.SHAPES`; an object is drawn from a group
+            chosen with equal odds, so that a class with several looks is no more frequent than the others.
+        counts (tuple[int, int]): Least and largest number of objects tried; at least one is always placed.
+        extents (tuple[float, float]): Range of the objects' longer side as a part of the picture's edge.
+    """
+
+    groups: Sequence[Sequence[str]]
+    counts: tuple[int, int]
+    extents: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object of a scene.
+
+    Args:
+        name (str): Key of :data:`demo.mini_data.shapes.SHAPES`.
+        mask (ndarray[size, size]): bool, its visible pixels; free of holes, disjoint from the other objects' masks.
+    """
+
+    name: str
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered scene.
+
+    Args:
+        image (ndarray[size, size, 3]): uint8 RGB.
+        stuff (ndarray[size, size]): uint8, index into :data:`demo.mini_data.backgrounds.STUFF`, also behind objects.
+        objects (tuple[SceneObject, ...]): From the hindmost to the foremost.
+    """
+
+    image: np.ndarray
+    stuff: np.ndarray
+    objects: tuple[SceneObject, ...]
+
+
+def _full_mask(patch: Patch, size: int) -> np.ndarray:
+    """The patch's mask in the whole picture, bool [size, size]."""
+    there, here = patch.window(size)
+    mask = np.zeros((size, size), dtype=bool)
+    mask[there] = patch.mask[here]
+    return mask
+
+
+def _place(patch: Patch, name: str, placed: Sequence[SceneObject], areas: Sequence[int],
+           size: int) -> list[SceneObject] | None:
+    """Put a patch in front of the placed objects, or return None where too little of one of them would show."""
+    mask = _full_mask(patch, size)
+    result = [SceneObject(other.name, other.mask & ~mask) for other in placed] + [SceneObject(name, mask)]
+    for item, area in zip(result, [*areas, int(patch.mask.sum())], strict=True):
+        # Polygons cannot express holes, as where a small object stands in the middle of a large one.
+        if item.mask.sum() < MIN_VISIBLE * area or outlines(item.mask)[1]:
+            return None
+    return result
+
+
+def _blend(canvas: Canvas, patch: Patch) -> None:
+    """Draw a patch into the picture."""
+    there, here = patch.window(canvas.size)
+    alpha = patch.alpha[here][..., None]
+    canvas.image[there] = canvas.image[there] * (1 - alpha) + patch.color[here] * alpha
+
+
+def _shadow(canvas: Canvas, patch: Patch, light: float) -> None:
+    """Darken what lies behind a patch, away from the light."""
+    radius = 0.04 * max(patch.alpha.shape)
+    margin = int(4 * radius) + 1
+    solid = np.pad((255 * patch.alpha).astype(np.uint8), margin)
+    blurred = np.asarray(Image.fromarray(solid).filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+    left = patch.left - margin - round(1.5 * radius * np.cos(light))
+    top = patch.top - margin - round(1.5 * radius * np.sin(light))
+    shadow = Patch(left, top, np.zeros((*blurred.shape, 3), dtype=np.float32), 0.35 * blurred)
+    _blend(canvas, shadow)
+
+
+def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Finish a picture as a camera would: exposure, contrast, colour cast, a little blur and sensor noise."""
+    cast = rng.uniform(0.94, 1.06, 3)
+    image = (image - 128) * rng.uniform(0.8, 1.1) + 128 + rng.uniform(-22, 22)
+    pixels = Image.fromarray(np.clip(image * cast, 0, 255).astype(np.uint8))
+    if rng.random() < 0.3:
+        pixels = pixels.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
+    noise = rng.normal(0, rng.uniform(1, 5), image.shape)
+    return np.clip(np.asarray(pixels) + noise, 0, 255).round().astype(np.uint8)
+
+
+def render_scene(rng: np.random.Generator, size: int, style: SceneStyle) -> Scene:
+    """Render one random scene.
+
+    Args:
+        rng (Generator): Source of randomness; equal states give equal scenes.
+        size (int): Edge of the square picture in pixels, at least 64.
+        style (SceneStyle): What it holds.
+
+    Returns:
+        Scene: Picture, background labels and objects.
+    """
+    canvas = render_background(rng, size)
+    light = rng.uniform(-np.pi, 0)
+    wanted = int(rng.integers(style.counts[0], style.counts[1] + 1))
+    objects: list[SceneObject] = []
+    areas: list[int] = []
+    tries = 0
+    while len(objects) < wanted and (tries < 6 * wanted or not objects):
+        tries += 1
+        group = style.groups[rng.integers(len(style.groups))]
+        name = group[rng.integers(len(group))]
+        low, high = np.log(style.extents)
+        half_extent = max(np.exp(rng.uniform(low, high)) * size, _MIN_EXTENT) / 2
+        margin = 0.7 * half_extent
+        center = rng.uniform(margin, size - margin, 2)
+        patch = draw_shape(SHAPES[name], rng, (center[0], center[1]), half_extent, light)
+        after = _place(patch, name, objects, areas, size)
+        if after is not None:
+            objects = after
+            areas.append(int(patch.mask.sum()))
+            _shadow(canvas, patch, light)
+            _blend(canvas, patch)
+    return Scene(_photograph(rng, canvas.image), canvas.stuff, tuple(objects))

@@ -1,0 +1,78 @@
+"""What the demos share: running the project's own tools one after the other, and finding what they wrote."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+#: The repository.
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_args(description: str) -> argparse.Namespace:
+    """Read a demo's command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--keep', action='store_true', help='evaluate and draw the last training instead of a new one')
+    return parser.parse_args()
+
+
+def run_step(title: str, *command: str) -> float:
+    """Run one of the project's tools with its output shown.
+
+    Args:
+        title (str): What the step does and how long it may take.
+        *command (str): Path of the tool below the repository, and its arguments.
+
+    Returns:
+        float: Seconds it took.
+
+    Raises:
+        SystemExit: The tool failed; the message says which.
+    """
+    print(f'\n== {title}\n   python {" ".join(command)}', flush=True)
+    start = time.perf_counter()
+    status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
+    if status:
+        raise SystemExit(f'The demo stopped: {command[0]} failed with status {status}; its message stands above.')
+    return time.perf_counter() - start
+
+
+def newest(folder: Path, pattern: str) -> Path:
+    """The newest file below ``folder`` that matches ``pattern``.
+
+    Raises:
+        SystemExit: There is none, because nothing was trained.
+    """
+    found = list((ROOT / folder).glob(pattern))
+    if not found:
+        raise SystemExit(f'{ROOT / folder} has no {pattern}: run the demo without --keep.')
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) -> tuple[str, dict[str, float]]:
+    """Train a config and evaluate its last checkpoint.
+
+    Args:
+        config (str): Path below the repository.
+        work (Path): Work folder below the repository, emptied first; the evaluation goes to ``test/`` in it.
+        keep (bool): Evaluate the training that is there.
+        *test_arguments (str): Further arguments of ``tools/test.py``.
+
+    Returns:
+        tuple[str, dict[str, float]]: How long the training took, in words, and the metrics by name.
+    """
+    took = 'an earlier training'
+    if keep:
+        shutil.rmtree(ROOT / work / 'test', ignore_errors=True)
+    else:
+        shutil.rmtree(ROOT / work, ignore_errors=True)
+        seconds = run_step('Training from random weights; "eta" tells the time that is left',
+                           'tools/train.py', config, '--work-dir', str(work))  # fmt: skip
+        took = f'{seconds / 60:.1f} minutes of training'
+    checkpoint = newest(work, '*_*.pth').relative_to(ROOT)
+    run_step('Evaluating on pictures that were not trained on, under a minute', 'tools/test.py', config,
+             str(checkpoint), '--work-dir', str(work / 'test'), *test_arguments)  # fmt: skip
+    return took, json.loads(newest(work, 'test/*/*.json').read_text(encoding='utf-8'))

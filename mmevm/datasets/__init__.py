@@ -1,5 +1,0 @@
-"""Miniature data: rendered COCO, ADE20K and ImageNet trees for demos and tests, without a download."""
-
-from mmevm.datasets.mini import MiniData, make_mini_data
-
-__all__ = ['MiniData', 'make_mini_data']

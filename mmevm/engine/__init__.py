@@ -1,0 +1,1 @@
+"""What training and testing need of MMEngine: hooks, loops, optimizers, and checks of configs and datasets."""

@@ -1,0 +1,1 @@
+"""Checks of a config and its datasets before a model is built."""

@@ -1,0 +1,234 @@
+"""Images that cannot be read: looked for before training, named where they turn up, and left out on demand.
+
+The datasets of a runner are built as its config says, and then checked. In every one of them a wrapper of the pipeline
+names the files of a sample that fails, in the processes that load data, too.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+
+from mmevm.engine.checks.datasets import WRAPPED
+from mmevm.engine.checks.image_files import Fault, find_fault
+from mmevm.engine.checks.samples import (
+    Checks,
+    NamedErrors,
+    decoder,
+    reads_elsewhere,
+    require_known_class,
+    sample_files,
+    transforms,
+)
+from mmevm.errors import UsageError
+
+#: Seconds after which a check gives up on a dataset, unless images are to be left out, which takes a look at each.
+SECONDS = 30.0
+_LISTED = 10
+
+
+def _loads_label_maps(pipeline: Any) -> bool:
+    return any(type(step).__name__.startswith(('LoadAnnotations', 'LoadPanoptic')) and getattr(step, 'with_seg', True)
+               for step in transforms(pipeline))
+
+
+def _may_fail(pipeline: Any) -> bool:
+    """Whether the config has MMCV leave out unreadable images itself."""
+    return any(getattr(step, 'ignore_empty', False) for step in transforms(pipeline))
+
+
+def _look(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str, Fault]]]:
+    """Look at this process's share of a dataset's files; returns the number of samples seen and faults by index."""
+    faults, seen, end = {}, 0, time.monotonic() + SECONDS
+    pipeline = dataset.pipeline
+    backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
+    with_maps = _loads_label_maps(pipeline)
+    # In any order, so that a check that gives up has seen something of everything.
+    for index in np.random.default_rng(0).permutation(len(dataset))[get_rank()::get_world_size()].tolist():
+        sample = dataset.get_data_info(index)
+        files = list(sample_files(sample))
+        if checks.is_training:
+            require_known_class(sample, files, checks.classes)
+        for key, path in files:
+            if key != 'seg_map_path' or with_maps:
+                fault = find_fault(path, backends.get(key, 'cv2'))
+                if fault:
+                    faults[index] = (path, fault)
+        seen += 1
+        if not checks.skip and time.monotonic() > end:
+            break
+    return seen, faults
+
+
+def _listed(faults: list[tuple[str, Fault]]) -> str:
+    lines = [f'  {path}: {fault.reason}' for path, fault in faults[:_LISTED]]
+    rest = len(faults) - _LISTED
+    return '\n'.join(lines + ([f'  and {rest} more'] if rest > 0 else []))
+
+
+def check_images(dataset: Any, checks: Checks) -> int:
+    """Look at a dataset's image files before they are used, and leave out those that cannot be read.
+
+    Args:
+        dataset (BaseDataset): One of MMEngine's, fully initialised; in distributed runs, in all processes.
+        checks (Checks): What to do about such files.
+
+    Returns:
+        int: How many samples were left out.
+
+    Raises:
+        UsageError: Some cannot be read, and are not to be left out.
+    """
+    count = len(dataset)
+    if not count or reads_elsewhere(dataset.pipeline) or not any(True for _ in sample_files(dataset.get_data_info(0))):
+        return 0
+    begin = time.monotonic()
+    # All processes meet here; an error of one must not leave the others waiting.
+    try:
+        result: Any = _look(dataset, checks)
+    except UsageError as error:
+        result = str(error)
+    results = all_gather_object(result)
+    for message in results:
+        if isinstance(message, str):
+            raise UsageError(message)
+    seen = sum(part for part, _ in results)
+    faults = {index: fault for _, part in results for index, fault in sorted(part.items())}
+    name = f'{type(dataset).__name__} ({"training" if checks.is_training else "evaluation"})'
+    print_log(f'{name}: checked the files of {seen} of {count} samples in {time.monotonic() - begin:.0f} s, '
+              f'{len(faults)} with faults', logger='current')
+    return _decide(dataset, faults, checks, name, count)
+
+
+def _decide(dataset: Any, faults: dict[int, tuple[str, Fault]], checks: Checks, name: str, count: int) -> int:
+    """Leave out the samples with faults, refuse them, or only say what is wrong with them."""
+    if not faults:
+        return 0
+    unreadable = [(path, fault) for path, fault in faults.values() if not fault.readable]
+    partial = [(path, fault) for path, fault in faults.values() if fault.readable]
+    if not checks.skip and unreadable and not _may_fail(dataset.pipeline):
+        raise UsageError(f'{name}: {len(unreadable)} of {count} samples cannot be read:\n{_listed(unreadable)}\n'
+                         'Replace them or remove them from the dataset, or leave them out with --skip-broken.')
+    listing = _listed(unreadable + partial)
+    if not checks.skip:
+        print_log(f'{name}: {len(faults)} of {count} samples are damaged and used as far as they can be read; '
+                  f'--skip-broken leaves them out:\n{listing}', logger='current', level=logging.WARNING)
+        return 0
+    kept = [index for index in range(count) if index not in faults]
+    if not kept:
+        raise UsageError(f'{name}: none of {count} samples can be read:\n{listing}')
+    dataset.get_subset_(kept)
+    print_log(f'{name}: left out {len(faults)} of {count} samples:\n{listing}', logger='current',
+              level=logging.WARNING)
+    return len(faults)
+
+
+def _prepared(kind: Any, checks: Checks) -> Any:
+    """A ``type`` that builds a dataset of another type and checks it."""
+    def build(**settings: Any) -> Any:
+        dataset = DATASETS.build(dict(settings, type=kind))
+        left_out = 0
+        if isinstance(dataset, BaseDataset):
+            dataset.full_init()
+            left_out = check_images(dataset, checks)
+        if callable(getattr(dataset, 'pipeline', None)):
+            dataset.pipeline = _named(dataset, checks, left_out)
+        return dataset
+
+    return build
+
+
+def _named(dataset: Any, checks: Checks, left_out: int = 0) -> NamedErrors:
+    if not isinstance(dataset, BaseDataset) or dataset.test_mode:
+        # Only MMEngine's datasets draw another sample for one that is left out, and only for training.
+        checks = replace(checks, is_training=False)
+    return NamedErrors(dataset.pipeline, checks, getattr(dataset, 'ignore_index', 255), left_out)
+
+
+def _with_checks(settings: Any, checks: Checks) -> Any:
+    """The settings of a dataset, inside of whatever wraps it, that build a checked one."""
+    if isinstance(settings, list | tuple):
+        return type(settings)(_with_checks(part, checks) for part in settings)
+    if not isinstance(settings, Mapping):
+        return settings
+    inner = {name: _with_checks(settings[name], checks) for name in WRAPPED
+             if isinstance(settings.get(name), list | tuple | Mapping)}
+    if not inner and 'type' in settings:
+        inner = {'type': _prepared(settings['type'], checks)}
+    return ConfigDict(dict(settings, **inner))
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    """The datasets inside of wrappers."""
+    inner = [getattr(dataset, name) for name in WRAPPED if getattr(dataset, name, None) is not None]
+    if not inner:
+        yield dataset
+    for value in inner:
+        for part in value if isinstance(value, list | tuple) else [value]:
+            yield from _leaves(part)
+
+
+class CheckedImagesHook(Hook):
+    """Keeps up what :class:`CheckedImages` began."""
+
+    # After MMDetection's hook that changes the pipeline for the last epochs.
+    priority = 'VERY_LOW'
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Name the files of failing samples in a pipeline that has taken the place of the first one, too."""
+        for dataset in _leaves(runner.train_dataloader.dataset):
+            if callable(getattr(dataset, 'pipeline', None)) and not isinstance(dataset.pipeline, NamedErrors):
+                dataset.pipeline = _named(dataset, replace(runner.checks, is_training=True))
+
+    def before_val(self, runner: Any) -> None:
+        """Let metrics count the images that were left out as if there had been none."""
+        _leave_out_of_metrics(runner.val_loop)
+
+    def before_test(self, runner: Any) -> None:
+        """Let metrics count the images that were left out as if there had been none."""
+        _leave_out_of_metrics(runner.test_loop)
+
+
+def _leave_out_of_metrics(loop: Any) -> None:
+    datasets = list(_leaves(loop.dataloader.dataset))
+    if not any(getattr(getattr(dataset, 'pipeline', None), 'left_out', 0) for dataset in datasets):
+        return
+    samples = [dataset.get_data_info(index) for dataset in datasets for index in range(len(dataset))]
+    for metric in loop.evaluator.metrics:
+        # COCO's metrics evaluate all images of their file unless they have been told which.
+        if getattr(metric, 'img_ids', ()) is None and all('img_id' in sample for sample in samples):
+            metric.img_ids = [sample['img_id'] for sample in samples]
+
+
+class CheckedImages:
+    """Mixin of a runner that checks the images of its data loaders."""
+
+    checks = Checks()
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the loop, whose samples are trained on."""
+        evaluation, self.checks = self.checks, replace(self.checks, is_training=True)
+        try:
+            return super().build_train_loop(loop)
+        finally:
+            self.checks = evaluation
+
+    def build_dataloader(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        """Build a data loader, its datasets checked."""
+        if isinstance(dataloader, Mapping):
+            dataloader = ConfigDict(dict(dataloader, dataset=_with_checks(dataloader['dataset'], self.checks)))
+        return super().build_dataloader(dataloader, *args, **kwargs)
+
+
+def checked(runner_class: type, checks: Checks) -> type:
+    """A runner's class with the images of its data loaders checked."""
+    return type(runner_class.__name__, (CheckedImages, runner_class), {'checks': checks})

@@ -1,0 +1,214 @@
+"""Where a config expects its data: find the paths, move them to another root, and say what is missing."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from mmevm.engine.checks.datasets import Leaf, dataset_class, evaluators, is_remote, leaves, outline
+from mmevm.errors import UsageError
+
+# By type of dataset: what it is, where it comes from, and where tools/make_mini_data.py puts a miniature of it.
+_SOURCES = {
+    'CocoDataset': (
+        'COCO 2017',
+        'the download page of cocodataset.org: train2017.zip, val2017.zip and annotations_trainval2017.zip (20 GB), '
+        'or `pip install openmim && mim download mmdet --dataset coco2017`',
+        'data/mini/coco',
+    ),
+    'ADE20KDataset': (
+        'ADE20K',
+        'the scene parsing challenge page of MIT CSAIL: ADEChallengeData2016.zip (1 GB)',
+        'data/mini/ade/ADEChallengeData2016',
+    ),
+    'ImageNet': (
+        'ImageNet-1k',
+        'image-net.org after registration, sorted into train/<wnid>/ and val/<wnid>/, or '
+        '`pip install openmim && mim download mmpretrain --dataset imagenet1k`',
+        'data/mini/imagenet',
+    ),
+}
+_FILE_SETTING = re.compile(r'_(file|path)$')
+# What a path has to be: a file, a folder, or either.
+_Kind = str | None
+_Paths = Iterator[tuple[Any, _Kind]]
+
+
+class _Need(NamedTuple):
+    """A path that has to exist, what kind it is, and the setting, of a dataset of some type perhaps, that names it."""
+
+    path: str
+    kind: _Kind
+    key: str
+    dataset: str | None = None
+
+    def problem(self) -> str | None:
+        """What is wrong with it, or ``None``."""
+        is_folder = os.path.isdir(self.path)
+        if not os.path.exists(self.path):
+            fault = 'missing'
+        elif self.kind and is_folder != (self.kind == 'folder'):
+            fault = f'not a {self.kind}'
+        elif self.kind and not (next(os.scandir(self.path), None) if is_folder else os.path.getsize(self.path)):
+            fault = 'empty'
+        else:
+            return None
+        return f'{fault}: {self.path}' + ('' if self.dataset else f' ({self.key})')
+
+
+def _is_local(path: Any) -> bool:
+    return isinstance(path, str) and bool(path) and '://' not in path
+
+
+def _stated_paths(settings: Mapping, joined: bool) -> _Paths:
+    """Paths that settings name themselves.
+
+    Args:
+        settings (Mapping): Of a dataset.
+        joined (bool): Whether its class joins them with ``data_root``, as MMEngine's do. Of other classes that is not
+            known, and one that exists either way will do.
+    """
+    root = settings.get('data_root') or ''
+    prefix = settings.get('data_prefix')
+    prefixes = prefix.values() if isinstance(prefix, Mapping) else [prefix]
+    stated = [(settings.get('ann_file'), 'file'), *((path, 'folder') for path in prefixes)]
+    for path, kind in [(path, kind) for path, kind in stated if path and isinstance(path, str)] or [('', 'folder')]:
+        as_is = '://' in path or (not joined and os.path.exists(path))
+        yield (path if as_is else os.path.join(root, path)), (kind if joined else None)
+
+
+def _class_paths(dataset: Any, settings: Mapping) -> _Paths:
+    """Paths of an outlined dataset, among them those that its class adds to the settings."""
+    yield dataset.ann_file, 'file'
+    for path in dataset.data_prefix.values():
+        yield path, 'folder'
+    root = dataset.data_root or ''
+    for name, value in {**vars(dataset), **settings}.items():
+        # CrowdHuman does without its extra file: it then measures the images.
+        if name == 'ann_file' or name.startswith(('_', 'extra')) or not _FILE_SETTING.search(name):
+            continue
+        # Some classes join these with the root, some do not.
+        if _is_local(value) and not os.path.exists(value):
+            yield (value if value.startswith(root) else os.path.join(root, value)), 'file'
+
+
+def _dataset_paths(leaf: Leaf, scope: str | None) -> _Paths:
+    settings = leaf.settings
+    if is_remote(settings) or settings.get('download'):
+        return
+    try:
+        dataset = outline(settings, scope)
+    except Exception as error:
+        # Some classes look for their files at once; a list of them says more than their own errors.
+        stated = list(_stated_paths(settings, joined=True))
+        if not any(need.problem() for need in _needs(stated, leaf.key)):
+            raise UsageError(f'{leaf.key} ({leaf.name}) cannot be built: {error}') from error
+        yield from stated
+        return
+    if dataset is None:
+        yield from _stated_paths(settings, joined=dataset_class(settings, scope) is None)
+    elif not getattr(dataset, 'download', False):
+        yield from _class_paths(dataset, settings)
+
+
+def _needs(paths: Iterable[tuple[Any, _Kind]], key: str, dataset: str | None = None) -> list[_Need]:
+    return [_Need(os.path.abspath(path), kind, key, dataset) for path, kind in paths if _is_local(path)]
+
+
+def _all_needs(cfg: Any, phases: Iterable[str]) -> list[_Need]:
+    """What the phases need, each path once, in the config's order."""
+    phases, needs = list(phases), []
+    for leaf in leaves(cfg, phases):
+        needs += _needs(_dataset_paths(leaf, cfg.get('default_scope')), leaf.key, leaf.name)
+    for _, key, metric in evaluators(cfg, phases):
+        if not is_remote(metric):
+            needs += _needs([(metric.get('ann_file'), 'file')], f'{key}.ann_file')
+            needs += _needs([(metric.get('seg_prefix'), 'folder')], f'{key}.seg_prefix')
+    first = {need.path: need for need in reversed(needs)}
+    return [need for need in needs if first[need.path] is need]
+
+
+def missing_paths(cfg: Any, phases: Iterable[str]) -> list[str]:
+    """List the files and folders that the data loaders and evaluators of ``phases`` name and that do not exist.
+
+    Args:
+        cfg (Config): A whole config.
+        phases (Iterable[str]): Any of ``'train'``, ``'val'``, ``'test'``.
+
+    Returns:
+        list[str]: Absolute paths, each once, in the config's order.
+    """
+    return [need.path for need in _all_needs(cfg, phases) if not os.path.exists(need.path)]
+
+
+def check_data(cfg: Any, phases: Iterable[str], command: str) -> None:
+    """Stop with directions when data that the config needs is absent.
+
+    Args:
+        cfg (Config): A whole config.
+        phases (Iterable[str]): The phases that will run.
+        command (str): The command line so far, repeated in the directions.
+
+    Raises:
+        UsageError: Something is missing, empty, or a folder instead of a file; the message says what, how to get it and
+            how to make miniature data.
+    """
+    faulty = [(need, problem) for need in _all_needs(cfg, phases) if (problem := need.problem())]
+    if not faulty:
+        return
+    datasets = {need.dataset for need, _ in faulty if need.dataset}
+    source = _SOURCES.get(datasets.pop()) if len(datasets) == 1 else None
+    lines = [f'The data set is not there. The config expects {source[0] if source else "it"} here:']
+    lines += [f'  {problem}' for _, problem in faulty]
+    if source:
+        lines.append(f'To get it: {source[1]}.')
+    lines.append('If it is located elsewhere: add --cfg-options data_root=/where/it/is')
+    if source:
+        lines += [
+            'To try things on small rendered images in the same layout, made in a minute:',
+            '  python tools/make_mini_data.py --out data/mini',
+            f'  {command} --cfg-options data_root={source[2]}',
+        ]
+    raise UsageError('\n'.join(lines))
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            # Pipelines hold paths of other kinds; only data sets and evaluators lie under the root.
+            if key != 'pipeline':
+                value[key] = _moved(item, old, new)
+    elif isinstance(value, list | tuple):
+        return type(value)(_moved(item, old, new) for item in value)
+    elif isinstance(value, str) and (value.rstrip('/') == old or value.startswith(old + '/')):
+        return os.path.join(new, value[len(old):].lstrip('/'))
+    return value
+
+
+def move_data_root(cfg: Any, new_root: str) -> None:
+    """Point every data loader and evaluator to ``new_root``.
+
+    A config's ``data_root`` is a variable that its data sets were built from, so that merging a new value into the
+    finished config would change nothing.
+
+    Args:
+        cfg (Config): Changed in place.
+        new_root (str): Folder with the layout of the old one.
+
+    Raises:
+        UsageError: The config has no root, or several.
+    """
+    if not isinstance(new_root, str) or not new_root:
+        raise UsageError(f'data_root needs a folder, got {new_root!r}.')
+    phases = ('train', 'val', 'test')
+    roots = {leaf.settings.get('data_root') for leaf in leaves(cfg, phases)}
+    roots = {root.rstrip('/') for root in roots if root}
+    if len(roots) != 1:
+        raise UsageError(f'data_root={new_root} needs a config with one data root, got {sorted(roots) or "none"}; set '
+                         'train_dataloader.dataset.data_root and its like one by one.')
+    old = roots.pop()
+    for phase in phases:
+        for key in (f'{phase}_dataloader', f'{phase}_evaluator'):
+            if cfg.get(key):
+                cfg[key] = _moved(cfg[key], old, new_root)
+    cfg['data_root'] = new_root

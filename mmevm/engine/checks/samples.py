@@ -1,0 +1,153 @@
+"""Samples of datasets: their files, their class ids, and pipelines that name both when something is wrong with them."""
+
+import logging
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.logging import print_log
+
+from mmevm.engine.checks.class_ids import sample_labels
+from mmevm.engine.checks.datasets import is_remote
+from mmevm.engine.checks.image_files import find_fault, is_known_format
+from mmevm.errors import UsageError
+
+_IMAGE_KEY = re.compile(r'(img|image|seg_map|depth_map)_path\d?')
+_SKIP = 'Replace it or remove it from the dataset, or leave such images out with --skip-broken.'
+
+
+class SampleError(UsageError):
+    """A sample that cannot be used, named.
+
+    torch raises the errors of processes that load data anew, with their traceback for a message; this takes the message
+    out of it.
+    """
+
+    #: Only the process that meets it knows it, of several that train together.
+    in_one_process = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What to do about samples that cannot be used.
+
+    Attributes:
+        skip (bool): Whether they are left out, or an error.
+        classes (int | None): Class ids of training samples have to be below it.
+        is_training (bool): Whether the samples are trained on. Those of evaluations cannot be replaced by others, even
+            where the dataset would, as MMPretrain's do.
+    """
+
+    skip: bool = False
+    classes: int | None = None
+    is_training: bool = False
+
+
+def sample_files(sample: Mapping) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the path of the local image files of a sample: images, label maps, frames of a video."""
+    for key, value in sample.items():
+        if key == 'images' and isinstance(value, list | tuple):
+            for frame in value:
+                yield from sample_files(frame if isinstance(frame, Mapping) else {})
+        elif _IMAGE_KEY.fullmatch(str(key)):
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, str) and '://' not in path:
+                    yield key, path
+
+
+class NamedErrors:
+    """A pipeline whose errors name the files of the sample.
+
+    Args:
+        pipeline (Callable): What it stands for; attributes are passed through.
+        checks (Checks): What to do about samples that cannot be used.
+        ignore_index (int): The value of pixels without a class.
+        left_out (int): Images that were left out before.
+    """
+
+    def __init__(self, pipeline: Any, checks: Checks, ignore_index: int = 255, left_out: int = 0) -> None:
+        self.pipeline, self.checks, self.ignore_index, self.left_out = pipeline, checks, ignore_index, left_out
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__') or name == 'pipeline':
+            raise AttributeError(name)
+        return getattr(self.pipeline, name)
+
+    def __call__(self, sample: dict) -> dict | None:
+        """Run the pipeline; returns what it returns, or ``None`` for an image to be left out of training."""
+        files = list(sample_files(sample))
+        if self.checks.is_training:
+            require_known_class(sample, files, self.checks.classes)
+        try:
+            result = self.pipeline(sample)
+        except Exception as error:
+            unreadable = self._unreadable(files, error)
+            if unreadable and self.checks.skip and self.checks.is_training:
+                # The dataset draws another sample for it.
+                print_log(f'Left out: {unreadable}', logger='current', level=logging.WARNING)
+                return None
+            if unreadable:
+                raise SampleError(f'Cannot read {unreadable}. {_SKIP}') from error
+            if hasattr(error, 'add_note'):  # from Python 3.11 on
+                error.add_note(f'while preparing {", ".join(path for _, path in files) or "a sample without files"}')
+            raise
+        if self.checks.is_training and self.checks.classes is not None:
+            self._require_known_pixels(result, files)
+        return result
+
+    def _unreadable(self, files: list[tuple[str, str]], error: Exception) -> str | None:
+        """The file that an error is about, and why, or ``None`` if its cause is another."""
+        if reads_elsewhere(self.pipeline):
+            return None
+        for key, path in files:
+            fault = find_fault(path, decoder(self.pipeline, key), decode=True)
+            if fault and not fault.readable:
+                return f'{path}: {fault.reason}'
+        strange = [path for _, path in files if not is_known_format(path)]
+        steps = (type(frame.f_locals.get('self')).__name__ for frame, _ in traceback.walk_tb(error.__traceback__))
+        if strange and any(name.startswith('Load') for name in steps):
+            return f'{strange[0]}: {type(error).__name__}: {error}'
+        return None
+
+    def _require_known_pixels(self, result: Any, files: list[tuple[str, str]]) -> None:
+        packed = result.get('data_samples') if isinstance(result, Mapping) else None
+        if type(packed).__name__ != 'SegDataSample' or 'gt_sem_seg' not in packed:
+            return
+        pixels = packed.gt_sem_seg.data
+        beyond = pixels[(pixels >= self.checks.classes) & (pixels != self.ignore_index)]
+        if beyond.numel():
+            raise SampleError(f'{files[-1][1]} has the class id {int(beyond.max())}; the model has the classes 0 to '
+                              f'{self.checks.classes - 1}.')
+
+
+def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: int | None) -> None:
+    """Raise an error if a sample has a class id beyond a number of classes."""
+    # Where a sample comes with text, its ids count the phrases in it.
+    if classes is None or 'text' in sample:
+        return
+    for label in sample_labels(sample):
+        if not 0 <= label < classes:
+            name = files[0][1] if files else 'A sample'
+            raise SampleError(f'{name} has the class id {label}; the model has the classes 0 to {classes - 1}.')
+
+
+def transforms(pipeline: Any) -> list[Any]:
+    """The steps of a pipeline."""
+    return list(getattr(pipeline, 'transforms', ()))
+
+
+def decoder(pipeline: Any, key: str) -> str:
+    """What decodes the images, or the label maps, of a pipeline."""
+    prefix, default = ('LoadAnnotations', 'pillow') if key == 'seg_map_path' else ('LoadImage', 'cv2')
+    loading = (step for step in transforms(pipeline) if type(step).__name__.startswith(prefix))
+    return next((getattr(step, 'imdecode_backend', default) for step in loading), default)
+
+
+def reads_elsewhere(pipeline: Any) -> bool:
+    """Whether a step of a pipeline reads from elsewhere than the local disk."""
+    return any(is_remote(vars(step)) for step in transforms(pipeline) if hasattr(step, '__dict__'))

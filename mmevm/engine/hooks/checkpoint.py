@@ -1,0 +1,201 @@
+"""Saving checkpoints so that the last complete one survives a full disk, a kill and a read-only folder."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.optim import OptimWrapperDict
+
+from mmevm.engine.hooks.position import position
+from mmevm.engine.runner.storage import register_durable_backend, remove_drafts, write_file
+from mmevm.errors import UsageError, free_space, size
+from mmevm.registry import HOOKS
+
+_INTERRUPTED = re.compile(r'iter_\d+\.pth')
+
+
+def expected_size(runner: Any) -> int:
+    """Bytes that a checkpoint will take at least: weights, their average, and the optimizer's moments."""
+    tensors = [*runner.model.parameters(), *runner.model.buffers()]
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        total *= 2
+    wrapper = runner.optim_wrapper
+    for part in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+        for group in part.param_groups:
+            moments = 2 if 'betas' in group else bool(group.get('momentum'))
+            total += moments * sum(weight.numel() * weight.element_size() for weight in group['params'])
+    return total
+
+
+class _KeepUntilSaved:
+    """A file backend that puts deletions off."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.outdated: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        """Note a file."""
+        self.outdated.append(path)
+
+    rmtree = remove
+
+
+@HOOKS.register_module()
+class DurableCheckpointHook(CheckpointHook):
+    """MMEngine's hook, with a checkpoint deleted only when the one that replaces it is complete.
+
+    Every process of a distributed run learns when saving fails, and ends with the same sentence.
+
+    Args:
+        *args (Any): Of ``CheckpointHook``.
+        **kwargs (Any): Of ``CheckpointHook``.
+
+    Attributes:
+        saved (tuple[int, int] | None): Epochs and iterations in the newest checkpoint of this process.
+    """
+
+    saved: tuple[int, int] | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Find the folder, see whether a checkpoint has room in it, and leave other folders' files alone."""
+        register_durable_backend()
+        super().before_train(runner)
+        self._adopt_best(runner)
+        if '://' in str(self.out_dir):
+            return
+        with self._together():
+            if is_main_process():
+                remove_drafts(self.out_dir)
+                self._require_space(runner)
+
+    def _require_space(self, runner: Any) -> None:
+        needed, free = expected_size(runner), free_space(self.out_dir)
+        if (self.interval > 0 or self.save_last) and runner.iter < runner.max_iters and free < needed:
+            raise UsageError(f'Not enough disk space for a checkpoint in {os.path.abspath(self.out_dir)}: it takes at '
+                             f'least {size(needed)} and {size(free)} are free. Free {size(needed - free)}, or choose '
+                             'another folder with --work-dir.')  # fmt: skip
+
+    def _adopt_best(self, runner: Any) -> None:
+        """Look for the best checkpoint in this run's folder, whatever folder the resumed run was in."""
+        for key in [key for key in runner.message_hub.runtime_info if key.startswith('best_ckpt')]:
+            name = re.split(r'[/\\]', str(runner.message_hub.get_info(key)))[-1]
+            path = self.file_backend.join_path(self.out_dir, name)
+            path = path if self.file_backend.isfile(path) else None
+            if getattr(self, 'best_ckpt_path', None) and key == 'best_ckpt':
+                self.best_ckpt_path = path
+            elif (indicator := key.removeprefix('best_ckpt_')) in getattr(self, 'best_ckpt_path_dict', {}):
+                self.best_ckpt_path_dict[indicator] = path
+            runner.message_hub.update_info(key, path)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Let all processes end if one that writes cannot."""
+        failure = None
+        try:
+            yield
+        except UsageError as error:
+            failure = str(error)
+        failures = [text for text in all_gather_object(failure) if text]
+        if failures:
+            raise UsageError(failures[0])
+
+    @contextmanager
+    def _replacing(self, runner: Any) -> Iterator[None]:
+        """Save first, and delete what is outdated afterwards."""
+        backend, previous = self.file_backend, self.last_ckpt
+        if isinstance(backend, _KeepUntilSaved):
+            yield
+            return
+        self.file_backend = keeper = _KeepUntilSaved(backend)
+        try:
+            with self._together():
+                yield
+        except UsageError as error:
+            previous = previous or (runner.cfg.get('resume') and runner.cfg.get('load_from'))
+            state = (f'The last complete checkpoint is {previous}; once this is solved, continue from it with --resume.'
+                     if previous else 'No checkpoint has been saved yet.')  # fmt: skip
+            raise UsageError(f'{error}\n{state}') from None
+        finally:
+            self.file_backend = backend
+        if is_main_process():
+            best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+            for path in keeper.outdated:
+                if path in (self.last_ckpt, *best):
+                    continue
+                if backend.isfile(path):
+                    backend.remove(path)
+                elif backend.isdir(path):
+                    backend.rmtree(path)
+
+    def _save(self, runner: Any, name: str, meta: dict, temporary: bool = False) -> None:
+        """Save a checkpoint to continue from, and note it as the last one."""
+        previous = runner.message_hub.get_info('interrupt_ckpt')
+        if temporary or previous:
+            runner.message_hub.update_info('interrupt_ckpt', name if temporary else '')
+        saved = meta['epoch'], meta['iter']
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer or temporary,
+            save_param_scheduler=self.save_param_scheduler or temporary, meta=meta, by_epoch=self.by_epoch,
+            backend_args=self.backend_args, **self.args)  # fmt: skip
+        if is_main_process():
+            write_file(os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+        self.saved = saved
+        # The name comes from a file.
+        if previous != name and isinstance(previous, str) and _INTERRUPTED.fullmatch(previous):
+            self.file_backend.remove(self.file_backend.join_path(self.out_dir, previous))
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        # As MMEngine's, which deletes the outdated checkpoint before and writes `last_checkpoint` in place.
+        with self._replacing(runner):
+            if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                    name = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                    self.file_backend.remove(self.file_backend.join_path(self.out_dir, name))
+                self.keep_ckpt_ids.append(step)
+                runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            self._save(runner, self.filename_tmpl.format(step), meta)
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        with self._replacing(runner):
+            super()._save_best_checkpoint(runner, metrics)
+
+    def save_now(self, runner: Any) -> None:
+        """Save the present state as ``iter_<N>.pth``, until a regular checkpoint follows."""
+        epoch, iteration = position(runner)
+        if self.saved != (epoch, iteration):
+            with self._replacing(runner):
+                self._save(runner, f'iter_{iteration}.pth', dict(epoch=epoch, iter=iteration), temporary=True)
+
+
+def save_now(runner: Any) -> str | None:
+    """Save the present state of a training run, unless it has just been saved.
+
+    Args:
+        runner (Runner): Between two iterations, with the weights that are trained in its model.
+
+    Returns:
+        str | None: The newest checkpoint; None if the run has no checkpoint hook, and wants none.
+    """
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    if isinstance(hook, DurableCheckpointHook):
+        hook.save_now(runner)
+        return hook.last_ckpt
+    if hook is None:
+        return None
+    # A class of somebody else's.
+    epoch, iteration = position(runner)
+    name = f'iter_{iteration}.pth'
+    runner.save_checkpoint(hook.out_dir, name, meta=dict(epoch=epoch, iter=iteration), by_epoch=False,
+                           backend_args=hook.backend_args)  # fmt: skip
+    return f'{hook.out_dir}/{name}'

@@ -1,0 +1,249 @@
+"""Signals that ask a process to end: a training run finishes its iteration and saves, everything else just ends.
+
+The exit status is 128 plus the signal's number, as for programs that a signal kills: 143 for SIGTERM, 130 for SIGINT.
+"""
+
+import mmap
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import EMAHook, Hook
+from mmengine.optim import OptimWrapperDict
+from torch.utils.data import DataLoader
+
+from mmevm.engine.hooks.checkpoint import save_now
+from mmevm.registry import HOOKS
+
+# What terminals, clusters and Slurm's --signal send. SIGKILL cannot be handled.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# Slurm signals torchrun and its processes, and torchrun passes the signal on.
+_RANKS = [os.environ[name] for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK') if name in os.environ]
+_SAME_REQUEST = 5.0 if _RANKS else 0.0
+
+
+class Interrupted(SystemExit):
+    """Ends the process with a signal's exit status.
+
+    Args:
+        signum (int): The signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+
+
+class _Request:
+    """What this process has been asked, and whether it is in a state that has to be saved first."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self.since = 0.0
+        self.is_training = False
+        self.owner: int | None = None  # the process that handles signals, not one that loads its data
+        # What handled signals before.
+        self.previous: dict[int, Any] = {}
+        # Shared with the processes that load data, which outlive signals to the group until it is set.
+        self.is_over = mmap.mmap(-1, 1)
+        self.is_over[0] = 1
+
+    def begin(self) -> None:
+        """Finish iterations from now on before a signal ends the process."""
+        if not self.is_training:
+            self.is_training = True
+            for signum in self.previous.keys() & set(_SIGNALS):
+                signal.signal(signum, self.receive)
+
+    def receive(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if os.getpid() != self.owner:
+            # A process that loads data: a terminal's SIGINT is its parent's affair.
+            if signum != signal.SIGINT:
+                os._exit(128 + signum)
+            return
+        now = time.monotonic()
+        if self.signum and now - self.since < _SAME_REQUEST:
+            return
+        if self.signum or not self.is_training:
+            # torch would raise its own error here when the processes that load data end first.
+            self.previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if self.signum:
+            for child in multiprocessing.active_children():
+                child.kill()
+                child.join(1)
+            os._exit(128 + signum)
+        self.signum, self.since = signum, now
+        if not self.is_training:
+            raise Interrupted(signum)
+        if is_main_process():
+            os.write(2, f'\n{signal.Signals(signum).name}: ending after this iteration, with a checkpoint. '
+                        'A second signal ends at once.\n'.encode())  # fmt: skip
+
+
+_request = _Request()
+
+
+@contextmanager
+def _handlers() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _request.__init__()
+    _request.owner = os.getpid()
+    # A process that waits for the first one, which may have refused to start, is in no state to handle signals.
+    handler = signal.SIG_DFL if _RANKS and _RANKS[0] != '0' else _request.receive
+    for signum in _SIGNALS:
+        # Some are ignored on purpose, as by nohup.
+        if signal.getsignal(signum) not in (signal.SIG_IGN, None):
+            _request.previous[signum] = signal.signal(signum, handler)
+    _request.is_over[0] = 0
+    try:
+        yield
+    finally:
+        for signum, handler in _request.previous.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+        _request.previous = {}
+        _request.is_over[0] = 1
+
+
+def interruptible(run: Callable[[], int]) -> int:
+    """Run a tool that ends orderly when a signal asks it to.
+
+    Args:
+        run (Callable): The tool; returns its exit status.
+
+    Returns:
+        int: The tool's exit status, or that of the signal.
+    """
+    with _handlers():
+        try:
+            return run()
+        except Interrupted as interrupted:
+            return interrupted.code
+
+
+class _Shield:
+    """A data loader's ``worker_init_fn`` that lets its process outlive signals which the whole group gets.
+
+    Terminals, torchrun and Slurm signal the processes that load data, too. The training process still needs them to
+    finish its iteration, and would otherwise fail with their exit. It ends them itself.
+
+    Args:
+        init (Callable | None): The loader's own ``worker_init_fn``.
+    """
+
+    def __init__(self, init: Callable[[int], None] | None) -> None:
+        self.init, self.is_over, self.parent = init, _request.is_over, os.getpid()
+
+    def __call__(self, worker: int) -> None:
+        """Prepare the process."""
+        for signum in _SIGNALS:
+            signal.signal(signum, self._receive if signum == signal.SIGTERM else signal.SIG_IGN)
+        if self.init is not None:
+            self.init(worker)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.is_over[0] or os.getppid() != self.parent:
+            os._exit(0)
+
+
+def shield(loader: DataLoader) -> DataLoader:
+    """Let a data loader's processes outlive signals while a training run handles them."""
+    # Only forked processes share memory with this one without more ado.
+    is_forked = multiprocessing.get_start_method() == 'fork' and not loader.multiprocessing_context
+    if is_forked and not _request.is_over[0] and not isinstance(loader.worker_init_fn, _Shield):
+        loader.worker_init_fn = _Shield(loader.worker_init_fn)
+    return loader
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """Ends a training run at the iteration after a signal, with a checkpoint, in all its processes at once."""
+
+    # After those that update, log and save.
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._common_batches = self._batches = 0
+        self._is_averaged = False
+
+    def before_train(self, runner: Any) -> None:
+        """Let the processes that load data live until they are no longer needed."""
+        shield(runner.train_dataloader)
+        if runner.val_loop is not None:
+            shield(runner.val_dataloader)
+
+    def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """From here on, there is something to save."""
+        _request.begin()
+
+    def after_train(self, runner: Any) -> None:
+        """The training run has saved what it wanted to."""
+        _request.is_training = False
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Stop here, unless gradients are being accumulated, which checkpoints do not hold."""
+        wrapper = runner.optim_wrapper
+        parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        if all(part.should_update() for part in parts if hasattr(part, 'should_update')):
+            self.stop_if_asked(runner)
+
+    def before_val(self, runner: Any) -> None:
+        """Count the batches that every process has, of which some may have one more."""
+        common = torch.tensor(len(runner.val_dataloader))
+        all_reduce(common, 'min')
+        self._common_batches = int(common)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """The model may hold averaged weights from here on."""
+        self._is_averaged, self._batches = True, 0
+
+    def after_val_iter(self, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        """Stop here, where all processes can agree on it."""
+        # MMPretrain's EMAHook may evaluate a second time, with the trained weights.
+        self._is_averaged &= batch_idx >= self._batches
+        self._batches = batch_idx + 1
+        if batch_idx < self._common_batches:
+            self.stop_if_asked(runner)
+
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """Stop before the next epoch."""
+        self._is_averaged = False
+        self.stop_if_asked(runner)
+
+    def stop_if_asked(self, runner: Any) -> None:
+        """Save and end all processes if one of them has received a signal.
+
+        Args:
+            runner (Runner): In a place that all processes reach equally often.
+
+        Raises:
+            Interrupted: If so.
+        """
+        asked = torch.tensor(_request.signum)
+        all_reduce(asked, 'max')
+        signum = int(asked)
+        if not signum:
+            return
+        if self._is_averaged:
+            self._take_trained_weights(runner)
+        path = save_now(runner)
+        outcome = f'with {path}, where --resume continues' if path else 'without a checkpoint: the config wants none'
+        runner.logger.info(f'{signal.Signals(signum).name}: ended {outcome}')
+        runner.visualizer.close()
+        _request.is_training = False
+        raise Interrupted(signum)
+
+    @staticmethod
+    def _take_trained_weights(runner: Any) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook) and getattr(hook, 'evaluate_on_ema', True):
+                hook._swap_ema_parameters()

@@ -1,0 +1,93 @@
+"""Distributed runs without an accelerator: the process group and the model wrapper that MMEngine lacks for them."""
+
+import logging
+import os
+import subprocess
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from torch import nn
+
+from mmevm.errors import UsageError
+from mmevm.registry import type_name
+
+# What each launcher calls the number of a process and their count.
+_VARIABLES = {
+    'pytorch': ('RANK', 'WORLD_SIZE'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+}
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """MMEngine's wrapper for models on the CPU.
+
+    torch synchronises batch norms on accelerators alone. Here each process normalises by its own pictures, unless the
+    norms are frozen (``model.backbone.norm_eval=True``).
+
+    Args:
+        module (nn.Module): The model.
+        device_ids (None): Ignored; MMEngine passes the number of a GPU.
+        **kwargs (Any): Of ``MMDistributedDataParallel``.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
+        if any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
+            print_log(
+                'torch has no SyncBN on the CPU: every process normalises by its own pictures',
+                logger='current',
+                level=logging.WARNING,
+            )
+            module = revert_sync_batchnorm(module)
+        super().__init__(module=module, device_ids=None, **kwargs)
+
+
+def require_launcher(launcher: str) -> None:
+    """Raise a :class:`UsageError` if the process was not started by ``launcher``."""
+    missing = [name for name in _VARIABLES[launcher] if name not in os.environ]
+    if missing:
+        script = 'tools/slurm_train.sh' if launcher == 'slurm' else 'tools/dist_train.sh'
+        raise UsageError(
+            f'--launcher {launcher} needs processes that {launcher} started, and the environment lacks '
+            f'{", ".join(missing)}. Start it with {script}, or leave --launcher out.'
+        )
+
+
+def is_first_process(launcher: str) -> bool:
+    """Whether this process will be number 0 of the run, before there is a process group that could tell."""
+    return launcher == 'none' or os.environ[_VARIABLES[launcher][0]] == '0'
+
+
+def _slurm_master() -> str:
+    """Name of the job's first machine."""
+    nodes = os.environ['SLURM_NODELIST']
+    done = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+    return done.stdout.split()[0]
+
+
+def prepare_cpu_run(cfg: Any) -> None:
+    """Join the process group over gloo, and let ``cfg`` wrap the model for the CPU.
+
+    MMEngine's own ``init_dist`` would choose a GPU first; it leaves a group alone that is there already.
+
+    Args:
+        cfg (Config): With ``launcher`` set; ``model_wrapper_cfg``, or an FSDP ``strategy``, is changed in place.
+    """
+    os.environ.update(zip(('RANK', 'WORLD_SIZE'), (os.environ[name] for name in _VARIABLES[cfg.launcher]), strict=True))
+    if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _slurm_master()
+    os.environ.setdefault('MASTER_PORT', '29500')
+    torch.distributed.init_process_group('gloo')
+    strategy = cfg.get('strategy') or {}
+    if type_name(strategy) == 'FSDPStrategy':
+        strategy.setdefault('model_wrapper', dict(type='MMFullyShardedDataParallel')).setdefault('device_id', 'cpu')
+        return
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
+    )
+    if type_name(wrapper, 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+        cfg.model_wrapper_cfg = dict(wrapper, type='mmengine.CPUDistributedDataParallel')

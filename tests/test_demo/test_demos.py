@@ -1,0 +1,105 @@
+"""The demos: each config trains and is evaluated on a few pictures, and what it writes can be drawn and compared."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo import runs as demo
+from demo.mini_data import make_mini_data
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
+
+pytestmark = pytest.mark.openmmlab
+
+REPOSITORY = demo.ROOT
+SHORT = {
+    'upernet': ['train_cfg.max_iters=1', 'train_cfg.val_interval=1'],
+    # One iteration has found nothing of which a detector is sure.
+    'mask': ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'model.test_cfg.rcnn.score_thr=0.'],
+    'classifier': ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1'],
+}
+PHASES = ('train', 'val', 'test')
+IN_PROCESS = [
+    f'{phase}_dataloader.{key}'
+    for phase in PHASES
+    for key in ('num_workers=0', 'persistent_workers=False', 'batch_size=2')
+]
+
+
+def load_tool(name: str) -> ModuleType:
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f'tools/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Demos run in this process, in a folder of their own, on two pictures a split and for one epoch or iteration."""
+
+    def run_step(title: str, *command: str) -> float:
+        tool, *arguments = command
+        if tool == 'tools/make_mini_data.py':
+            subset = arguments[arguments.index('--only') + 1]
+            make_mini_data(arguments[1], [subset], image_size=64, train_images=2, val_images=2)
+            return 0.0
+        main = dict(train=run_train, test=run_test)[Path(tool).stem]
+        if '--cfg-options' not in arguments:
+            arguments.append('--cfg-options')
+        changes = SHORT['upernet' if 'upernet' in arguments[0] else 'mask' if 'mask' in arguments[0] else 'classifier']
+        arguments[0] = str(REPOSITORY / arguments[0])
+        assert main([*arguments, *IN_PROCESS, *changes]) == 0
+        return 90.0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, 'ROOT', tmp_path)
+    monkeypatch.setattr(demo, 'run_step', run_step)
+    return tmp_path
+
+
+def require_pictures(work: Path) -> None:
+    """The two pictures that every demo writes show something."""
+    for name in ('predictions.png', 'curves.png'):
+        with Image.open(work / name) as picture:
+            assert len(np.unique(np.array(picture.convert('RGB')).reshape(-1, 3), axis=0)) > 50
+
+
+@pytest.mark.parametrize('name, lines', [
+    ('demo_seg', [r'on 2 unseen pictures: 1\.5 minutes', r'mean IoU [\d.]+ %; the most frequent class .*: [\d.]+ %']),
+    ('demo_mask', [r'unseen pictures: 1\.5 minutes', r'mask AP50 -?[\d.]+, .* picture: AP50 -?[\d.]+']),
+])  # fmt: skip
+def test_demo_trains_evaluates_draws_and_compares(
+    name: str, lines: list[str], few_pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr('sys.argv', [name])
+    load_tool(name).main()
+    printed = capsys.readouterr().out
+    for line in lines:
+        assert re.search(line, printed)
+    require_pictures(few_pictures / 'work_dirs' / name)
+
+
+def test_classification_demo_trains_evaluates_draws_and_compares(few_pictures: Path) -> None:
+    tool = load_tool('demo_cls')
+    demo.run_step('', 'tools/make_mini_data.py', 'data/demo', 'data/demo', *tool.MINI)
+    report = '\n'.join(tool.run('mini', 'title', keep=False))
+    # Both splits hold the same two classes.
+    assert re.search(r'top-1 [\d.]+ %, top-5 [\d.]+ %; the most frequent class alone: 50\.0 %', report)
+    require_pictures(few_pictures / 'work_dirs/demo_cls/mini')
+    assert tool.class_names('mini')[879] == 'umbrella' and tool.class_names('digits')[3] == '3'
+
+
+def test_keep_without_a_training_says_so(few_pictures: Path) -> None:
+    with pytest.raises(SystemExit, match='run the demo without --keep'):
+        demo.train_and_test('config.py', Path('work_dirs/none'), True)
+
+
+def test_a_failing_step_stops_the_demo() -> None:
+    with pytest.raises(SystemExit, match=r'tools/train\.py failed with status 2'):
+        demo.run_step('title', 'tools/train.py', 'no/such.py')
