@@ -40,6 +40,7 @@ test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their
 
 lint: env ## Check the Python code with ruff
 	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check -q .
 
 docs: $(VENV)/docs-requirements ## Build the manual into build/docs; a warning is an error
 	$(VENV)/bin/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs

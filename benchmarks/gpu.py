@@ -37,15 +37,28 @@ except ModuleNotFoundError as error:
 SHAPES = ('224x224x128', '800x1344x2', '800x1344x1')
 RESOLUTIONS = (224, 384, 512, 768, 1024)
 RESOLUTION_MODELS = (
-    'evm_tiny', 'evm_small', 'evm_base', 'vmamba_tiny', 'vmamba_tiny_s1l8', 'vim_tiny',
-    'regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s',
-)  # fmt: skip
+    'evm_tiny',
+    'evm_small',
+    'evm_base',
+    'vmamba_tiny',
+    'vmamba_tiny_s1l8',
+    'vim_tiny',
+    'regnety_008',
+    'pvt_v2_b0',
+    'mobilevit_xs',
+    'mobilevit_s',
+)
 
 TINY = {
-    'shapes': ('64x64x2', '72x56x1'), 'variants': ['tiny'], 'resolution': 64, 'batch': 2, 'resolutions': (64, 96),
-    'repeats': 2, 'models': ['evm_tiny', 'regnety_008', 'mobilevit_xs'],
+    'shapes': ('64x64x2', '72x56x1'),
+    'variants': ['tiny'],
+    'resolution': 64,
+    'batch': 2,
+    'resolutions': (64, 96),
+    'repeats': 2,
+    'models': ['evm_tiny', 'regnety_008', 'mobilevit_xs'],
     'resolution_models': ['evm_tiny', 'vmamba_tiny', 'vim_tiny', 'regnety_008'],
-}  # fmt: skip
+}
 """The options of a dry run."""
 
 
@@ -136,8 +149,9 @@ class Benchmark:
         gpu_report.save(self.args.out, self.name, self.report)
         print(f'[{time.monotonic() - self.start:5.0f} s] {what}', flush=True)
 
-    def plot(self, kind: str, draw: Callable[[Path, list[timing.Row], str], None], rows: list[timing.Row],
-             text: str) -> None:  # fmt: skip
+    def plot(
+        self, kind: str, draw: Callable[[Path, list[timing.Row], str], None], rows: list[timing.Row], text: str
+    ) -> None:
         """Draws ``<gpu>_<kind>.png`` and names it in the report."""
         path = self.args.out / f'{self.name}_{kind}.png'
         draw(path, rows, f'{self.report["title"]}: {text}')

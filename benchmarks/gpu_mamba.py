@@ -30,10 +30,22 @@ INTERFACE = 'mamba_ssm.ops.selective_scan_interface'
 CXX_FLAGS = ['-O3', '-std=c++17']
 NVCC_FLAGS = [
     *CXX_FLAGS,
-    *(f'-U__CUDA_NO_{name}__' for name in ('HALF_OPERATORS', 'HALF_CONVERSIONS', 'BFLOAT16_OPERATORS',
-                                           'BFLOAT16_CONVERSIONS', 'BFLOAT162_OPERATORS', 'BFLOAT162_CONVERSIONS')),
-    '--expt-relaxed-constexpr', '--expt-extended-lambda', '--use_fast_math', '-lineinfo',
-]  # fmt: skip
+    *(
+        f'-U__CUDA_NO_{name}__'
+        for name in (
+            'HALF_OPERATORS',
+            'HALF_CONVERSIONS',
+            'BFLOAT16_OPERATORS',
+            'BFLOAT16_CONVERSIONS',
+            'BFLOAT162_OPERATORS',
+            'BFLOAT162_CONVERSIONS',
+        )
+    ),
+    '--expt-relaxed-constexpr',
+    '--expt-extended-lambda',
+    '--use_fast_math',
+    '-lineinfo',
+]
 
 
 def build(sdist: Path, folder: Path) -> Path:
@@ -58,8 +70,9 @@ def build(sdist: Path, folder: Path) -> Path:
     csrc = root / 'csrc' / 'selective_scan'
     (root / 'lock').unlink(missing_ok=True)  # torch's, of a build that was stopped, would be waited for
     sources = sorted(str(path) for pattern in ('*.cpp', '*.cu') for path in csrc.glob(pattern))
-    compile_extension(EXTENSION, sources, CXX_FLAGS, NVCC_FLAGS, extra_include_paths=[str(csrc)],
-                      build_directory=str(root))  # fmt: skip
+    compile_extension(
+        EXTENSION, sources, CXX_FLAGS, NVCC_FLAGS, extra_include_paths=[str(csrc)], build_directory=str(root)
+    )
     return root
 
 

@@ -25,15 +25,25 @@ matplotlib.use('Agg')
 SWIN = 'swin_tiny_patch4_window7_224'
 
 COUNTERPARTS = {
-    'evm_tiny': 'regnety_008', 'evm_small': 'regnety_016', 'evm_base': SWIN,
-    'vmamba_tiny': SWIN, 'vmamba_tiny_s1l8': SWIN, 'vim_tiny': 'deit_tiny_patch16_224',
-}  # fmt: skip
+    'evm_tiny': 'regnety_008',
+    'evm_small': 'regnety_016',
+    'evm_base': SWIN,
+    'vmamba_tiny': SWIN,
+    'vmamba_tiny_s1l8': SWIN,
+    'vim_tiny': 'deit_tiny_patch16_224',
+}
 """The timm network that each of ours is measured against: comparable cost and accuracy, or what its paper names."""
 
 MODELS = (
-    *COUNTERPARTS, 'regnety_008', 'pvt_v2_b0', 'mobilevit_xs', 'mobilevit_s', 'regnety_016', 'deit_tiny_patch16_224',
+    *COUNTERPARTS,
+    'regnety_008',
+    'pvt_v2_b0',
+    'mobilevit_xs',
+    'mobilevit_s',
+    'regnety_016',
+    'deit_tiny_patch16_224',
     SWIN,
-)  # fmt: skip
+)
 
 Forward = Callable[[], Tensor]
 
@@ -106,8 +116,9 @@ def plot(path: Path, rows: list[timing.Row], title: str) -> None:
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', nargs='+', default=MODELS,
-                        help='such as evm_tiny, vmamba_tiny_s1l8, vim_tiny, and names of timm')  # fmt: skip
+    parser.add_argument(
+        '--models', nargs='+', default=MODELS, help='such as evm_tiny, vmamba_tiny_s1l8, vim_tiny, and names of timm'
+    )
     parser.add_argument('--resolution', type=int, default=224, help='image size (default: %(default)s)')
     parser.add_argument('--batch', type=int, default=1, help='images per forward pass (default: %(default)s)')
     timing.add_arguments(parser, repeats=50, warmup=5)

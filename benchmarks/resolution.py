@@ -87,8 +87,13 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--models', nargs='+', default=MODELS, help='family_variant of ours (default: %(default)s)')
-    parser.add_argument('--resolutions', nargs='+', type=int, default=[224, 384, 512, 768, 1024],
-                        help='image sides (default: %(default)s)')  # fmt: skip
+    parser.add_argument(
+        '--resolutions',
+        nargs='+',
+        type=int,
+        default=[224, 384, 512, 768, 1024],
+        help='image sides (default: %(default)s)',
+    )
     parser.add_argument('--batch', type=int, default=1, help='images per forward pass (default: %(default)s)')
     parser.add_argument('--dense', action='store_true', help='the backbone with its four maps, not the classifier')
     timing.add_arguments(parser, repeats=11, warmup=1)

@@ -213,13 +213,28 @@ def _sizes(text: str) -> list[int]:
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--sequences', nargs='*', default=['384x16x784', '768x16x196', '384x16x16384'], metavar='DxNxL',
-                        help='one-dimensional scans (default: %(default)s)')  # fmt: skip
-    parser.add_argument('--images', nargs='*', default=['224x224', '800x1344'], metavar='HxW',
-                        help='image sizes for ES2D (default: %(default)s)')  # fmt: skip
+    parser.add_argument(
+        '--sequences',
+        nargs='*',
+        default=['384x16x784', '768x16x196', '384x16x16384'],
+        metavar='DxNxL',
+        help='one-dimensional scans (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--images',
+        nargs='*',
+        default=['224x224', '800x1344'],
+        metavar='HxW',
+        help='image sizes for ES2D (default: %(default)s)',
+    )
     parser.add_argument('--variants', nargs='+', default=['tiny', 'small', 'base'], help='default: all three')
-    parser.add_argument('--reference-limit', type=float, default=5e6, metavar='EXPONENTIALS',
-                        help='largest scan for the reference, which is slow (default: %(default).0e)')  # fmt: skip
+    parser.add_argument(
+        '--reference-limit',
+        type=float,
+        default=5e6,
+        metavar='EXPONENTIALS',
+        help='largest scan for the reference, which is slow (default: %(default).0e)',
+    )
     timing.add_arguments(parser, repeats=30, warmup=3)
     return parser.parse_args()
 

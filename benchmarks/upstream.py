@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace) -> list[timing.Row]:
 def verdicts(rows: list[timing.Row]) -> list[str]:
     """A sentence per network: is the compiled path so many times as fast?"""
     return [
-        f'{row["model"]}: {row["ratio"]:.1f} times as fast as with upstream\'s scan, '
+        f"{row['model']}: {row['ratio']:.1f} times as fast as with upstream's scan, "
         f'{"at least" if row["ratio"] >= TARGET else "NOT"} the {TARGET:.0f} times that are wanted.'
         for row in rows
     ]
@@ -107,8 +107,12 @@ def verdicts(rows: list[timing.Row]) -> list[str]:
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', nargs='+', default=('evm_tiny', 'vmamba_tiny', 'vmamba_tiny_s1l8'),
-                        help='of the families evm and vmamba (default: %(default)s)')  # fmt: skip
+    parser.add_argument(
+        '--models',
+        nargs='+',
+        default=('evm_tiny', 'vmamba_tiny', 'vmamba_tiny_s1l8'),
+        help='of the families evm and vmamba (default: %(default)s)',
+    )
     parser.add_argument('--resolution', type=int, default=224, help='image size (default: %(default)s)')
     timing.add_arguments(parser, repeats=5, warmup=1)
     return parser.parse_args()

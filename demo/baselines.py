@@ -62,10 +62,15 @@ def constant_mask_ap50(train: str | os.PathLike, val: str | os.PathLike) -> floa
         masks, truth = _typical_masks(train), COCO(val)
         total = sum(count for _, count in masks.values())
         predictions = [
-            dict(image_id=image, category_id=category, score=count / total,
-                 segmentation=coding.encode(np.asfortranarray(mask.astype(np.uint8))))
-            for image in truth.getImgIds() for category, (mask, count) in masks.items()
-        ]  # fmt: skip
+            dict(
+                image_id=image,
+                category_id=category,
+                score=count / total,
+                segmentation=coding.encode(np.asfortranarray(mask.astype(np.uint8))),
+            )
+            for image in truth.getImgIds()
+            for category, (mask, count) in masks.items()
+        ]
         evaluation = COCOeval(truth, truth.loadRes(predictions), 'segm')
         evaluation.evaluate()
         evaluation.accumulate()

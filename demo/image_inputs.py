@@ -150,8 +150,9 @@ def _download(address: str) -> bytes:
                 if len(data) > MAX_DOWNLOAD:
                     raise ImageError(f'{address} has more than {MAX_DOWNLOAD} bytes: download it and give the file')
                 if time.monotonic() > end:
-                    raise ImageError(f'{address} was not there after {DOWNLOAD_SECONDS} s: download it and give the '
-                                     'file')  # fmt: skip
+                    raise ImageError(
+                        f'{address} was not there after {DOWNLOAD_SECONDS} s: download it and give the file'
+                    )
             if response.length:
                 raise ImageError(f'{address} broke off {response.length} bytes before its end; try again')
     except (OSError, HTTPException, ValueError) as error:

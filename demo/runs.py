@@ -69,10 +69,22 @@ def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) ->
         shutil.rmtree(ROOT / work / 'test', ignore_errors=True)
     else:
         shutil.rmtree(ROOT / work, ignore_errors=True)
-        seconds = run_step('Training from random weights; "eta" tells the time that is left',
-                           'tools/train.py', config, '--work-dir', str(work))  # fmt: skip
+        seconds = run_step(
+            'Training from random weights; "eta" tells the time that is left',
+            'tools/train.py',
+            config,
+            '--work-dir',
+            str(work),
+        )
         took = f'{seconds / 60:.1f} minutes of training'
     checkpoint = newest(work, '*_*.pth').relative_to(ROOT)
-    run_step('Evaluating on pictures that were not trained on, under a minute', 'tools/test.py', config,
-             str(checkpoint), '--work-dir', str(work / 'test'), *test_arguments)  # fmt: skip
+    run_step(
+        'Evaluating on pictures that were not trained on, under a minute',
+        'tools/test.py',
+        config,
+        str(checkpoint),
+        '--work-dir',
+        str(work / 'test'),
+        *test_arguments,
+    )
     return took, json.loads(newest(work, 'test/*/*.json').read_text(encoding='utf-8'))

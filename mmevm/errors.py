@@ -31,8 +31,11 @@ class UsageError(Exception):
 
 def size(count: float) -> str:
     """A number of bytes as it is read."""
-    unit, name = next((unit, name) for unit, name in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB'), (1, 'bytes'))
-                      if count >= unit or unit == 1)  # fmt: skip
+    unit, name = next(
+        (unit, name)
+        for unit, name in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB'), (1, 'bytes'))
+        if count >= unit or unit == 1
+    )
     return f'{count / unit:.4g} {name}'
 
 

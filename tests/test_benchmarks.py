@@ -28,8 +28,14 @@ def run(tmp_path: Path) -> Run:
     def run(name: str, *arguments: object) -> dict:
         command = [sys.executable, str(ROOT / 'benchmarks' / f'{name}.py'), *map(str, arguments), '--threads', '1']
         environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        done = subprocess.run([*command, '--out', str(tmp_path)], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [*command, '--out', str(tmp_path)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         result = json.loads((tmp_path / f'{name}.json').read_text(encoding='utf-8'))
         assert result['environment']['threads'] == '1'
@@ -117,8 +123,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 @pytest.mark.parametrize('mixer', [ES2D, SS2D])
 @pytest.mark.parametrize('H, W', [(2, 2), (8, 6), (7, 8), (8, 5), (9, 11)])
-def test_composed_scan_equals_the_mixers(load: Callable[[str], ModuleType], mixer: type[ScanMixer], H: int,
-                                         W: int) -> None:  # fmt: skip
+def test_composed_scan_equals_the_mixers(
+    load: Callable[[str], ModuleType], mixer: type[ScanMixer], H: int, W: int
+) -> None:
     composed, op = load('composed'), mixer(16)
     x = torch.randn(2, H, W, op.d_inner, requires_grad=True)
     leaves = [x, op.x_proj_weight, op.dt_projs_weight, op.dt_projs_bias, op.A_logs, op.Ds]
@@ -163,9 +170,12 @@ def test_networks_keep_their_own_layout_unless_another_is_wanted(load: Callable[
 def test_gpu_benchmark_composes_where_there_is_a_map_scan(load: Callable[[str], ModuleType]) -> None:
     lines = load('gpu_models').lines(['vmamba_tiny', 'vim_tiny', 'regnety_008'], composed=['vmamba_tiny'])
     assert [line.name for line in lines] == [
-        'vmamba_tiny fused contiguous', 'vmamba_tiny composed contiguous', 'vim_tiny fused contiguous',
-        'regnety_008 contiguous', 'regnety_008 channels_last',
-    ]  # fmt: skip
+        'vmamba_tiny fused contiguous',
+        'vmamba_tiny composed contiguous',
+        'vim_tiny fused contiguous',
+        'regnety_008 contiguous',
+        'regnety_008 channels_last',
+    ]
 
 
 def test_gpu_benchmark_does_not_time_paths_that_disagree(load: Callable[[str], ModuleType]) -> None:
@@ -175,8 +185,9 @@ def test_gpu_benchmark_does_not_time_paths_that_disagree(load: Callable[[str], M
         gpu_operator.callables(gpu_operator.Case('tiny', 1, 32, 32, 1), bench)
 
 
-def test_gpu_benchmark_computes_the_floors_of_an_h200(load: Callable[[str], ModuleType],
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_gpu_benchmark_computes_the_floors_of_an_h200(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu_timing = load('gpu_timing')
     h200 = SimpleNamespace(multi_processor_count=132, clock_rate=1_980_000)
     monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda _: h200)

@@ -21,33 +21,67 @@ ABLATIONS = [name for name in NAMES if BY_NAME[name].parent.name == 'ablations']
 
 # Millions of parameters: upstream's logs for the classifiers; upstream's backbones under these heads for the others.
 PARAMETERS = {
-    'classifier_evm_t': 6.494, 'classifier_evm_s': 11.274, 'classifier_evm_b': 33.717,
-    'retinanet_evm_t': 15.99, 'retinanet_evm_s': 21.00, 'retinanet_evm_b': 43.89,
-    'mask_rcnn_evm_t': 11.29, 'mask_rcnn_evm_s': 30.91, 'mask_rcnn_evm_b': 53.22,
-    'upernet_evm_t': 14.49, 'upernet_evm_s': 28.78, 'upernet_evm_b': 65.37,
-    'demo_retinanet_evm_t_mini': 15.99, 'demo_mask_rcnn_evm_t_mini': 11.29, 'demo_upernet_evm_t_mini': 6.99,
-    'demo_classifier_evm_t_mini': 6.494, 'demo_classifier_evm_t_digits': 6.113,
-    'classifier_vim_t': 7.148, 'classifier_vim_s': 25.797,
+    'classifier_evm_t': 6.494,
+    'classifier_evm_s': 11.274,
+    'classifier_evm_b': 33.717,
+    'retinanet_evm_t': 15.99,
+    'retinanet_evm_s': 21.00,
+    'retinanet_evm_b': 43.89,
+    'mask_rcnn_evm_t': 11.29,
+    'mask_rcnn_evm_s': 30.91,
+    'mask_rcnn_evm_b': 53.22,
+    'upernet_evm_t': 14.49,
+    'upernet_evm_s': 28.78,
+    'upernet_evm_b': 65.37,
+    'demo_retinanet_evm_t_mini': 15.99,
+    'demo_mask_rcnn_evm_t_mini': 11.29,
+    'demo_upernet_evm_t_mini': 6.99,
+    'demo_classifier_evm_t_mini': 6.494,
+    'demo_classifier_evm_t_digits': 6.113,
+    'classifier_vim_t': 7.148,
+    'classifier_vim_s': 25.797,
     # The same and 27 x 27 - 14 x 14 more positions.
-    'classifier_vim_t_stride8': 7.148 + 0.102, 'classifier_vim_s_stride8': 25.797 + 0.205,
+    'classifier_vim_t_stride8': 7.148 + 0.102,
+    'classifier_vim_s_stride8': 25.797 + 0.205,
     # Upstream's table says 44.4 and 76.3.
-    'classifier_vmamba_t': 22.893, 'classifier_vmamba_s': 44.417, 'classifier_vmamba_b': 76.254,
+    'classifier_vmamba_t': 22.893,
+    'classifier_vmamba_s': 44.417,
+    'classifier_vmamba_b': 76.254,
     # Upstream's table says 30, 31, 50, 49, 89 and 87.
-    'classifier_vmamba_t_s1l8': 30.249, 'classifier_vmamba_t_s2l5': 30.706, 'classifier_vmamba_s_s2l15': 50.148,
-    'classifier_vmamba_s_s1l20': 49.013, 'classifier_vmamba_b_s2l15': 88.558, 'classifier_vmamba_b_s1l20': 86.615,
+    'classifier_vmamba_t_s1l8': 30.249,
+    'classifier_vmamba_t_s2l5': 30.706,
+    'classifier_vmamba_s_s2l15': 50.148,
+    'classifier_vmamba_s_s1l20': 49.013,
+    'classifier_vmamba_b_s2l15': 88.558,
+    'classifier_vmamba_b_s1l20': 86.615,
     # Upstream's tables say 50, 70, 108; 62, 82, 122; and, with more positions, 12.9 and 46.
-    'mask_rcnn_vmamba_t': 49.755, 'mask_rcnn_vmamba_s': 69.654, 'mask_rcnn_vmamba_b': 107.931,
-    'upernet_vmamba_t': 61.903, 'upernet_vmamba_s': 81.801, 'upernet_vmamba_b': 122.069,
-    'upernet_vim_t': 12.312, 'upernet_vim_s': 45.449,
-}  # fmt: skip
+    'mask_rcnn_vmamba_t': 49.755,
+    'mask_rcnn_vmamba_s': 69.654,
+    'mask_rcnn_vmamba_b': 107.931,
+    'upernet_vmamba_t': 61.903,
+    'upernet_vmamba_s': 81.801,
+    'upernet_vmamba_b': 122.069,
+    'upernet_vim_t': 12.312,
+    'upernet_vim_s': 45.449,
+}
 BATCH = {
-    'classifier_evm_t': 2048, 'classifier_evm_s': 2048, 'classifier_evm_b': 1024,
-    'classifier_vim_t': 1024, 'classifier_vim_s': 512, 'classifier_vim_s_stride8': 1024,
-    'upernet_vim_t': 32, 'upernet_vim_s': 32,
-    'demo_retinanet_evm_t_mini': 4, 'demo_mask_rcnn_evm_t_mini': 4, 'demo_upernet_evm_t_mini': 4,
-    'demo_classifier_evm_t_mini': 32, 'demo_classifier_evm_t_digits': 64,
-    'classifier_vmamba_t': 1024, 'classifier_vmamba_s': 1024, 'classifier_vmamba_b': 1024,
-}  # fmt: skip
+    'classifier_evm_t': 2048,
+    'classifier_evm_s': 2048,
+    'classifier_evm_b': 1024,
+    'classifier_vim_t': 1024,
+    'classifier_vim_s': 512,
+    'classifier_vim_s_stride8': 1024,
+    'upernet_vim_t': 32,
+    'upernet_vim_s': 32,
+    'demo_retinanet_evm_t_mini': 4,
+    'demo_mask_rcnn_evm_t_mini': 4,
+    'demo_upernet_evm_t_mini': 4,
+    'demo_classifier_evm_t_mini': 32,
+    'demo_classifier_evm_t_digits': 64,
+    'classifier_vmamba_t': 1024,
+    'classifier_vmamba_s': 1024,
+    'classifier_vmamba_b': 1024,
+}
 
 
 def load(name: str) -> Config:
@@ -111,10 +145,16 @@ def decays(name: str) -> dict[str, float]:
     return {key: got[id(p)] for key, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize('name, decay, biases', [
-    ('retinanet_evm_t', 1e-4, True), ('mask_rcnn_evm_t_1x', 0.05, True), ('mask_rcnn_evm_t_3x', 0.05, True),
-    ('upernet_evm_t', 0.01, True), ('classifier_evm_t', 0.04, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, decay, biases',
+    [
+        ('retinanet_evm_t', 1e-4, True),
+        ('mask_rcnn_evm_t_1x', 0.05, True),
+        ('mask_rcnn_evm_t_3x', 0.05, True),
+        ('upernet_evm_t', 0.01, True),
+        ('classifier_evm_t', 0.04, False),
+    ],
+)
 def test_config_decays_neither_norms_nor_state_parameters(name: str, decay: float, biases: bool) -> None:
     model, got = build_model(load(name), 'meta'), decays(name)
     norms = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
@@ -130,10 +170,14 @@ def test_config_decays_neither_norms_nor_state_parameters(name: str, decay: floa
     assert {value for key, value in got.items() if key not in undecayed} == {decay}
 
 
-@pytest.mark.parametrize('name, milestones, epochs, amp', [
-    ('retinanet_evm_t', [8, 11], 12, False), ('mask_rcnn_evm_t_1x', [8, 11], 12, True),
-    ('mask_rcnn_evm_b_3x', [27, 33], 36, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, milestones, epochs, amp',
+    [
+        ('retinanet_evm_t', [8, 11], 12, False),
+        ('mask_rcnn_evm_t_1x', [8, 11], 12, True),
+        ('mask_rcnn_evm_b_3x', [27, 33], 36, True),
+    ],
+)
 def test_detection_config_follows_the_schedule_of_the_recipe(
     name: str, milestones: list[int], epochs: int, amp: bool
 ) -> None:
@@ -141,7 +185,9 @@ def test_detection_config_follows_the_schedule_of_the_recipe(
     assert cfg.param_scheduler[1].milestones == milestones
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == epochs
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.optimizer.type) == (
-        'AmpOptimWrapper' if amp else 'OptimWrapper', 'AdamW')  # fmt: skip
+        'AmpOptimWrapper' if amp else 'OptimWrapper',
+        'AdamW',
+    )
     assert cfg.model.backbone.drop_path_rate == 0.2
 
 
@@ -194,8 +240,17 @@ def test_segmentation_config_at_640_differs_from_the_one_at_512_in_sizes_alone()
     small.train_dataloader.dataset.pipeline[3].crop_size = (640, 640)
     for loader in (small.val_dataloader, small.test_dataloader):
         loader.dataset.pipeline[1].scale = (2560, 640)
-    keys = ('model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline', 'optim_wrapper',
-            'param_scheduler', 'train_cfg', 'default_hooks')  # fmt: skip
+    keys = (
+        'model',
+        'train_dataloader',
+        'val_dataloader',
+        'test_dataloader',
+        'tta_pipeline',
+        'optim_wrapper',
+        'param_scheduler',
+        'train_cfg',
+        'default_hooks',
+    )
     assert {key for key in keys if small[key] != large[key]} == set()
 
 

@@ -54,8 +54,14 @@ def test_config_asks_for_upstreams_weights_of_its_variant(name: str) -> None:
     assert backbone.init_cfg == dict(type='Pretrained', checkpoint=f'mmevm://efficient_vmamba_{backbone.arch}')
 
 
-@pytest.mark.parametrize('name', [name for name in DENSE if name.startswith(('retinanet', 'mask', 'upernet_evm_t'))
-                                  and not name.endswith(('_3x', '_640'))])  # fmt: skip
+@pytest.mark.parametrize(
+    'name',
+    [
+        name
+        for name in DENSE
+        if name.startswith(('retinanet', 'mask', 'upernet_evm_t')) and not name.endswith(('_3x', '_640'))
+    ],
+)
 def test_pretrained_weights_reach_every_parameter_of_the_backbone(name: str, cache: Path) -> None:
     cfg = load(name)
     state = upstream_state(cfg.model.backbone.arch)

@@ -35,24 +35,36 @@ PHASES = ('train', 'val', 'test')
 TRAIN, VAL, TEST = (f'{phase}_dataloader.dataset.pipeline' for phase in PHASES)
 DETECT = [f'{VAL}.1.scale={SIZE}', f'{TEST}.1.scale={SIZE}', 'train_cfg.max_epochs=1']
 SEGMENT = [
-    f'{TRAIN}.2.scale={SIZE}', f'{TRAIN}.3.crop_size={SIZE}', f'model.data_preprocessor.size={SIZE}',
-    f'{VAL}.1.scale={SIZE}', f'{TEST}.1.scale={SIZE}', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1',
-]  # fmt: skip
+    f'{TRAIN}.2.scale={SIZE}',
+    f'{TRAIN}.3.crop_size={SIZE}',
+    f'model.data_preprocessor.size={SIZE}',
+    f'{VAL}.1.scale={SIZE}',
+    f'{TEST}.1.scale={SIZE}',
+    'train_cfg.max_iters=1',
+    'train_cfg.val_interval=1',
+]
 CHANGES = {
     'retinanet_evm_t': [f'{TRAIN}.2.scale={SIZE}', *DETECT],
     'mask_rcnn_evm_t_1x': [f'{TRAIN}.2.scale={SIZE}', *DETECT],
     'mask_rcnn_evm_t_3x': [
         *(f'{TRAIN}.3.transforms.{step}.scales=[{SIZE}]' for step in ('0.0', '1.0', '1.2')),
-        f'{TRAIN}.3.transforms.1.1.crop_size=(40,48)', *DETECT],
+        f'{TRAIN}.3.transforms.1.1.crop_size=(40,48)',
+        *DETECT,
+    ],
     'mask_rcnn_vmamba_t_1x': [f'{TRAIN}.2.scale={SIZE}', *DETECT],
     'upernet_evm_t': SEGMENT,
     'upernet_evm_t_640': SEGMENT,
     'upernet_vmamba_t': SEGMENT,
     'upernet_vim_t': SEGMENT,
     'classifier_evm_t': [
-        f'{TRAIN}.1.scale=64', f'{VAL}.1.scale=64', f'{VAL}.2.crop_size=64', f'{TEST}.1.scale=64',
-        f'{TEST}.2.crop_size=64', 'train_cfg.max_epochs=1'],
-}  # fmt: skip
+        f'{TRAIN}.1.scale=64',
+        f'{VAL}.1.scale=64',
+        f'{VAL}.2.crop_size=64',
+        f'{TEST}.1.scale=64',
+        f'{TEST}.2.crop_size=64',
+        'train_cfg.max_epochs=1',
+    ],
+}
 
 
 @pytest.fixture(scope='module')
@@ -134,8 +146,13 @@ def test_evaluating_upstreams_file_uses_all_of_its_weights(
     monkeypatch.chdir(tmp_path)
     evaluated = []
     predict = ImageClassifier.predict
-    monkeypatch.setattr(ImageClassifier, 'predict', lambda self, *args, **kwargs: (
-        evaluated.append(contents(self.state_dict())), predict(self, *args, **kwargs))[1])  # fmt: skip
+    monkeypatch.setattr(
+        ImageClassifier,
+        'predict',
+        lambda self, *args, **kwargs: (evaluated.append(contents(self.state_dict())), predict(self, *args, **kwargs))[
+            1
+        ],
+    )
     command = options('classifier_evm_t', mini_data, tmp_path)
     assert run_test([str(BY_NAME['classifier_evm_t']), str(upstream_file('tiny', tmp_path)), *command]) == 0
     assert evaluated == [contents(upstream_state('tiny'))]

@@ -24,9 +24,13 @@ from .test_configs_pretrained import contents
 pytestmark = pytest.mark.openmmlab
 
 
-@pytest.mark.parametrize('name, decay, batch, drop_path', [
-    ('classifier_vim_t', 0.1, 128, 0.0), ('classifier_vim_s', 0.05, 64, 0.05),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, decay, batch, drop_path',
+    [
+        ('classifier_vim_t', 0.1, 128, 0.0),
+        ('classifier_vim_s', 0.05, 64, 0.05),
+    ],
+)
 def test_classifier_config_follows_upstreams_script(name: str, decay: float, batch: int, drop_path: float) -> None:
     cfg = load(name)
     warm_up, cosine = cfg.param_scheduler
@@ -57,9 +61,14 @@ def test_config_of_stride_8_follows_upstreams_tuning(size: str, arch: str, width
     assert cfg.train_dataloader.sampler.type == 'RepeatAugSampler'
 
 
-@pytest.mark.parametrize('name, decay', [
-    ('classifier_vim_t', 0.1), ('classifier_vim_s', 0.05), ('classifier_vim_t_stride8', 1e-8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, decay',
+    [
+        ('classifier_vim_t', 0.1),
+        ('classifier_vim_s', 0.05),
+        ('classifier_vim_t_stride8', 1e-8),
+    ],
+)
 def test_classifier_config_decays_what_upstream_decays(name: str, decay: float) -> None:
     got, model = decays(name), build_model(load(name), 'meta')
     flat = {key for key, p in model.named_parameters() if p.dim() == 1}
@@ -106,10 +115,16 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(
     phases = ('train', 'val', 'test')
     train, val, test = (f'{phase}_dataloader.dataset.pipeline' for phase in phases)
     changes = [
-        'data_root=mini/imagenet', 'train_dataloader.batch_size=2', f'{train}.1.scale=64', f'{val}.1.scale=64',
-        f'{val}.2.crop_size=64', f'{test}.1.scale=64', f'{test}.2.crop_size=64', 'train_cfg.max_epochs=1',
+        'data_root=mini/imagenet',
+        'train_dataloader.batch_size=2',
+        f'{train}.1.scale=64',
+        f'{val}.1.scale=64',
+        f'{val}.2.crop_size=64',
+        f'{test}.1.scale=64',
+        f'{test}.2.crop_size=64',
+        'train_cfg.max_epochs=1',
         *(f'{phase}_dataloader.{key}' for phase in phases for key in ('num_workers=0', 'persistent_workers=False')),
-    ]  # fmt: skip
+    ]
     command = [str(BY_NAME[name]), '--work-dir', 'work', '--cfg-options', *changes]
     assert run_train(command) == 0
     hub = MessageHub.get_current_instance()

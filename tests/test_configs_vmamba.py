@@ -24,11 +24,20 @@ pytestmark = pytest.mark.openmmlab
 
 
 # FLOPs by upstream's table, whose rules are fvcore's too.
-@pytest.mark.parametrize('size, drop_path, averaged, flops', [
-    ('t', 0.1, False, 5.6), ('s', 0.3, True, 11.2), ('b', 0.6, True, 18.0),
-    ('t_s1l8', 0.2, True, 4.9), ('t_s2l5', 0.2, True, 4.9), ('s_s2l15', 0.3, True, 8.7), ('s_s1l20', 0.3, True, 8.6),
-    ('b_s2l15', 0.6, True, 15.4), ('b_s1l20', 0.5, True, 15.2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'size, drop_path, averaged, flops',
+    [
+        ('t', 0.1, False, 5.6),
+        ('s', 0.3, True, 11.2),
+        ('b', 0.6, True, 18.0),
+        ('t_s1l8', 0.2, True, 4.9),
+        ('t_s2l5', 0.2, True, 4.9),
+        ('s_s2l15', 0.3, True, 8.7),
+        ('s_s1l20', 0.3, True, 8.6),
+        ('b_s2l15', 0.6, True, 15.4),
+        ('b_s1l20', 0.5, True, 15.2),
+    ],
+)
 def test_classifier_config_follows_upstreams_recipe(
     size: str, drop_path: float, averaged: bool, flops: float, extension: None
 ) -> None:
@@ -53,10 +62,15 @@ def test_classifier_config_decays_what_upstream_decays() -> None:
     assert {value for value in got.values() if value} == {0.05}
 
 
-@pytest.mark.parametrize('size, name', [
-    ('t', 'vmamba_v0_tiny_64x64'), ('t_s1l8', 'vmamba_tiny_s1l8_64x96'), ('s_s2l15', 'vmamba_small_s2l15_64x64'),
-    ('b_s2l15', 'vmamba_base_s2l15_64x64'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'size, name',
+    [
+        ('t', 'vmamba_v0_tiny_64x64'),
+        ('t_s1l8', 'vmamba_tiny_s1l8_64x96'),
+        ('s_s2l15', 'vmamba_small_s2l15_64x64'),
+        ('b_s2l15', 'vmamba_base_s2l15_64x64'),
+    ],
+)
 def test_upstreams_file_fills_the_classifier(size: str, name: str, tmp_path: Path) -> None:
     fixture = Fixture(name)
     state = fixture.state(outnorm=False)
@@ -89,11 +103,16 @@ def widened(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
 
 
 # Upstream's files of these variants have the names and, but for the width, the shapes of a fixture's.
-@pytest.mark.parametrize('size, fixture, depth, wide', [
-    ('t_s2l5', 'vmamba_small_s2l15_64x64', 5, False), ('s_s1l20', 'vmamba_tiny_s1l8_64x96', 20, False),
-    ('b_s1l20', 'vmamba_tiny_s1l8_64x96', 20, True), ('s', 'vmamba_v0_tiny_64x64', 27, False),
-    ('b', 'vmamba_v0_tiny_64x64', 27, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'size, fixture, depth, wide',
+    [
+        ('t_s2l5', 'vmamba_small_s2l15_64x64', 5, False),
+        ('s_s1l20', 'vmamba_tiny_s1l8_64x96', 20, False),
+        ('b_s1l20', 'vmamba_tiny_s1l8_64x96', 20, True),
+        ('s', 'vmamba_v0_tiny_64x64', 27, False),
+        ('b', 'vmamba_v0_tiny_64x64', 27, True),
+    ],
+)
 def test_classifier_has_a_place_for_every_tensor_of_upstreams_file(
     size: str, fixture: str, depth: int, wide: bool
 ) -> None:
@@ -114,10 +133,16 @@ def test_classifier_trains_and_is_evaluated_on_miniature_data(
     phases = ('train', 'val', 'test')
     train, val, test = (f'{phase}_dataloader.dataset.pipeline' for phase in phases)
     changes = [
-        'data_root=mini/imagenet', 'train_dataloader.batch_size=2', f'{train}.1.scale=64', f'{val}.1.scale=64',
-        f'{val}.2.crop_size=64', f'{test}.1.scale=64', f'{test}.2.crop_size=64', 'train_cfg.max_epochs=1',
+        'data_root=mini/imagenet',
+        'train_dataloader.batch_size=2',
+        f'{train}.1.scale=64',
+        f'{val}.1.scale=64',
+        f'{val}.2.crop_size=64',
+        f'{test}.1.scale=64',
+        f'{test}.2.crop_size=64',
+        'train_cfg.max_epochs=1',
         *(f'{phase}_dataloader.{key}' for phase in phases for key in ('num_workers=0', 'persistent_workers=False')),
-    ]  # fmt: skip
+    ]
     command = [str(BY_NAME[name]), '--work-dir', 'work', '--cfg-options', *changes]
     assert run_train(command) == 0
     hub = MessageHub.get_current_instance()
@@ -135,9 +160,14 @@ def test_dense_config_decays_what_upstream_decays(name: str, decay: float) -> No
     assert sum(key.endswith('A_logs') and got[key] == decay for key in got) == 14
 
 
-@pytest.mark.parametrize('size, arch, drop_path', [
-    ('t', 'tiny_s1l8', 0.2), ('s', 'small_s2l15', 0.3), ('b', 'base_s2l15', 0.6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'size, arch, drop_path',
+    [
+        ('t', 'tiny_s1l8', 0.2),
+        ('s', 'small_s2l15', 0.3),
+        ('b', 'base_s2l15', 0.6),
+    ],
+)
 def test_dense_configs_follow_upstreams_recipes(size: str, arch: str, drop_path: float) -> None:
     detect, segment = load(f'mask_rcnn_vmamba_{size}_1x'), load(f'upernet_vmamba_{size}')
     init_cfg = dict(type='Pretrained', checkpoint=f'mmevm://vmamba_v2_{arch}')
@@ -152,17 +182,26 @@ def test_dense_configs_follow_upstreams_recipes(size: str, arch: str, drop_path:
 
 
 # Upstream's tables of Mask R-CNN at 1280 x 800 and of UperNet at 2048 x 512.
-@pytest.mark.parametrize('name, params, flops', [
-    ('mask_rcnn_vmamba_t_1x', 50, 271), ('upernet_vmamba_t', 62, 949),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, params, flops',
+    [
+        ('mask_rcnn_vmamba_t_1x', 50, 271),
+        ('upernet_vmamba_t', 62, 949),
+    ],
+)
 def test_dense_models_have_upstreams_size(name: str, params: int, flops: int, extension: None) -> None:
     cost = measure(load(name))
     assert (round(cost.params / 1e6), round(cost.flops / 1e9)) == (params, flops)
 
 
-@pytest.mark.parametrize('size, fixture', [
-    ('t', 'vmamba_tiny_s1l8_64x96'), ('s', 'vmamba_small_s2l15_64x64'), ('b', 'vmamba_base_s2l15_64x64'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'size, fixture',
+    [
+        ('t', 'vmamba_tiny_s1l8_64x96'),
+        ('s', 'vmamba_small_s2l15_64x64'),
+        ('b', 'vmamba_base_s2l15_64x64'),
+    ],
+)
 def test_upstreams_classifier_fills_the_backbone_of_a_dense_config(size: str, fixture: str) -> None:
     with torch.device('meta'):  # names and shapes alone
         backbone = MODELS.build(load(f'upernet_vmamba_{size}').model.backbone)

@@ -20,12 +20,16 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize('arguments, shown', [
-    (['mmevm'], f'mmevm {mmevm.__version__} ('),
-    (['mmevm.zoo', 'show', 'vim_tiny'], 'name:             vim_tiny\n'),
-    (['mmevm.zoo', '--help'], 'usage: python -m mmevm.zoo [-h] {list,show,download,verify,convert} ...'),
-    (['mmevm.doctor', '--help'], 'usage: python -m mmevm.doctor [-h]'),
-], ids=['mmevm', 'zoo', 'zoo-help', 'doctor-help'])  # fmt: skip
+@pytest.mark.parametrize(
+    'arguments, shown',
+    [
+        (['mmevm'], f'mmevm {mmevm.__version__} ('),
+        (['mmevm.zoo', 'show', 'vim_tiny'], 'name:             vim_tiny\n'),
+        (['mmevm.zoo', '--help'], 'usage: python -m mmevm.zoo [-h] {list,show,download,verify,convert} ...'),
+        (['mmevm.doctor', '--help'], 'usage: python -m mmevm.doctor [-h]'),
+    ],
+    ids=['mmevm', 'zoo', 'zoo-help', 'doctor-help'],
+)
 def test_modules_are_commands(arguments: list[str], shown: str) -> None:
     done = run_module(*arguments)
     assert done.returncode == 0, done.stderr
@@ -40,9 +44,20 @@ def test_main_lists_every_command_that_is_there(monkeypatch: pytest.MonkeyPatch,
         assert sum(f' python {name} ' in line and purpose in line for line in lines) == 1
     tools = {str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py')}
     # The others run through make, which has a help of its own; the zoo's is the module.
-    assert tools - SCRIPTS.keys() == {f'tools/{name}.py' for name in (
-        '_interpreter', '_signals', 'launch', 'demo', 'demo_cls', 'demo_mask', 'demo_seg', 'setup_env',
-        'zoo')}  # fmt: skip
+    assert tools - SCRIPTS.keys() == {
+        f'tools/{name}.py'
+        for name in (
+            '_interpreter',
+            '_signals',
+            'launch',
+            'demo',
+            'demo_cls',
+            'demo_mask',
+            'demo_seg',
+            'setup_env',
+            'zoo',
+        )
+    }
 
 
 def test_main_lists_no_scripts_where_none_are_installed(
@@ -51,7 +66,9 @@ def test_main_lists_no_scripts_where_none_are_installed(
     monkeypatch.setattr(mmevm, '__file__', str(tmp_path / 'mmevm/__init__.py'))
     assert main([]) == 0
     assert [line.split('  ')[1] for line in capsys.readouterr().out.splitlines() if line.startswith('  ')] == [
-        'python -m mmevm.doctor', 'python -m mmevm.zoo']  # fmt: skip
+        'python -m mmevm.doctor',
+        'python -m mmevm.zoo',
+    ]
 
 
 def test_main_refuses_what_is_no_command(capsys: pytest.CaptureFixture) -> None:

@@ -18,23 +18,42 @@ except ModuleNotFoundError as error:
 CONFIG = 'configs/demo_retinanet_evm_t_mini.py'
 DATA = Path('data/mini')
 WORK = Path('work_dirs/demo')
-_ROWS = {'bbox_mAP': 'AP   (IoU 0.50:0.95)', 'bbox_mAP_50': 'AP50 (IoU 0.50)', 'bbox_mAP_75': 'AP75 (IoU 0.75)',
-         'bbox_mAP_s': 'AP   small', 'bbox_mAP_m': 'AP   medium', 'bbox_mAP_l': 'AP   large'}
+_ROWS = {
+    'bbox_mAP': 'AP   (IoU 0.50:0.95)',
+    'bbox_mAP_50': 'AP50 (IoU 0.50)',
+    'bbox_mAP_75': 'AP75 (IoU 0.75)',
+    'bbox_mAP_s': 'AP   small',
+    'bbox_mAP_m': 'AP   medium',
+    'bbox_mAP_l': 'AP   large',
+}
 
 
 def make_data() -> None:
     """Render the miniature data set; the tool itself sees when the same one is already there."""
-    run_step('Rendering miniature COCO, about a minute the first time', 'tools/make_mini_data.py', '--out', str(DATA),
-             '--only', 'coco')
+    run_step(
+        'Rendering miniature COCO, about a minute the first time',
+        'tools/make_mini_data.py',
+        '--out',
+        str(DATA),
+        '--only',
+        'coco',
+    )
 
 
 def report(took: str, metrics: dict[str, float]) -> None:
     """Draw the sheet and the curves; print the table of average precision and the pictures' paths."""
     coco = ROOT / DATA / 'coco'
-    sheet = draw_detection_sheet(coco / 'annotations/instances_val2017.json', ROOT / WORK / 'results.bbox.json',
-                                 coco / 'val2017', ROOT / WORK / 'predictions.png')
-    curves = draw_curves(newest(WORK, '*/vis_data/scalars.json'), ROOT / WORK / 'curves.png',
-                         f'RetinaNet with EfficientVMamba-T on miniature COCO: {took}')
+    sheet = draw_detection_sheet(
+        coco / 'annotations/instances_val2017.json',
+        ROOT / WORK / 'results.bbox.json',
+        coco / 'val2017',
+        ROOT / WORK / 'predictions.png',
+    )
+    curves = draw_curves(
+        newest(WORK, '*/vis_data/scalars.json'),
+        ROOT / WORK / 'curves.png',
+        f'RetinaNet with EfficientVMamba-T on miniature COCO: {took}',
+    )
     print(f'\n== Result on validation pictures that were not trained on: {took}')
     for key, label in _ROWS.items():
         value = metrics[f'coco/{key}']
@@ -47,8 +66,9 @@ def main() -> None:
     """Run the demo from data to pictures."""
     args = parse_args(__doc__)
     make_data()
-    report(*train_and_test(
-        CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.outfile_prefix={WORK / "results"}'))
+    report(
+        *train_and_test(CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.outfile_prefix={WORK / "results"}')
+    )
 
 
 if __name__ == '__main__':

@@ -54,7 +54,8 @@ def run(kind: str, title: str, keep: bool) -> list[str]:
     """Train, evaluate and draw one data set; returns lines to report."""
     work = WORK / kind
     took, metrics = train_and_test(
-        f'configs/demo_classifier_evm_t_{kind}.py', work, keep, '--out', str(work / 'results.pkl'))  # fmt: skip
+        f'configs/demo_classifier_evm_t_{kind}.py', work, keep, '--out', str(work / 'results.pkl')
+    )
     items = read_results(ROOT / work / 'results.pkl')
     baseline = constant_top1(train_labels(kind), [item.label for item in items])
     sheet = draw_classification_sheet(chosen(items), class_names(kind), ROOT / work / 'predictions.png')

@@ -25,19 +25,37 @@ WORK = Path('work_dirs/demo_mask')
 def main() -> None:
     """Run the demo from data to pictures."""
     args = parse_args(__doc__)
-    run_step('Rendering miniature COCO, about a minute the first time', 'tools/make_mini_data.py', '--out', str(DATA),
-             '--only', 'coco')  # fmt: skip
+    run_step(
+        'Rendering miniature COCO, about a minute the first time',
+        'tools/make_mini_data.py',
+        '--out',
+        str(DATA),
+        '--only',
+        'coco',
+    )
     took, metrics = train_and_test(
-        CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.outfile_prefix={WORK / "results"}')  # fmt: skip
+        CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.outfile_prefix={WORK / "results"}'
+    )
     truth = COCO / 'annotations/instances_val2017.json'
     baseline = constant_mask_ap50(COCO / 'annotations/instances_train2017.json', truth)
-    sheet = draw_detection_sheet(truth, ROOT / WORK / 'results.segm.json', COCO / 'val2017',
-                                 ROOT / WORK / 'predictions.png', score_threshold=0.5, masks=True)  # fmt: skip
-    curves = draw_curves(newest(WORK, '*/vis_data/scalars.json'), ROOT / WORK / 'curves.png',
-                         f'Mask R-CNN with EfficientVMamba-T on miniature COCO: {took}')  # fmt: skip
+    sheet = draw_detection_sheet(
+        truth,
+        ROOT / WORK / 'results.segm.json',
+        COCO / 'val2017',
+        ROOT / WORK / 'predictions.png',
+        score_threshold=0.5,
+        masks=True,
+    )
+    curves = draw_curves(
+        newest(WORK, '*/vis_data/scalars.json'),
+        ROOT / WORK / 'curves.png',
+        f'Mask R-CNN with EfficientVMamba-T on miniature COCO: {took}',
+    )
     print(f'\n== Result on unseen pictures: {took}')
-    print(f'   mask AP50 {metrics["coco/segm_mAP_50"]:.3f}, mask AP {metrics["coco/segm_mAP"]:.3f}; '
-          f'one typical mask a class in every picture: AP50 {baseline:.3f}')  # fmt: skip
+    print(
+        f'   mask AP50 {metrics["coco/segm_mAP_50"]:.3f}, mask AP {metrics["coco/segm_mAP"]:.3f}; '
+        f'one typical mask a class in every picture: AP50 {baseline:.3f}'
+    )
     print(f'   box AP50 {metrics["coco/bbox_mAP_50"]:.3f}, box AP {metrics["coco/bbox_mAP"]:.3f}')
     print(f'   masks:                           {sheet}\n   loss and results over training:  {curves}')
 

@@ -41,14 +41,21 @@ def main() -> None:
     args = parse_args(__doc__)
     run_step('Rendering miniature ADE20K', 'tools/make_mini_data.py', '--out', str(DATA), *MINI)
     predictions = WORK / 'test/predictions'
-    took, metrics = train_and_test(
-        CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.output_dir={predictions}')  # fmt: skip
+    took, metrics = train_and_test(CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.output_dir={predictions}')
     baseline = constant_miou(label_maps('training'), label_maps('validation'))
     names = dict(enumerate(ade_classes(), start=1))
-    sheet = draw_segmentation_sheet(ADE20K / 'images/validation', ADE20K / 'annotations/validation',
-                                    ROOT / predictions, names, ROOT / WORK / 'predictions.png')  # fmt: skip
-    curves = draw_curves(newest(WORK, '*/vis_data/scalars.json'), ROOT / WORK / 'curves.png',
-                         f'UperNet with EfficientVMamba-T on miniature ADE20K: {took}')  # fmt: skip
+    sheet = draw_segmentation_sheet(
+        ADE20K / 'images/validation',
+        ADE20K / 'annotations/validation',
+        ROOT / predictions,
+        names,
+        ROOT / WORK / 'predictions.png',
+    )
+    curves = draw_curves(
+        newest(WORK, '*/vis_data/scalars.json'),
+        ROOT / WORK / 'curves.png',
+        f'UperNet with EfficientVMamba-T on miniature ADE20K: {took}',
+    )
     print(f'\n== Result on {len(list(label_maps("validation")))} unseen pictures: {took}')
     print(f'   mean IoU {metrics["mIoU"]:.1f} %; the most frequent class everywhere: {baseline:.1f} %')
     print(f'   pixel accuracy {metrics["aAcc"]:.1f} %')

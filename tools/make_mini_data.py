@@ -21,20 +21,43 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description='Render miniature COCO, ADE20K and ImageNet: scenes with exact boxes, masks and labels under the '
-        'data sets\' own class ids, in the layouts that mmdet, mmseg and mmpretrain read. The same options give the '
-        'same bytes, and what is there already is not rendered again.')
+        "data sets' own class ids, in the layouts that mmdet, mmseg and mmpretrain read. The same options give the "
+        'same bytes, and what is there already is not rendered again.'
+    )
     parser.add_argument('--out', default='data/mini', metavar='DIR', help='folder to write to (default: %(default)s)')
-    parser.add_argument('--only', nargs='+', choices=SUBSETS, default=list(SUBSETS), metavar='SET',
-                        help=f'render only these of {", ".join(SUBSETS)} (default: all)')
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        choices=SUBSETS,
+        default=list(SUBSETS),
+        metavar='SET',
+        help=f'render only these of {", ".join(SUBSETS)} (default: all)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
-    parser.add_argument('--image-size', type=int, default=256, metavar='PIXELS',
-                        help='edge of the square pictures (default: %(default)s)')
-    parser.add_argument('--train-images', type=int, metavar='N',
-                        help='training pictures per data set (default: coco 480, ade20k 120, imagenet 160)')
-    parser.add_argument('--val-images', type=int, metavar='N',
-                        help='validation pictures per data set (default: coco 80, ade20k 24, imagenet 40)')
-    parser.add_argument('--force', action='store_true',
-                        help='render even what is there; a folder with other files is renamed, never deleted')
+    parser.add_argument(
+        '--image-size',
+        type=int,
+        default=256,
+        metavar='PIXELS',
+        help='edge of the square pictures (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--train-images',
+        type=int,
+        metavar='N',
+        help='training pictures per data set (default: coco 480, ade20k 120, imagenet 160)',
+    )
+    parser.add_argument(
+        '--val-images',
+        type=int,
+        metavar='N',
+        help='validation pictures per data set (default: coco 80, ade20k 24, imagenet 40)',
+    )
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='render even what is there; a folder with other files is renamed, never deleted',
+    )
     return parser.parse_args()
 
 
@@ -48,9 +71,11 @@ def describe(data: MiniData) -> str:
     """What was written where, and how a config is pointed to it."""
     state = 'rendered' if data.rendered else 'there already, left as it is'
     options = data.options
-    return (f'{data.subset}: {options.train_images} training and {options.val_images} validation pictures of '
-            f'{options.image_size} x {options.image_size} in {data.data_root} ({state})\n'
-            f'  python tools/train.py CONFIG --cfg-options data_root={data.data_root.as_posix()}')
+    return (
+        f'{data.subset}: {options.train_images} training and {options.val_images} validation pictures of '
+        f'{options.image_size} x {options.image_size} in {data.data_root} ({state})\n'
+        f'  python tools/train.py CONFIG --cfg-options data_root={data.data_root.as_posix()}'
+    )
 
 
 def main() -> int:
@@ -58,9 +83,16 @@ def main() -> int:
     args = parse_args()
     start = time.perf_counter()
     try:
-        results = make_mini_data(args.out, args.only, seed=args.seed, image_size=args.image_size,
-                                 train_images=args.train_images, val_images=args.val_images, force=args.force,
-                                 progress=show_progress)
+        results = make_mini_data(
+            args.out,
+            args.only,
+            seed=args.seed,
+            image_size=args.image_size,
+            train_images=args.train_images,
+            val_images=args.val_images,
+            force=args.force,
+            progress=show_progress,
+        )
     except (ValueError, FileExistsError) as error:
         print(f'\n{error}', file=sys.stderr)
         return 2

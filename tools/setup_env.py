@@ -287,31 +287,47 @@ class Environment:
         network = 'check the network and the free disk space (8 GB), then run the same command again'
         return [
             Step(
-                'venv', f'create {self.venv.name} (seconds)', lambda: [str(ROOT), sys.version_info[:2]], self.create,
+                'venv',
+                f'create {self.venv.name} (seconds)',
+                lambda: [str(ROOT), sys.version_info[:2]],
+                self.create,
                 'on Debian and Ubuntu install python3-venv; or name another Python: make PYTHON=/path/to/python3 ...',
             ),
             Step(
-                'torch', 'install torch and build tools (about 3 minutes, 5 GB)',
-                lambda: [REQUIREMENTS / 'build.txt', REQUIREMENTS / 'torch.txt'], self.install_torch, network,
+                'torch',
+                'install torch and build tools (about 3 minutes, 5 GB)',
+                lambda: [REQUIREMENTS / 'build.txt', REQUIREMENTS / 'torch.txt'],
+                self.install_torch,
+                network,
             ),
             Step(
-                'libraries', f'install the {self.stack} libraries (about 1 minute)',
-                lambda: requirement_files, self.install_libraries, network,
+                'libraries',
+                f'install the {self.stack} libraries (about 1 minute)',
+                lambda: requirement_files,
+                self.install_libraries,
+                network,
             ),
             Step(
-                'mmcv', f'install mmcv with its operators (compiled once, about {minutes} minutes on {JOBS} cores)',
-                lambda: [self.mmcv, os.environ.get('FORCE_CUDA')], self.install_mmcv,
+                'mmcv',
+                f'install mmcv with its operators (compiled once, about {minutes} minutes on {JOBS} cores)',
+                lambda: [self.mmcv, os.environ.get('FORCE_CUDA')],
+                self.install_mmcv,
                 'read the compiler messages in the log; with too little memory set MAX_JOBS=1, without a matching CUDA '
                 'toolkit FORCE_CUDA=0',
             ),
             Step(
-                'mmevm', 'compile and install mmevm (about 2 minutes when its C++ or CUDA sources changed)',
+                'mmevm',
+                'compile and install mmevm (about 2 minutes when its C++ or CUDA sources changed)',
                 lambda: [*self.extension_inputs(), ROOT / 'pyproject.toml', ROOT / 'mmevm' / 'version.py'],
-                self.install_mmevm, 'read the compiler messages in the log; MMEVM_BUILD_EXT=0 goes on in pure Python',
+                self.install_mmevm,
+                'read the compiler messages in the log; MMEVM_BUILD_EXT=0 goes on in pure Python',
                 lambda: BUILD_EXT != '1' or EXTENSION.is_file(),
             ),
             Step(
-                'check', 'import all libraries (about 20 seconds)', lambda: [], self.check,
+                'check',
+                'import all libraries (about 20 seconds)',
+                lambda: [],
+                self.check,
                 f'remove {self.venv.name} and run the same command again',
             ),
         ]

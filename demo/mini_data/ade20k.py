@@ -40,8 +40,9 @@ def write_ade20k(root: Path, options: Options, progress: Progress) -> None:
         progress (Progress): Shows how far the rendering is.
     """
     for split in SPLITS:
-        images, annotations = (root / 'ADEChallengeData2016' / kind / _FOLDERS[split]
-                               for kind in ('images', 'annotations'))
+        images, annotations = (
+            root / 'ADEChallengeData2016' / kind / _FOLDERS[split] for kind in ('images', 'annotations')
+        )
         images.mkdir(parents=True)
         annotations.mkdir(parents=True)
         for index in progress(options.count(split), f'ade/{_FOLDERS[split]}'):

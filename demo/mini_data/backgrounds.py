@@ -44,7 +44,7 @@ class Canvas:
         self.stuff = np.zeros((size, size), dtype=np.uint8)
         self.v, self.u = (np.indices((size, size), dtype=np.float32) + 0.5) / size
 
-    def paint(self, label: str, polygons: Sequence[np.ndarray] | None, color: np.ndarray, opacity: float = 1.) -> None:
+    def paint(self, label: str, polygons: Sequence[np.ndarray] | None, color: np.ndarray, opacity: float = 1.0) -> None:
         """Cover a region, with smooth edges in the picture and whole pixels in the labels.
 
         Args:
@@ -61,14 +61,14 @@ class Canvas:
         self.stuff[window][alpha >= 0.5] = STUFF.index(label)
 
 
-def _color(rng: np.random.Generator, surface: str, jitter: float = 14.) -> np.ndarray:
+def _color(rng: np.random.Generator, surface: str, jitter: float = 14.0) -> np.ndarray:
     palette = _PALETTES[surface]
     return np.asarray(palette[rng.integers(len(palette))], dtype=np.float32) + rng.uniform(-jitter, jitter, 3)
 
 
 def _rough(rng: np.random.Generator, canvas: Canvas, color: np.ndarray, cell: float, contrast: float) -> np.ndarray:
     """A colour made uneven by noise: cell as a part of the edge, contrast in grey levels."""
-    noise = value_noise(rng, canvas.size, canvas.size, max(cell * canvas.size, 2.))
+    noise = value_noise(rng, canvas.size, canvas.size, max(cell * canvas.size, 2.0))
     return (color + contrast * (2 * noise[..., None] - 1)).astype(np.float32)
 
 
@@ -80,8 +80,8 @@ def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
 def _skyline(rng: np.random.Generator, level: float, height: float, points: int) -> np.ndarray:
     """Corners of a region under a jagged line; it reaches down to the picture's lower edge."""
     x = np.linspace(-0.05, 1.05, points) + rng.uniform(-0.4, 0.4, points) / points
-    y = level - height * rng.uniform(0.1, 1., points)
-    return np.concatenate([np.stack([x, y], axis=1), [(1.1, 1.), (-0.1, 1.)]])
+    y = level - height * rng.uniform(0.1, 1.0, points)
+    return np.concatenate([np.stack([x, y], axis=1), [(1.1, 1.0), (-0.1, 1.0)]])
 
 
 def _sky(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
@@ -95,7 +95,7 @@ def _sky(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
 def _mountain(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
     height = rng.uniform(0.12, 0.35)
     outline = _skyline(rng, horizon, height, int(rng.integers(5, 9)))
-    canvas.paint('mountain', [outline], _rough(rng, canvas, _color(rng, 'mountain'), 0.1, 45.))
+    canvas.paint('mountain', [outline], _rough(rng, canvas, _color(rng, 'mountain'), 0.1, 45.0))
 
 
 def _buildings(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
@@ -103,19 +103,22 @@ def _buildings(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None
     for _ in range(rng.integers(1, 4)):
         width, height = rng.uniform(0.14, 0.32), rng.uniform(0.2, 0.5)
         top = max(horizon - height, 0.02)
-        wall = _rough(rng, canvas, _color(rng, 'building'), 0.05, 14.)
+        wall = _rough(rng, canvas, _color(rng, 'building'), 0.05, 14.0)
         columns, rows = (width, horizon + 0.02 - top) / rng.uniform(0.045, 0.08, 2)
         # Windows: bright where waves along both directions are above their middle.
-        waves = np.minimum(np.sin((canvas.u - left) / width * np.pi * round(columns) * 2 - np.pi / 2),
-                           np.sin((canvas.v - top) / (horizon - top) * np.pi * round(rows) * 2 - np.pi / 2))
-        pane = _color(rng, 'windowpane') * rng.uniform(0.35, 1.)
-        canvas.paint('building', [box(left, top, left + width, horizon + 0.02)],
-                     mix(wall, pane, np.clip(4 * waves, 0, 1)))
+        waves = np.minimum(
+            np.sin((canvas.u - left) / width * np.pi * round(columns) * 2 - np.pi / 2),
+            np.sin((canvas.v - top) / (horizon - top) * np.pi * round(rows) * 2 - np.pi / 2),
+        )
+        pane = _color(rng, 'windowpane') * rng.uniform(0.35, 1.0)
+        canvas.paint(
+            'building', [box(left, top, left + width, horizon + 0.02)], mix(wall, pane, np.clip(4 * waves, 0, 1))
+        )
         left += width + rng.uniform(-0.03, 0.15)
 
 
 def _tree(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
-    x, base = rng.uniform(0.05, 0.95), horizon + rng.uniform(0., 0.12)
+    x, base = rng.uniform(0.05, 0.95), horizon + rng.uniform(0.0, 0.12)
     height, spread = rng.uniform(0.25, 0.5), rng.uniform(0.08, 0.15)
     trunk = stroke([(x, base), (x + rng.uniform(-0.02, 0.02), base - 0.6 * height)], 0.16 * spread + 0.01)
     canvas.paint('tree', [trunk], np.float32([84, 62, 44]) + rng.uniform(-12, 12, 3))
@@ -124,7 +127,7 @@ def _tree(rng: np.random.Generator, canvas: Canvas, horizon: float) -> None:
         middle = np.array([x, base - 0.7 * height]) + rng.uniform(-0.6, 0.6, 2) * (spread, 0.4 * height)
         leaves = arc(spread * rng.uniform(0.5, 0.8), count=14) * rng.uniform(0.8, 1.2, (14, 1))
         crown.append(middle + leaves)
-    canvas.paint('tree', crown, _rough(rng, canvas, _color(rng, 'tree'), 0.04, 60.))
+    canvas.paint('tree', crown, _rough(rng, canvas, _color(rng, 'tree'), 0.04, 60.0))
 
 
 def _outdoors(rng: np.random.Generator, canvas: Canvas) -> None:
@@ -135,16 +138,19 @@ def _outdoors(rng: np.random.Generator, canvas: Canvas) -> None:
     if rng.random() < 0.5:
         _buildings(rng, canvas, horizon)
     ground = box(-0.1, horizon, 1.1, 1.1) + rng.uniform(-0.03, 0.03, (4, 2)) * (0, 1)
-    canvas.paint('grass', [ground], _rough(rng, canvas, _color(rng, 'grass'), 0.03, 40.))
+    canvas.paint('grass', [ground], _rough(rng, canvas, _color(rng, 'grass'), 0.03, 40.0))
     if rng.random() < 0.6:
         middle, far, near = rng.uniform(0.2, 0.8), rng.uniform(0.02, 0.12), rng.uniform(0.25, 0.6)
         foot = middle + rng.uniform(-0.3, 0.3)
-        road = np.array([(middle - far, horizon + 0.02), (middle + far, horizon + 0.02), (foot + near, 1.05),
-                         (foot - near, 1.05)])
-        canvas.paint('road', [road], _rough(rng, canvas, _color(rng, 'road'), 0.02, 18.))
+        road = np.array(
+            [(middle - far, horizon + 0.02), (middle + far, horizon + 0.02), (foot + near, 1.05), (foot - near, 1.05)]
+        )
+        canvas.paint('road', [road], _rough(rng, canvas, _color(rng, 'road'), 0.02, 18.0))
         line = np.array([(middle, horizon + 0.02), (foot, 1.05)])
-        dashes = [stroke(line[0] + (line[1] - line[0]) * np.array([[t], [t + 0.08]]), 0.008 + 0.012 * t)
-                  for t in np.arange(0.1, 0.9, 0.2)]
+        dashes = [
+            stroke(line[0] + (line[1] - line[0]) * np.array([[t], [t + 0.08]]), 0.008 + 0.012 * t)
+            for t in np.arange(0.1, 0.9, 0.2)
+        ]
         canvas.paint('road', dashes, np.float32([226, 222, 200]))
     for _ in range(rng.integers(0, 3)):
         _tree(rng, canvas, horizon)
@@ -153,18 +159,21 @@ def _outdoors(rng: np.random.Generator, canvas: Canvas) -> None:
 def _indoors(rng: np.random.Generator, canvas: Canvas) -> None:
     edge = rng.uniform(0.6, 0.85)
     color = _color(rng, 'wall')
-    u, v = turned(canvas.u, canvas.v, rng.choice((0., 0., np.pi / 4)))
+    u, v = turned(canvas.u, canvas.v, rng.choice((0.0, 0.0, np.pi / 4)))
     paper = pattern(str(rng.choice(('plain', 'stripes', 'checkers', 'dots'))), u, v, rng.uniform(5, 12))
-    wall = mix(color, color + rng.uniform(-34, 34), paper) + _rough(rng, canvas, np.zeros(3), 0.3, 12.)
+    wall = mix(color, color + rng.uniform(-34, 34), paper) + _rough(rng, canvas, np.zeros(3), 0.3, 12.0)
     canvas.paint('wall', None, wall)
     for label in rng.choice(('windowpane', 'painting'), rng.integers(0, 3)):
         width, height = rng.uniform(0.18, 0.34, 2)
         left, top = rng.uniform(0.02, 0.95 - width), rng.uniform(0.02, max(edge - height - 0.05, 0.03))
         frame, inside = box(left, top, left + width, top + height), 0.024
-        canvas.paint(str(label), [frame], np.float32([236, 232, 224]) * rng.uniform(0.25, 1.))
+        canvas.paint(str(label), [frame], np.float32([236, 232, 224]) * rng.uniform(0.25, 1.0))
         glass = box(left + inside, top + inside, left + width - inside, top + height - inside)
-        canvas.paint(str(label), [glass], _rough(rng, canvas, _color(rng, str(label)), 0.12,
-                                                 20. if label == 'windowpane' else 110.))
+        canvas.paint(
+            str(label),
+            [glass],
+            _rough(rng, canvas, _color(rng, str(label)), 0.12, 20.0 if label == 'windowpane' else 110.0),
+        )
         if label == 'windowpane':
             middle = left + width / 2
             canvas.paint('windowpane', [box(middle - 0.008, top, middle + 0.008, top + height)], np.float32([225] * 3))
@@ -173,24 +182,27 @@ def _indoors(rng: np.random.Generator, canvas: Canvas) -> None:
     kind = str(rng.choice(('stripes', 'checkers')))
     tiles = pattern(kind, (canvas.u - 0.5) / (0.35 + 0.5 * (canvas.v - edge)) * 0.6, depth, rng.uniform(1.5, 3))
     floor = _color(rng, 'floor')
-    canvas.paint('floor', [box(-0.1, edge, 1.1, 1.1)],
-                 mix(floor, floor * rng.uniform(0.6, 0.85), tiles) + _rough(rng, canvas, np.zeros(3), 0.04, 16.))
+    canvas.paint(
+        'floor',
+        [box(-0.1, edge, 1.1, 1.1)],
+        mix(floor, floor * rng.uniform(0.6, 0.85), tiles) + _rough(rng, canvas, np.zeros(3), 0.04, 16.0),
+    )
 
 
 def _scrap(rng: np.random.Generator) -> np.ndarray:
     """Corners of a piece of clutter, in [0, 1]: a splinter, a bar, an angle or a box, nothing like an object."""
-    center, extent = rng.uniform(0., 1., 2), rng.uniform(0.03, 0.1)
+    center, extent = rng.uniform(0.0, 1.0, 2), rng.uniform(0.03, 0.1)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     kind = rng.integers(4)
     if kind == 0:
         points = rng.uniform(-1.2, 1.2, (3, 2))
     elif kind == 1:
-        points = stroke([(-2., 0.), (2., rng.uniform(-1, 1))], rng.uniform(0.15, 0.4))
+        points = stroke([(-2.0, 0.0), (2.0, rng.uniform(-1, 1))], rng.uniform(0.15, 0.4))
     elif kind == 2:
         points = np.array([(-1, -1), (-0.4, -1), (-0.4, 0.4), (1, 0.4), (1, 1), (-1, 1)], dtype=float)
     else:
-        points = box(-1., -0.7, 1., 0.7) * rng.uniform(0.5, 1.2, 2)
+        points = box(-1.0, -0.7, 1.0, 0.7) * rng.uniform(0.5, 1.2, 2)
     return center + extent * points @ turn.T
 
 
@@ -201,9 +213,10 @@ def add_clutter(rng: np.random.Generator, canvas: Canvas) -> None:
         color: np.ndarray = first
         if rng.random() < 0.5:
             u, v = turned(canvas.u, canvas.v, rng.uniform(0, np.pi))
-            color = mix(first, second, pattern(str(rng.choice(('stripes', 'checkers', 'dots'))), u, v,
-                                               rng.uniform(8, 24)))
-        canvas.paint('other', [_scrap(rng)], color, opacity=rng.choice((1., 1., 0.6)))
+            color = mix(
+                first, second, pattern(str(rng.choice(('stripes', 'checkers', 'dots'))), u, v, rng.uniform(8, 24))
+            )
+        canvas.paint('other', [_scrap(rng)], color, opacity=rng.choice((1.0, 1.0, 0.6)))
 
 
 SCENERIES: tuple[Callable[[np.random.Generator, Canvas], None], ...] = (_outdoors, _indoors)

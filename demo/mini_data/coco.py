@@ -38,13 +38,18 @@ def annotate(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]
             segmentation=mask_to_polygons(item.mask),
             bbox=mask_to_box(item.mask),
             area=float(item.mask.sum()),
-            iscrowd=0) for i, item in enumerate(scene.objects)
+            iscrowd=0,
+        )
+        for i, item in enumerate(scene.objects)
     ]
 
 
 def _categories() -> list[dict[str, Any]]:
-    return [dict(supercategory=group, id=number, name=name)
-            for group, members in COCO_CATEGORIES.items() for number, name in members.items()]
+    return [
+        dict(supercategory=group, id=number, name=name)
+        for group, members in COCO_CATEGORIES.items()
+        for number, name in members.items()
+    ]
 
 
 def _write_split(root: Path, options: Options, split: str, progress: Progress) -> None:
@@ -60,12 +65,18 @@ def _write_split(root: Path, options: Options, split: str, progress: Progress) -
         images.append(dict(license=1, file_name=name, height=options.image_size, width=options.image_size, id=image_id))
         annotations += annotate(scene, image_id, _FIRST_ANNOTATION_ID[split] + len(annotations))
     content = dict(
-        info=dict(description='Miniature COCO: rendered scenes in the layout of COCO 2017', version='1.0', year=2026,
-                  contributor='mmevm', url=''),
+        info=dict(
+            description='Miniature COCO: rendered scenes in the layout of COCO 2017',
+            version='1.0',
+            year=2026,
+            contributor='mmevm',
+            url='',
+        ),
         licenses=[dict(id=1, name='Rendered, no third-party content', url='')],
         images=images,
         annotations=annotations,
-        categories=_categories())
+        categories=_categories(),
+    )
     path = root / 'annotations' / f'instances_{split}2017.json'
     path.write_text(json.dumps(content), encoding='utf-8')
 

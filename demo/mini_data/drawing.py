@@ -39,8 +39,10 @@ class Patch:
         height, width = self.alpha.shape
         top, left = max(self.top, 0), max(self.left, 0)
         bottom, right = max(min(self.top + height, size), top), max(min(self.left + width, size), left)
-        return ((slice(top, bottom), slice(left, right)),
-                (slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)))
+        return (
+            (slice(top, bottom), slice(left, right)),
+            (slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)),
+        )
 
 
 def _draw(canvas: Image.Image, points: np.ndarray, value: int) -> None:
@@ -110,11 +112,12 @@ def _random_view(shape: Shape, rng: np.random.Generator) -> np.ndarray:
     """Matrix [2, 2] from a shape's frame to the picture: squeezed, mirrored, turned."""
     angle = np.radians(rng.uniform(-shape.max_angle, shape.max_angle))
     aspect = rng.uniform(shape.min_aspect, 1) * (rng.choice((-1, 1)) if shape.mirror else 1)
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([aspect, 1.])
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([aspect, 1.0])
 
 
-def draw_shape(shape: Shape, rng: np.random.Generator, center: tuple[float, float], half_extent: float,
-               light: float) -> Patch:
+def draw_shape(
+    shape: Shape, rng: np.random.Generator, center: tuple[float, float], half_extent: float, light: float
+) -> Patch:
     """Draw a shape with random details, turn and view.
 
     Args:

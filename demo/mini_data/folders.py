@@ -52,11 +52,13 @@ def require_replaceable(folder: Path) -> None:
             return
         what = f'holds files that this tool did not write, such as {foreign[0]}'
     elif os.path.lexists(folder):
-        what = 'is not a folder of this tool\'s making'
+        what = "is not a folder of this tool's making"
     else:
         return
-    raise FileExistsError(f'{folder} {what}. Choose another folder with --out, move it away, or give --force, which '
-                          f'renames it to {_backup_path(folder).name} and writes a new one.')
+    raise FileExistsError(
+        f'{folder} {what}. Choose another folder with --out, move it away, or give --force, which '
+        f'renames it to {_backup_path(folder).name} and writes a new one.'
+    )
 
 
 def _backup_path(folder: Path) -> Path:

@@ -68,15 +68,29 @@ def _resolve(subsets: Sequence[str], **common: Any) -> list[Options]:
     chosen = [subset for subset in SUBSETS if subset in subsets]
     if not chosen:
         raise ValueError(f'at least one data set of {", ".join(SUBSETS)} must be chosen, got none')
-    counts = {subset: {key: getattr(_SUBSETS[subset], key) if common[key] is None else common[key]
-                       for key in ('train_images', 'val_images')} for subset in chosen}
-    return [Options(subset, seed=common['seed'], image_size=common['image_size'], **counts[subset])
-            for subset in chosen]
+    counts = {
+        subset: {
+            key: getattr(_SUBSETS[subset], key) if common[key] is None else common[key]
+            for key in ('train_images', 'val_images')
+        }
+        for subset in chosen
+    }
+    return [
+        Options(subset, seed=common['seed'], image_size=common['image_size'], **counts[subset]) for subset in chosen
+    ]
 
 
-def make_mini_data(out: str | os.PathLike, subsets: Sequence[str] = SUBSETS, *, seed: int = 0, image_size: int = 256,
-                   train_images: int | None = None, val_images: int | None = None, force: bool = False,
-                   progress: Progress = silent) -> list[MiniData]:
+def make_mini_data(
+    out: str | os.PathLike,
+    subsets: Sequence[str] = SUBSETS,
+    *,
+    seed: int = 0,
+    image_size: int = 256,
+    train_images: int | None = None,
+    val_images: int | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> list[MiniData]:
     """Render miniature data sets; one that is there with the same options is left alone.
 
     Args:
@@ -97,8 +111,12 @@ def make_mini_data(out: str | os.PathLike, subsets: Sequence[str] = SUBSETS, *, 
         ValueError: An option is out of its range.
         FileExistsError: A folder holds files that were not rendered, and ``force`` is not set.
     """
-    plans = [(options, Path(out) / _SUBSETS[options.subset].folder) for options in _resolve(
-        subsets, seed=seed, image_size=image_size, train_images=train_images, val_images=val_images)]
+    plans = [
+        (options, Path(out) / _SUBSETS[options.subset].folder)
+        for options in _resolve(
+            subsets, seed=seed, image_size=image_size, train_images=train_images, val_images=val_images
+        )
+    ]
     wanted = [force or not is_current(folder, _record(options)) for options, folder in plans]
     # All folders are checked before the first is rendered.
     for (_, folder), render in zip(plans, wanted, strict=True):

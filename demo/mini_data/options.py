@@ -44,12 +44,15 @@ class Options:
         if self.seed < 0:
             raise ValueError(f'`seed` must be 0 or larger, got {self.seed}')
         if not _MIN_SIZE <= self.image_size <= _MAX_SIZE:
-            raise ValueError(f'`image_size` must be {_MIN_SIZE} to {_MAX_SIZE} pixels, so that the objects can be '
-                             f'told apart, got {self.image_size}')
+            raise ValueError(
+                f'`image_size` must be {_MIN_SIZE} to {_MAX_SIZE} pixels, so that the objects can be '
+                f'told apart, got {self.image_size}'
+            )
         for split in SPLITS:
             if not 1 <= self.count(split) <= _MAX_IMAGES:
-                raise ValueError(f'`{split}_images` must be 1 to {_MAX_IMAGES}, got {self.count(split)}; '
-                                 'both splits are needed')
+                raise ValueError(
+                    f'`{split}_images` must be 1 to {_MAX_IMAGES}, got {self.count(split)}; both splits are needed'
+                )
 
     def count(self, split: str) -> int:
         """Number of pictures in a split."""

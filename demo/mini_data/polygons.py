@@ -10,8 +10,12 @@ def _boundary_steps(mask: np.ndarray) -> dict[Step, None]:
     """Unit steps along the mask's boundary, the mask on their right hand; a dict for its order."""
     padded = np.pad(mask, 1)
     # What must be outside, and the step along that side of the pixel.
-    sides = ((padded[:-2, 1:-1], (0, 0, 1, 0)), (padded[1:-1, 2:], (1, 0, 0, 1)),
-             (padded[2:, 1:-1], (1, 1, -1, 0)), (padded[1:-1, :-2], (0, 1, 0, -1)))
+    sides = (
+        (padded[:-2, 1:-1], (0, 0, 1, 0)),
+        (padded[1:-1, 2:], (1, 0, 0, 1)),
+        (padded[2:, 1:-1], (1, 1, -1, 0)),
+        (padded[1:-1, :-2], (0, 1, 0, -1)),
+    )
     steps: dict[Step, None] = {}
     for neighbour, (offset_x, offset_y, dx, dy) in sides:
         for y, x in np.argwhere(mask & ~neighbour).tolist():

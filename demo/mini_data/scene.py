@@ -16,7 +16,7 @@ MIN_VISIBLE = 0.7
 #: Quality of the written JPEG files.
 JPEG_QUALITY = 92
 # Objects are at least this long, in pixels, however small the picture.
-_MIN_EXTENT = 14.
+_MIN_EXTENT = 14.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ def _full_mask(patch: Patch, size: int) -> np.ndarray:
     return mask
 
 
-def _place(patch: Patch, name: str, placed: Sequence[SceneObject], areas: Sequence[int],
-           size: int) -> list[SceneObject] | None:
+def _place(
+    patch: Patch, name: str, placed: Sequence[SceneObject], areas: Sequence[int], size: int
+) -> list[SceneObject] | None:
     """Put a patch in front of the placed objects, or return None where too little of one of them would show."""
     mask = _full_mask(patch, size)
     result = [SceneObject(other.name, other.mask & ~mask) for other in placed] + [SceneObject(name, mask)]

@@ -21,14 +21,14 @@ def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, 
     """
     total = np.zeros((height, width), dtype=np.float32)
     for octave in range(octaves):
-        step = max(cell / 2**octave, 1.)
+        step = max(cell / 2**octave, 1.0)
         shape = (int(height / step) + 2, int(width / step) + 2)
         grid = Image.fromarray(rng.random(shape, dtype=np.float32))
         total += np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)) / 2**octave
     return total / (2 - 2 / 2**octaves)
 
 
-def pattern(kind: str, u: np.ndarray, v: np.ndarray, frequency: float = 1.) -> np.ndarray:
+def pattern(kind: str, u: np.ndarray, v: np.ndarray, frequency: float = 1.0) -> np.ndarray:
     """Evaluate a pattern with soft edges, which says how much of the second colour shows.
 
     Args:
@@ -42,7 +42,7 @@ def pattern(kind: str, u: np.ndarray, v: np.ndarray, frequency: float = 1.) -> n
     """
     phase_u, phase_v = 2 * np.pi * frequency * u, 2 * np.pi * frequency * v
     if kind == 'plain':
-        level = np.full_like(u, -1.)
+        level = np.full_like(u, -1.0)
     elif kind == 'stripes':
         level = 4 * np.sin(phase_u)
     elif kind == 'checkers':

@@ -93,6 +93,7 @@ def draw_curves(scalars: str | os.PathLike, path: str | os.PathLike, title: str 
     # The figure's own canvas, so that no display and no change of matplotlib's global backend is needed.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
     records = read_scalars(scalars)
     if not any('loss' in record for record in records):
         raise ValueError(f'{scalars} must hold training logs with a `loss`, got {len(records)} lines without one')

@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_PALETTE = ('#e6194b', '#1f77e6', '#2ca02c', '#f58231', '#911eb4', '#0fa3a3', '#d81bb0', '#8c6d1f', '#5b5bd6',
-            '#b5451b')
+_PALETTE = (
+    '#e6194b',
+    '#1f77e6',
+    '#2ca02c',
+    '#f58231',
+    '#911eb4',
+    '#0fa3a3',
+    '#d81bb0',
+    '#8c6d1f',
+    '#5b5bd6',
+    '#b5451b',
+)
 _PICTURE = 320
 _GAP = 12
 _HEADER = 30
@@ -43,6 +53,7 @@ class Box:
 def get_font(size: int) -> ImageFont.FreeTypeFont:
     """The font of all labels, at a size in pixels."""
     from matplotlib.font_manager import findfont
+
     return ImageFont.truetype(findfont('DejaVu Sans'), size)
 
 
@@ -54,8 +65,15 @@ def _label_place(corners: tuple, text_size: tuple, side: tuple, taken: list[tupl
     """Choose where a label stands: the first place at its box that is in the picture and overlaps no other label."""
     x0, y0, x1, y1 = corners
     width, height = text_size
-    places = [(x0, y0 - height), (x1 - width, y0 - height), (x0, y1), (x1 - width, y1), (x0, y0), (x1 - width, y0),
-              (x0, y1 - height)]
+    places = [
+        (x0, y0 - height),
+        (x1 - width, y0 - height),
+        (x0, y1),
+        (x1 - width, y1),
+        (x0, y0),
+        (x1 - width, y0),
+        (x0, y1 - height),
+    ]
     inside = [(min(max(x, 0), side[0] - width), min(max(y, 0), side[1] - height)) for x, y in places]
     rectangles = [(x, y, x + width, y + height) for x, y in inside]
     free = [rectangle for rectangle in rectangles if not any(_overlap(rectangle, other) for other in taken)]
@@ -139,7 +157,8 @@ def _group(entries: list[dict], names: dict[int, str], sizes: dict[int, tuple[in
         category = entry['category_id']
         mask = _mask(entry['segmentation'], sizes[entry['image_id']]) if sizes else None
         boxes[entry['image_id']].append(
-            Box(tuple(entry['bbox']), names[category], colors[category], entry.get('score'), mask))
+            Box(tuple(entry['bbox']), names[category], colors[category], entry.get('score'), mask)
+        )
     return boxes
 
 
@@ -148,9 +167,16 @@ def _read(path: str | os.PathLike) -> Any:
         return json.load(file)
 
 
-def draw_detection_sheet(annotations: str | os.PathLike, results: str | os.PathLike, images: str | os.PathLike,
-                         path: str | os.PathLike, count: int = 8, columns: int = 2,
-                         score_threshold: float = 0.3, masks: bool = False) -> str:
+def draw_detection_sheet(
+    annotations: str | os.PathLike,
+    results: str | os.PathLike,
+    images: str | os.PathLike,
+    path: str | os.PathLike,
+    count: int = 8,
+    columns: int = 2,
+    score_threshold: float = 0.3,
+    masks: bool = False,
+) -> str:
     """Draw the first pictures of a data set with ground truth and predictions.
 
     Args:
@@ -183,7 +209,9 @@ def draw_detection_sheet(annotations: str | os.PathLike, results: str | os.PathL
         _group([entry for entry in entries if entry['image_id'] in shown], names, sizes)
         for entries in (truth['annotations'], predictions)
     )
-    pairs = [_pair(os.path.join(images, image['file_name']), true_boxes[image['id']], predicted_boxes[image['id']])
-             for image in chosen]
+    pairs = [
+        _pair(os.path.join(images, image['file_name']), true_boxes[image['id']], predicted_boxes[image['id']])
+        for image in chosen
+    ]
     _compose(pairs, min(columns, len(pairs))).save(path)
     return os.path.abspath(path)

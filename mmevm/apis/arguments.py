@@ -8,16 +8,29 @@ from mmevm.engine.options import KeyValues
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--work-dir', type=os.path.expanduser,
-                        help='folder for logs and results (default: work_dirs/<config name>)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE',
+        '--work-dir', type=os.path.expanduser, help='folder for logs and results (default: work_dirs/<config name>)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValues,
+        default={},
+        metavar='KEY=VALUE',
         help='changes to the config, e.g. train_dataloader.batch_size=4 or model.backbone.out_indices="(0,1,2,3)"; '
-             'data_root=PATH moves every data loader and evaluator to another folder')
-    parser.add_argument('--skip-broken', action='store_true',
-                        help='leave out images that are missing or cannot be read; the log says which')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how a distributed run was started (default: none)')
+        'data_root=PATH moves every data loader and evaluator to another folder',
+    )
+    parser.add_argument(
+        '--skip-broken',
+        action='store_true',
+        help='leave out images that are missing or cannot be read; the log says which',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how a distributed run was started (default: none)',
+    )
     # torchrun's predecessor passes this flag; torchrun sets the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -33,10 +46,18 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector, segmenter or classifier from a config file.')
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate from auto_scale_lr.base_batch_size to the actual total batch')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from a checkpoint; without a path, from the newest one in the work folder')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate from auto_scale_lr.base_batch_size to the actual total batch',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a path, from the newest one in the work folder',
+    )
     _add_common(parser)
     return _parse(parser, argv)
 

@@ -22,13 +22,16 @@ from mmevm.errors import UsageError, exit_status
 def _set_drawing(cfg: Any, args: argparse.Namespace) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
-        raise UsageError('--show and --show-dir need default_hooks.visualization in the config, e.g. '
-                         "visualization=dict(type='DetVisualizationHook').")
+        raise UsageError(
+            '--show and --show-dir need default_hooks.visualization in the config, e.g. '
+            "visualization=dict(type='DetVisualizationHook')."
+        )
     # The libraries' hooks differ in how they are switched on and where they write.
     if cfg.get('default_scope') == 'mmpretrain':
         if args.tta:
-            raise UsageError('MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and '
-                             '--show-dir.')
+            raise UsageError(
+                'MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and --show-dir.'
+            )
         hook.update(enable=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
         return
     hook.update(draw=True, show=args.show, wait_time=args.wait_time)
@@ -45,8 +48,10 @@ def _dump_metric(cfg: Any, path: str) -> Any:
         raise UsageError(f'--out must end with .pkl or .pickle, got {path}')
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.evaluation import DumpDetResults
+
         return DumpDetResults(out_file_path=path)
     from mmengine.evaluator import DumpResults
+
     return DumpResults(out_file_path=path)
 
 
@@ -63,8 +68,10 @@ def _leave_masks_unmeasured(cfg: Any) -> None:
             continue
         evaluator.metric = [metric for metric in metrics if metric != 'segm']
         if not evaluator.metric:
-            raise UsageError('test_evaluator measures masks (segm), and the model has no roi_head.mask_head. To '
-                             'measure its boxes: --cfg-options test_evaluator.metric=bbox')  # fmt: skip
+            raise UsageError(
+                'test_evaluator measures masks (segm), and the model has no roi_head.mask_head. To '
+                'measure its boxes: --cfg-options test_evaluator.metric=bbox'
+            )
         print_log('The model has no mask head: masks (segm) are not measured', logger='current', level=logging.WARNING)
 
 

@@ -41,9 +41,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('published'), metavar='DIR', help='default: published')
     parser.add_argument('--url', metavar='BASE', help='address of the folder from which the file will be served')
     parser.add_argument(
-        '--metric', type=_metric, action='append', default=[], metavar='NAME=VALUE',
+        '--metric',
+        type=_metric,
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
         help="what you measured, e.g. 'box AP=36.1'; may be repeated",
-    )  # fmt: skip
+    )
     parser.add_argument('--dataset', default='unknown', help='data set of the metrics, e.g. COCO')
     return parser.parse_args(argv)
 
@@ -73,8 +77,9 @@ def strip(checkpoint: dict[str, Any], config: Path) -> dict[str, Any]:
     dataset_meta = checkpoint.get('meta', {}).get('dataset_meta')
     if dataset_meta:
         meta['dataset_meta'] = dataset_meta
-    weights = {name: value.detach().cpu().clone() if isinstance(value, Tensor) else value
-               for name, value in weights.items()}  # fmt: skip
+    weights = {
+        name: value.detach().cpu().clone() if isinstance(value, Tensor) else value for name, value in weights.items()
+    }
     return {'state_dict': weights, 'meta': meta}
 
 

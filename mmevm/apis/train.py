@@ -28,7 +28,7 @@ from mmevm.registry import type_name
 
 def _set_amp(cfg: Any) -> None:
     if on_cpu():
-        raise UsageError('--amp needs a GPU: MMEngine\'s AmpOptimWrapper has no CPU form. Leave --amp out.')
+        raise UsageError("--amp needs a GPU: MMEngine's AmpOptimWrapper has no CPU form. Leave --amp out.")
     wrapper = type_name(cfg.optim_wrapper, 'OptimWrapper')
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UsageError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {wrapper}.')
@@ -39,8 +39,11 @@ def _set_amp(cfg: Any) -> None:
 def _leave_amp_on_cpu(cfg: Any) -> None:
     """Replaces a recipe's mixed precision where MMEngine would refuse it, so that any config can be tried on a CPU."""
     if type_name(cfg.optim_wrapper) == 'AmpOptimWrapper' and on_cpu():
-        print_log('The config asks for mixed precision, which MMEngine has on accelerators alone: training in float32',
-                  logger='current', level=logging.WARNING)
+        print_log(
+            'The config asks for mixed precision, which MMEngine has on accelerators alone: training in float32',
+            logger='current',
+            level=logging.WARNING,
+        )
         cfg.optim_wrapper.type = 'OptimWrapper'
         for key in ('loss_scale', 'dtype'):
             cfg.optim_wrapper.pop(key, None)
@@ -48,8 +51,10 @@ def _leave_amp_on_cpu(cfg: Any) -> None:
 
 def _set_auto_scale_lr(cfg: Any) -> None:
     if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-        raise UsageError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config, N being the total '
-                         'batch that its learning rate was chosen for.')
+        raise UsageError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config, N being the total '
+            'batch that its learning rate was chosen for.'
+        )
     cfg.auto_scale_lr.enable = True
 
 
@@ -71,8 +76,10 @@ def _set_resume(cfg: Any, source: str) -> None:
         _tell(cfg, f'Resuming from {found.path}')
         cfg.load_from, seed = found.path, found.seed
     elif source.startswith('mmevm://'):
-        raise UsageError(f'--resume takes the checkpoint of a training, and the zoo has weights alone. To start from '
-                         f'them: --cfg-options load_from={source}, without --resume')
+        raise UsageError(
+            f'--resume takes the checkpoint of a training, and the zoo has weights alone. To start from '
+            f'them: --cfg-options load_from={source}, without --resume'
+        )
     else:
         require_checkpoint(source)
         cfg.resume, cfg.load_from = True, source
@@ -84,9 +91,13 @@ def _say_what_is_overwritten(cfg: Any) -> None:
     """Warn, and no more: MMEngine's users expect to start anew in the folder that they had before."""
     names = [path.name for path in saved_checkpoints(cfg)]
     if names:
-        _tell(cfg, f'{os.path.abspath(cfg.work_dir)} has checkpoints of an earlier run, such as {names[0]}. Training '
-              'begins at the start and overwrites those of the same names. To continue that run: --resume; to keep '
-              'it: another --work-dir', logging.WARNING)  # fmt: skip
+        _tell(
+            cfg,
+            f'{os.path.abspath(cfg.work_dir)} has checkpoints of an earlier run, such as {names[0]}. Training '
+            'begins at the start and overwrites those of the same names. To continue that run: --resume; to keep '
+            'it: another --work-dir',
+            logging.WARNING,
+        )
 
 
 def train(args: argparse.Namespace) -> None:

@@ -131,8 +131,9 @@ def find_start(own: Mapping[str, Tensor], prefix: str, entries: Mapping[str, Any
     best = [start for start, n in counts.items() if n == most]
     best = [start for start in best if not _AVERAGE.search(start)] or best
     if len(best) > 1 and best[0] not in (prefix, 'backbone.'):
-        raise CheckpointError(f'the checkpoint has several backbones that fit, below {", ".join(best)}; '
-                              'choose one by `prefix`')  # fmt: skip
+        raise CheckpointError(
+            f'the checkpoint has several backbones that fit, below {", ".join(best)}; choose one by `prefix`'
+        )
     return best[0]
 
 

@@ -90,9 +90,7 @@ class LoadReport:
         return [f'{name} ({self.notes[name]})' if name in self.notes else name for name in names]
 
 
-def load_checkpoint(
-    model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None
-) -> LoadReport:
+def load_checkpoint(model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None) -> LoadReport:
     """Loads upstream's or mmevm's weights into a backbone, or into a model around one.
 
     Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages), old spellings and what
@@ -167,8 +165,13 @@ def fit_checkpoint(
         raise CheckpointError('\n  '.join([what, *report.problems]))
     weights = {names[name]: found.weights[name] for name in (*report.loaded, *report.derived)}
     for entries_of_model in (
-        report.loaded, report.fresh, report.adapted, report.resampled, report.derived, report.missing
-    ):  # fmt: skip
+        report.loaded,
+        report.fresh,
+        report.adapted,
+        report.resampled,
+        report.derived,
+        report.missing,
+    ):
         entries_of_model[:] = [names[name] for name in entries_of_model]
     report.notes = {names[name]: note for name, note in report.notes.items()}
     return weights, report
@@ -243,9 +246,7 @@ def _output_norm(name: str, place: str) -> str | None:
 
 
 # Heads, of which the other parts need none, and what training alone needs.
-_SPARE_PART = re.compile(
-    r'(?:.*\.)?(?:\w*head|auxiliary_head\.\d+|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)'
-)
+_SPARE_PART = re.compile(r'(?:.*\.)?(?:\w*head|auxiliary_head\.\d+|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)')
 
 
 def _is_spare(name: str, own: Mapping[str, Tensor], place: str) -> bool:
@@ -303,8 +304,7 @@ def _difference(backbone: nn.Module, state_dict: Mapping[str, Any]) -> str:
         return f': it has the first {given} {what} alone, the model needs {needed}' if given < needed else ''
     named = f"the variant '{variant}'" if variant else 'no known variant'
     return (
-        f': it is {named} (dims {dims}, depths {depths}), '
-        f'the model has dims {backbone.dims}, depths {backbone.depths}'
+        f': it is {named} (dims {dims}, depths {depths}), the model has dims {backbone.dims}, depths {backbone.depths}'
     )
 
 

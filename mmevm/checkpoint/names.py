@@ -69,8 +69,10 @@ def select(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     if '' in outer or len(outer) == 1:
         return below(state_dict, ('' if '' in outer else next(iter(outer))) + prefix)
     if outer:
-        raise CheckpointError(f'the checkpoint has several prefixes that end with {prefix!r}: {", ".join(outer)}; '
-                              'give one of them in full')  # fmt: skip
+        raise CheckpointError(
+            f'the checkpoint has several prefixes that end with {prefix!r}: {", ".join(outer)}; '
+            'give one of them in full'
+        )
     raise CheckpointError(
         f'no entry of the checkpoint starts with {prefix!r}; it has {", ".join(sorted(state_dict)[:5])} …'
     )

@@ -153,7 +153,7 @@ def _measure(args: argparse.Namespace, pictures: Sequence[Tensor]) -> dict[str, 
 def _print(fields: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> None:
     from mmevm.analysis.erf import SHARES, square_sides
 
-    print('\nEdge of the square in the middle that holds a share of all contributions, in % of the picture\'s:')
+    print("\nEdge of the square in the middle that holds a share of all contributions, in % of the picture's:")
     print(f'{"model":32s} {"weights":8s}' + ''.join(f'{f"{100 * share:.0f} %":>8s}' for share in SHARES))
     for name, both in fields.items():
         for kind, scores in zip(_KINDS, both, strict=True):

@@ -35,8 +35,10 @@ def _require_library(cfg: Any, path: str | os.PathLike) -> None:
     scope = cfg.get('default_scope')
     if scope and scope != 'mmengine' and importlib.util.find_spec(scope) is None:
         name = _PACKAGES.get(scope, scope)
-        raise UsageError(f'{path} needs {scope} (its default_scope), which is not installed: pip install '
-                         f'onedl-{name}, or {name if scope != "mmdet" else "mmdet"} beside OpenMMLab\'s own mmcv.')
+        raise UsageError(
+            f'{path} needs {scope} (its default_scope), which is not installed: pip install '
+            f"onedl-{name}, or {name if scope != 'mmdet' else 'mmdet'} beside OpenMMLab's own mmcv."
+        )
 
 
 def read_config(path: str | os.PathLike) -> Any:
@@ -52,6 +54,7 @@ def read_config(path: str | os.PathLike) -> Any:
         UsageError: The file, or a library that it builds on, is absent, or it cannot be read.
     """
     from mmengine.config import Config
+
     _require_config_file(path)
     try:
         cfg = Config.fromfile(path)
@@ -95,6 +98,7 @@ def load_config(args: argparse.Namespace) -> Any:
 def on_cpu() -> bool:
     """Whether MMEngine will run on the CPU, for want of any accelerator."""
     from mmengine.device import get_device
+
     return get_device() == 'cpu'
 
 
@@ -137,6 +141,7 @@ def build_runner(cfg: Any, skip_broken: bool = False) -> Any:
     from mmevm.checkpoint.weights_only import register_weights_only_loader
     from mmevm.engine.checks.images import CheckedImagesHook, checked
     from mmevm.engine.checks.samples import Checks
+
     register_weights_only_loader()
     if cfg.launcher != 'none' and on_cpu():
         prepare_cpu_run(cfg)

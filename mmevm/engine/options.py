@@ -25,15 +25,22 @@ _SPACE = '\x1f'
 class KeyValues(argparse.Action):
     """Collects ``KEY=VALUE`` arguments into a dict of unread strings."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
-                 option_string: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         """Add the arguments to what the same flag collected before."""
         options = dict(getattr(namespace, self.dest) or {})
         for argument in values:
             key, equals, value = argument.partition('=')
             if not equals or not key:
-                parser.error(f'{option_string} expects KEY=VALUE, got {argument!r}. A value with spaces has to be '
-                             f'quoted: {option_string} "data_root=/my data"')
+                parser.error(
+                    f'{option_string} expects KEY=VALUE, got {argument!r}. A value with spaces has to be '
+                    f'quoted: {option_string} "data_root=/my data"'
+                )
             options[key] = value
         setattr(namespace, self.dest, options)
 
@@ -50,6 +57,7 @@ def _bare(text: str) -> str:
 def _parsed(text: str) -> Any:
     """The value as MMEngine's ``DictAction`` reads it, with the spaces inside of words kept."""
     from mmengine.config import DictAction
+
     namespace = argparse.Namespace()
     argument = f'value={_INNER_SPACE.sub(lambda match: _SPACE * len(match[0]), text.strip())}'
     DictAction([], 'options')(argparse.ArgumentParser(), namespace, [argument])

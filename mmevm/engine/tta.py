@@ -13,9 +13,7 @@ _MASKS = (
     "--tta: MMDetection's test-time augmentation merges boxes alone, and this model predicts masks ({}). Leave --tta "
     'out{}.'
 )
-_BOXES_ALONE = (
-    ', or test the boxes alone: --cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox'
-)
+_BOXES_ALONE = ', or test the boxes alone: --cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox'
 _NO_SCORES = (
     '--tta: MMPretrain averages the scores of one classification head, and {} gives none of that kind. Leave --tta out.'
 )
@@ -59,11 +57,14 @@ def _require_scores(cfg: Any) -> None:
 def _require_segmentation(cfg: Any) -> None:
     kind = type_name(cfg.model)
     if kind == 'DepthEstimator':
-        raise UsageError(f"--tta: MMSegmentation's SegTTAModel merges segmentations, and {kind} predicts depth. Leave "
-                         '--tta out.')
+        raise UsageError(
+            f"--tta: MMSegmentation's SegTTAModel merges segmentations, and {kind} predicts depth. Leave --tta out."
+        )
     if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
-        raise UsageError('--tta needs tta_model and tta_pipeline in a segmentation config, as MMSegmentation\'s own '
-                         'base configs have them.')
+        raise UsageError(
+            "--tta needs tta_model and tta_pipeline in a segmentation config, as MMSegmentation's own "
+            'base configs have them.'
+        )
 
 
 # By scope: the library's model for it, what that needs of a config, and the transform that ends a test pipeline.
@@ -82,8 +83,10 @@ def _flipped(pipeline: list, last: str) -> list:
     """The pipeline of a config without ``tta_pipeline``: the image as it is, and flipped."""
     kinds = [type_name(transform, '') for transform in pipeline]
     if 'TestTimeAug' in kinds or kinds[-1:] != [last]:
-        raise UsageError(f'--tta needs a test pipeline that ends with {last}, got {" → ".join(kinds) or "none"}. Give '
-                         'tta_pipeline in the config.')
+        raise UsageError(
+            f'--tta needs a test pipeline that ends with {last}, got {" → ".join(kinds) or "none"}. Give '
+            'tta_pipeline in the config.'
+        )
     pack = copy.deepcopy(pipeline[-1])
     if last == 'PackDetInputs':
         pack['meta_keys'] = tuple(dict.fromkeys((*pack.get('meta_keys', _DET_META), *_FLIPPED)))

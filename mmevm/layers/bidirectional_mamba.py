@@ -72,9 +72,14 @@ class BidirectionalMamba(nn.Module):
 
     @staticmethod
     def scan(
-        x: Tensor, conv: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor, D: Tensor,
+        x: Tensor,
+        conv: nn.Conv1d,
+        x_proj: nn.Linear,
+        dt_proj: nn.Linear,
+        A_log: Tensor,
+        D: Tensor,
         reverse: bool = False,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """One direction. Args: x (Tensor[B, 1, L, D]). Returns: Tensor[B, 1, L, D]."""
         y = F.silu(causal_conv(x, conv, reverse))
         x_dbl = x_proj(y)
@@ -94,9 +99,7 @@ class BidirectionalMamba(nn.Module):
         )
 
 
-def _scan_with_time_steps(
-    y: Tensor, x_dbl: Tensor, dt_proj: nn.Module, A: Tensor, D: Tensor, reverse: bool
-) -> Tensor:
+def _scan_with_time_steps(y: Tensor, x_dbl: Tensor, dt_proj: nn.Module, A: Tensor, D: Tensor, reverse: bool) -> Tensor:
     """The scan of one direction where calling ``dt_proj`` is more than a product with its weight."""
     rank, Bs, Cs = x_dbl.split([x_dbl.shape[-1] - 2 * A.shape[1], A.shape[1], A.shape[1]], dim=-1)
     tensors = (t.squeeze(1).mT for t in (y, dt_proj(rank), Bs, Cs))  # [B, 1, L, C] -> [B, C, L]

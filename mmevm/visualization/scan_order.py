@@ -123,10 +123,27 @@ def _legend(figure: 'Figure') -> None:
 
     handles = [Patch(facecolor=_OUTSIDE, edgecolor='black', linewidth=1.8, label='this token …')]
     handles += [Patch(facecolor=color, edgecolor=_EDGE, label=label) for label, color in _LEGEND.items()]
-    handles.append(Line2D([], [], marker='o', markersize=7, markerfacecolor='white', markeredgecolor='black',
-                          linestyle='', label='class token'))  # fmt: skip
-    figure.legend(handles=handles, loc='outside lower center', ncols=len(handles), frameon=False, fontsize=8.5,
-                  columnspacing=1.4, handletextpad=0.5)  # fmt: skip
+    handles.append(
+        Line2D(
+            [],
+            [],
+            marker='o',
+            markersize=7,
+            markerfacecolor='white',
+            markeredgecolor='black',
+            linestyle='',
+            label='class token',
+        )
+    )
+    figure.legend(
+        handles=handles,
+        loc='outside lower center',
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8.5,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
 
 
 def draw_scan_order(
@@ -163,8 +180,18 @@ def draw_scan_order(
     for panels, (name, scan) in zip(figure.subplots(len(scans), columns, squeeze=False), scans.items(), strict=True):
         _draw_scan(panels, scan, size, query)
         label = name if name == scan.backbone else f'{name}\n({scan.backbone})'
-        panels[0].text(-0.1, 0.5, label, rotation=90, ha='right', va='center', ma='center', fontsize=9.5,
-                       weight='bold', transform=panels[0].transAxes)  # fmt: skip
+        panels[0].text(
+            -0.1,
+            0.5,
+            label,
+            rotation=90,
+            ha='right',
+            va='center',
+            ma='center',
+            fontsize=9.5,
+            weight='bold',
+            transform=panels[0].transAxes,
+        )
     _legend(figure)
     figure.savefig(path)
     return os.path.abspath(path)

@@ -131,8 +131,10 @@ def _choose(content: Mapping[str, Any], key: str | None, path: Path) -> tuple[di
     wrong = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if wrong or not weights:
         what = f'what is no tensor: {", ".join(map(str, wrong[:8]))}' if wrong else 'nothing'
-        raise CheckpointError(f'{path} has {what} where its weights should be; `key` chooses one of '
-                              f'{", ".join(map(str, list(content)[:8]))}')  # fmt: skip
+        raise CheckpointError(
+            f'{path} has {what} where its weights should be; `key` chooses one of '
+            f'{", ".join(map(str, list(content)[:8]))}'
+        )
     return weights, others + beside
 
 
@@ -154,8 +156,11 @@ def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, str]:
         inner = below(weights, prefix)
         if formats.signature(formats.convert(inner)) is not None:
             renamed = {prefix + name: prefix + new for new, name in _LAYOUTS[layout]({n: n for n in inner}).items()}
-            names = {name: renamed.get(name, new) for name, new in names.items()
-                     if name in renamed or not name.startswith(prefix)}  # fmt: skip
+            names = {
+                name: renamed.get(name, new)
+                for name, new in names.items()
+                if name in renamed or not name.startswith(prefix)
+            }
     return names
 
 

@@ -43,8 +43,9 @@ def download(entry: Entry, part: Path) -> str | None:
     try:
         from huggingface_hub.errors import HTTPError
     except ImportError as error:
-        raise FetchError(f"Downloads need huggingface_hub 2.4 or newer ({error}): pip install -U 'huggingface_hub>=2.4'"
-                         ) from error  # fmt: skip
+        raise FetchError(
+            f"Downloads need huggingface_hub 2.4 or newer ({error}): pip install -U 'huggingface_hub>=2.4'"
+        ) from error
 
     for attempt in range(_ATTEMPTS):
         try:
@@ -104,11 +105,15 @@ def _raise_if_final(error: Any, entry: Entry, part: Path) -> None:
         part.unlink(missing_ok=True)
         free = shutil.disk_usage(part.parent).free
         need = f' of about {entry.size / 1e6:.1f} MB' if entry.size else ''
-        raise FetchError(f'No room for {entry.file}{need} in {part.parent}: {error.strerror} ({free / 1e6:.1f} MB are '
-                         'free). Make room, or name another folder by MMEVM_CACHE') from error  # fmt: skip
+        raise FetchError(
+            f'No room for {entry.file}{need} in {part.parent}: {error.strerror} ({free / 1e6:.1f} MB are '
+            'free). Make room, or name another folder by MMEVM_CACHE'
+        ) from error
     if code in _DENIED:
-        raise FetchError(f'The cache {part.parent} cannot be written: {error.strerror}. Make it writable, or name '
-                         'another folder by MMEVM_CACHE') from error  # fmt: skip
+        raise FetchError(
+            f'The cache {part.parent} cannot be written: {error.strerror}. Make it writable, or name '
+            'another folder by MMEVM_CACHE'
+        ) from error
     status = getattr(getattr(error, 'response', None), 'status_code', None)
     if status == 416 or 'Consistency check failed' in str(error):  # longer than the file that is there now
         part.unlink(missing_ok=True)

@@ -48,8 +48,9 @@ def fetch(name: str) -> Path:
     except FetchError:
         raise
     except OSError as error:
-        raise FetchError(f'The cache {path.parent} cannot be used: {error}. Make it writable, or name another folder '
-                         'by MMEVM_CACHE') from error  # fmt: skip
+        raise FetchError(
+            f'The cache {path.parent} cannot be used: {error}. Make it writable, or name another folder by MMEVM_CACHE'
+        ) from error
     return path
 
 
@@ -78,8 +79,10 @@ def _fault(path: Path, entry: Entry) -> CheckpointError | None:
 def _fetch_anew(entry: Entry, path: Path) -> None:
     """Downloads beside ``path``, verifies, records the hash, and only then gives the file its name."""
     if is_offline():
-        raise FetchError(f'{entry.name} is not in the cache, and downloads are switched off (MMEVM_OFFLINE or '
-                         f'HF_HUB_OFFLINE). {_by_hand(entry, path)}')  # fmt: skip
+        raise FetchError(
+            f'{entry.name} is not in the cache, and downloads are switched off (MMEVM_OFFLINE or '
+            f'HF_HUB_OFFLINE). {_by_hand(entry, path)}'
+        )
     part = beside(path, 'incomplete')
     for last in (False, True):
         try:

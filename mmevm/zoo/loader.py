@@ -35,11 +35,14 @@ def load(name: str, task: str | None = None) -> nn.Module:
     """
     entry = find_entry(name)
     if not entry.available:
-        raise NotImplementedError(f'{entry.name}: mmevm has no {entry.architecture} backbone yet; '
-                                  'mmevm.zoo.fetch gives the file itself')  # fmt: skip
+        raise NotImplementedError(
+            f'{entry.name}: mmevm has no {entry.architecture} backbone yet; mmevm.zoo.fetch gives the file itself'
+        )
     if task not in (None, entry.task):
-        raise ValueError(f'`task` must be None or {entry.task!r} for {entry.name}, got {task!r}: no such weights were '
-                         'released; heads would be random, train them: see configs/')  # fmt: skip
+        raise ValueError(
+            f'`task` must be None or {entry.task!r} for {entry.name}, got {task!r}: no such weights were '
+            'released; heads would be random, train them: see configs/'
+        )
     if task is None:
         model = build_backbone(entry.architecture, entry.arch, entry.options, device='cpu')
     else:

@@ -61,8 +61,10 @@ def check_content(path: Path, entry: Entry) -> None:
     content = load_file(path)
     weights = content.get(entry.key)
     if not isinstance(weights, dict):
-        raise CheckpointError(f'{path} has no `{entry.key}`, which holds the weights of {entry.name}; it has the keys '
-                              f'{", ".join(map(str, list(content)[:8]))}')  # fmt: skip
+        raise CheckpointError(
+            f'{path} has no `{entry.key}`, which holds the weights of {entry.name}; it has the keys '
+            f'{", ".join(map(str, list(content)[:8]))}'
+        )
     if not entry.available:
         return
     backbone = build_backbone(entry.architecture, entry.arch, entry.options)
@@ -72,7 +74,9 @@ def check_content(path: Path, entry: Entry) -> None:
         raise CheckpointError(f'{path} is not {entry.name}: {error}') from error
     # Files of another patch stride differ in the size of their position embedding alone.
     if report.resampled:
-        raise CheckpointError(f'{path} is not {entry.name}: {", ".join(report.resampled)} would have to be '
-                              'interpolated, as for another patch stride or image size')  # fmt: skip
+        raise CheckpointError(
+            f'{path} is not {entry.name}: {", ".join(report.resampled)} would have to be '
+            'interpolated, as for another patch stride or image size'
+        )
     if not any(name.startswith(_HEADS[entry.task]) for name in report.dropped):
         raise CheckpointError(f'{path} is not {entry.name}: it has no head for {entry.task} beside the backbone')

@@ -17,10 +17,13 @@ pytestmark = pytest.mark.gpu
 
 DTYPES = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 AMP = {
-    ('evm', torch.float16): (4e-3, 4e-2), ('evm', torch.bfloat16): (3e-2, 1.2e-1),
-    ('vmamba', torch.float16): (1.1e-2, 1.6e-2), ('vmamba', torch.bfloat16): (8.5e-2, 1.2e-1),
-    ('vim', torch.float16): (4e-3, 7e-3), ('vim', torch.bfloat16): (3.5e-2, 4.5e-2),
-}  # fmt: skip
+    ('evm', torch.float16): (4e-3, 4e-2),
+    ('evm', torch.bfloat16): (3e-2, 1.2e-1),
+    ('vmamba', torch.float16): (1.1e-2, 1.6e-2),
+    ('vmamba', torch.bfloat16): (8.5e-2, 1.2e-1),
+    ('vim', torch.float16): (4e-3, 7e-3),
+    ('vim', torch.bfloat16): (3.5e-2, 4.5e-2),
+}
 """Largest relative error of an output and of the images' gradient, in the Euclidean norm, by family and autocast dtype.
 
 About 2.5 times what the CPU's autocast gives. EfficientVMamba's gradient has the larger one because of the ReLUs:

@@ -27,17 +27,21 @@ class Call(nn.Module):
         return self.function(*inputs)
 
 
-@pytest.mark.parametrize('module, shape, flops, activations', [
-    (nn.Linear(5, 7), (2, 3, 5), 2 * 3 * 5 * 7, 2 * 3 * 7),
-    (nn.Conv2d(6, 4, 3, padding=1, groups=2), (2, 6, 8, 9), 2 * 4 * 8 * 9 * 3 * 9, 2 * 4 * 8 * 9),
-    (nn.ConvTranspose2d(6, 4, 2, stride=2), (1, 6, 8, 8), 6 * 4 * 4 * 64, 4 * 256),
-    (nn.LayerNorm(6), (4, 6), 5 * 24, 0),
-    (nn.GroupNorm(2, 6), (4, 6, 2), 5 * 48, 0),
-    (nn.BatchNorm2d(6), (4, 6, 2, 2), 2 * 96, 0),
-    (nn.Upsample(scale_factor=2, mode='bilinear'), (1, 3, 4, 4), 4 * 3 * 64, 0),
-    (nn.AdaptiveAvgPool2d(2), (1, 3, 8, 8), 3 * 64, 0),
-    (nn.GELU(), (4, 6), 0, 0),
-], ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else '')  # fmt: skip
+@pytest.mark.parametrize(
+    'module, shape, flops, activations',
+    [
+        (nn.Linear(5, 7), (2, 3, 5), 2 * 3 * 5 * 7, 2 * 3 * 7),
+        (nn.Conv2d(6, 4, 3, padding=1, groups=2), (2, 6, 8, 9), 2 * 4 * 8 * 9 * 3 * 9, 2 * 4 * 8 * 9),
+        (nn.ConvTranspose2d(6, 4, 2, stride=2), (1, 6, 8, 8), 6 * 4 * 4 * 64, 4 * 256),
+        (nn.LayerNorm(6), (4, 6), 5 * 24, 0),
+        (nn.GroupNorm(2, 6), (4, 6, 2), 5 * 48, 0),
+        (nn.BatchNorm2d(6), (4, 6, 2, 2), 2 * 96, 0),
+        (nn.Upsample(scale_factor=2, mode='bilinear'), (1, 3, 4, 4), 4 * 3 * 64, 0),
+        (nn.AdaptiveAvgPool2d(2), (1, 3, 8, 8), 3 * 64, 0),
+        (nn.GELU(), (4, 6), 0, 0),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else '',
+)
 def test_count_follows_fvcores_rules(module: nn.Module, shape: tuple, flops: int, activations: int) -> None:
     params = sum(p.numel() for p in module.parameters())
     assert count(module, shape) == Complexity(params, flops, activations)

@@ -53,10 +53,14 @@ def test_report_gives_the_reason_of_a_larger_difference(monkeypatch: pytest.Monk
     assert line.endswith('| 13.0 | 15.99 | +23.0 % | – | 167.50 | – | 37.5 | params: another neck |')
 
 
-@pytest.mark.parametrize('row, problem', [
-    (Row('x', 'x', '13.0', '', ('37.5',)), 'no reason for params'),
-    (Row('x', 'x', '16.0', '', ('37.5',), 'another neck'), 'a reason that nothing needs'),
-], ids=['missing', 'superfluous'])  # fmt: skip
+@pytest.mark.parametrize(
+    'row, problem',
+    [
+        (Row('x', 'x', '13.0', '', ('37.5',)), 'no reason for params'),
+        (Row('x', 'x', '16.0', '', ('37.5',), 'another neck'), 'a reason that nothing needs'),
+    ],
+    ids=['missing', 'superfluous'],
+)
 def test_report_insists_on_a_reason_exactly_where_one_is_needed(
     row: Row, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

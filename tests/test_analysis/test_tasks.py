@@ -216,9 +216,7 @@ def test_products_into_their_first_argument_are_counted() -> None:
         ),
     ],
 )
-def test_what_has_no_rule_is_refused(
-    address: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_what_has_no_rule_is_refused(address: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'mine.py').write_text(f'_base_ = {address!r}\n')
     assert main([str(tmp_path / 'mine.py'), '--size', '64', '64']) == 2
     assert message in capsys.readouterr().err

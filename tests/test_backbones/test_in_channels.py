@@ -82,9 +82,13 @@ def test_every_loader_adapts_upstreams_files(build: Callable, read: Callable, tm
     torch.testing.assert_close(model.patch_embed.proj.weight, rgb.patch_embed.proj.weight.sum(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize('channels, how', [
-    (1, 'the sum of R, G and B, shared out equally'), (4, 'R, G, B in turn, divided by their repetitions'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'channels, how',
+    [
+        (1, 'the sum of R, G and B, shared out equally'),
+        (4, 'R, G, B in turn, divided by their repetitions'),
+    ],
+)
 def test_the_log_says_how(channels: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))

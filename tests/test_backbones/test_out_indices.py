@@ -62,11 +62,15 @@ def test_a_whole_file_gives_what_the_whole_network_gives(build: Callable, out_in
                 torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize('build, parts', [
-    (BUILDERS['EfficientVMamba'], {'layers.2.', 'layers.3.', 'layers.1.downsample.'}),
-    (BUILDERS['VMamba v2'], {'layers.2.', 'layers.3.', 'layers.1.downsample.'}),
-    (BUILDERS['Vim'], {'layers.2.', 'layers.3.', 'norm_f.'}),
-], ids=['EfficientVMamba', 'VMamba', 'Vim'])  # fmt: skip
+@pytest.mark.parametrize(
+    'build, parts',
+    [
+        (BUILDERS['EfficientVMamba'], {'layers.2.', 'layers.3.', 'layers.1.downsample.'}),
+        (BUILDERS['VMamba v2'], {'layers.2.', 'layers.3.', 'layers.1.downsample.'}),
+        (BUILDERS['Vim'], {'layers.2.', 'layers.3.', 'norm_f.'}),
+    ],
+    ids=['EfficientVMamba', 'VMamba', 'Vim'],
+)
 def test_what_is_not_needed_is_not_built(build: Callable, parts: set[str]) -> None:
     whole, some = build(out_indices=(0, 1, 2, 3)), build(out_indices=(0, 1))
     lacking = {n for n, _ in whole.named_parameters()} - {n for n, _ in some.named_parameters()}
@@ -144,10 +148,13 @@ def test_weights_of_early_stages_are_recognised_and_too_few_for_later_ones(kind:
         load_checkpoint(other, early.state_dict())
 
 
-@pytest.mark.parametrize('kind, parts', [
-    ('EfficientVMamba', 'layers.2.downsample.norm, layers.2.downsample.reduction, layers.3, outnorm3'),
-    ('Vim', 'layers.12, layers.13, '),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'kind, parts',
+    [
+        ('EfficientVMamba', 'layers.2.downsample.norm, layers.2.downsample.reduction, layers.3, outnorm3'),
+        ('Vim', 'layers.12, layers.13, '),
+    ],
+)
 def test_the_log_names_stages_that_are_left_out(kind: str, parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))

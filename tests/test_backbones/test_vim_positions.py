@@ -120,8 +120,12 @@ WRITERS: dict[str, Callable[[Vim], State]] = {
     'moving average': averaged,
     'of mmengine': lambda m: weights_to_cpu(m.state_dict()),
 }
-READERS = {'load_checkpoint': by_load_checkpoint, 'init_cfg': by_init_cfg, 'mmengine': by_mmengine,
-           'a detector': by_torch_in_a_detector}  # fmt: skip
+READERS = {
+    'load_checkpoint': by_load_checkpoint,
+    'init_cfg': by_init_cfg,
+    'mmengine': by_mmengine,
+    'a detector': by_torch_in_a_detector,
+}
 
 
 @pytest.mark.parametrize('write', WRITERS.values(), ids=WRITERS.keys())
@@ -195,9 +199,12 @@ def test_vim_refuses_a_grid_that_it_would_have_to_guess(
     state = without_grid(vim(size).state_dict()) | {'pos_embed': torch.randn(1, patches + 1, 8)}
     torch.save({'state_dict': state}, tmp_path / 'vim.pth')
     loads: list[Callable] = [
-        lambda: load_checkpoint(model, state), lambda: model.load_state_dict(state), model.init_weights,
-        lambda: model.load_state_dict(state, strict=False), lambda: mmengine_load(model, str(tmp_path / 'vim.pth')),
-    ]  # fmt: skip
+        lambda: load_checkpoint(model, state),
+        lambda: model.load_state_dict(state),
+        model.init_weights,
+        lambda: model.load_state_dict(state, strict=False),
+        lambda: mmengine_load(model, str(tmp_path / 'vim.pth')),
+    ]
     for run in loads:
         with pytest.raises(CheckpointError, match=message) as caught:
             run()

@@ -62,10 +62,20 @@ def _older(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 # Upstream's table; the fixtures' exact numbers where there is one.
-@pytest.mark.parametrize('arch, millions', [
-    ('tiny', 22.893448), ('small', 44.4), ('base', 76.3), ('tiny_s1l8', 30.249064), ('tiny_s2l5', 31),
-    ('small_s2l15', 50.147752), ('small_s1l20', 49), ('base_s2l15', 88.5578), ('base_s1l20', 87),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'arch, millions',
+    [
+        ('tiny', 22.893448),
+        ('small', 44.4),
+        ('base', 76.3),
+        ('tiny_s1l8', 30.249064),
+        ('tiny_s2l5', 31),
+        ('small_s2l15', 50.147752),
+        ('small_s1l20', 49),
+        ('base_s2l15', 88.5578),
+        ('base_s1l20', 87),
+    ],
+)
 def test_vmamba_has_the_parameters_of_upstream(arch: str, millions: float) -> None:
     with torch.device('meta'):
         model = VMamba(arch, out_indices=(3,))
@@ -128,8 +138,16 @@ def test_ss2d_sums_the_scans_along_four_routes() -> None:
         u = u.flip(-1) if k >= 2 else u
         rank, Bs, Cs = (mixer.x_proj_weight[k] @ u).split([1, 3, 3], dim=1)
         A = -mixer.A_logs.exp().view(4, 16, 3)[k]
-        y, _ = reference.selective_scan(u, mixer.dt_projs_weight[k] @ rank, A, Bs[:, None], Cs[:, None],
-                                        mixer.Ds.view(4, 16)[k], mixer.dt_projs_bias[k], True)  # fmt: skip
+        y, _ = reference.selective_scan(
+            u,
+            mixer.dt_projs_weight[k] @ rank,
+            A,
+            Bs[:, None],
+            Cs[:, None],
+            mixer.Ds.view(4, 16)[k],
+            mixer.dt_projs_bias[k],
+            True,
+        )
         y = (y.flip(-1) if k >= 2 else y).mT.unflatten(1, cells.shape[1:3])
         expected += y if order == 'rows' else y.transpose(1, 2)
     torch.testing.assert_close(mixer.scan(x), expected)
@@ -263,17 +281,26 @@ def test_vmambas_names_go_to_upstreams_and_back(name: str) -> None:
 def test_older_names_are_those_of_upstreams_first_files() -> None:
     manifest = Fixture('vmamba_v0_tiny_64x64').meta['manifest']
     older = _older(dict.fromkeys(manifest))
-    assert {'patch_embed.proj.weight', 'patch_embed.norm.bias', 'layers.0.blocks.1.ln_1.weight', 'norm.weight',
-            'layers.2.blocks.8.self_attention.out_norm.weight', 'layers.1.downsample.norm.bias', 'head.bias',
-            'layers.3.blocks.0.self_attention.x_proj_weight'} <= set(older)  # fmt: skip
+    assert {
+        'patch_embed.proj.weight',
+        'patch_embed.norm.bias',
+        'layers.0.blocks.1.ln_1.weight',
+        'norm.weight',
+        'layers.2.blocks.8.self_attention.out_norm.weight',
+        'layers.1.downsample.norm.bias',
+        'head.bias',
+        'layers.3.blocks.0.self_attention.x_proj_weight',
+    } <= set(older)
     assert set(formats.convert(older)) == set(formats.convert(manifest))
 
 
 def test_vmamba_takes_linear_layers_saved_as_convolutions() -> None:
     saved = VMamba(SMALL['v2'])
     linear = {name for name, m in saved.named_modules() if isinstance(m, nn.Linear)}
-    state = {k: v[:, :, None, None] if k.removesuffix('.weight') in linear and k.endswith('weight') else v
-             for k, v in saved.state_dict().items()}  # fmt: skip
+    state = {
+        k: v[:, :, None, None] if k.removesuffix('.weight') in linear and k.endswith('weight') else v
+        for k, v in saved.state_dict().items()
+    }
     assert sum(value.dim() == 4 for value in state.values()) > 20
     by_report, by_torch = VMamba(SMALL['v2']), VMamba(SMALL['v2'])
     assert len(load_checkpoint(by_report, state).adapted) == 4 * 5
@@ -282,10 +309,14 @@ def test_vmamba_takes_linear_layers_saved_as_convolutions() -> None:
         assert all(torch.equal(value, saved.state_dict()[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize('given, wanted', [
-    (VMamba(SMALL['v2']), {**SMALL['v2'], 'depths': [1, 1, 3, 1]}),
-    (EfficientVMamba({'dims': [16, 32, 64, 128], 'depths': [1, 1, 2, 1]}), SMALL['v0']),
-], ids=['depth', 'architecture'])  # fmt: skip
+@pytest.mark.parametrize(
+    'given, wanted',
+    [
+        (VMamba(SMALL['v2']), {**SMALL['v2'], 'depths': [1, 1, 3, 1]}),
+        (EfficientVMamba({'dims': [16, 32, 64, 128], 'depths': [1, 1, 2, 1]}), SMALL['v0']),
+    ],
+    ids=['depth', 'architecture'],
+)
 def test_vmamba_refuses_other_weights_and_stays_as_it_was(given: nn.Module, wanted: dict) -> None:
     model = VMamba(wanted)
     before = copy.deepcopy(model.state_dict())

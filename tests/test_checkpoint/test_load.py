@@ -223,10 +223,12 @@ def _parts(**parts: Any) -> nn.Module:
 
 
 WHOLE = {
-    'neck': {'fpn_convs': {'0': 2, '1': 2}}, 'rpn_head': {'rpn_conv': 2, 'rpn_reg': 2},
+    'neck': {'fpn_convs': {'0': 2, '1': 2}},
+    'rpn_head': {'rpn_conv': 2, 'rpn_reg': 2},
     'roi_head': {'bbox_head': {'fc_cls': 2, 'fc_reg': 4}, 'mask_head': {'0': {'conv': 2}, '1': {'conv': 2}}},
-    'auxiliary_head': {'conv_seg': 2}, 'head': {'task_heads': {'colour': {'fc': 2}, 'shape': {'fc': 3, 'norm': 3}}},
-}  # fmt: skip
+    'auxiliary_head': {'conv_seg': 2},
+    'head': {'task_heads': {'colour': {'fc': 2}, 'shape': {'fc': 3, 'norm': 3}}},
+}
 
 
 def _without_part(*path: str) -> dict[str, Any]:
@@ -244,9 +246,17 @@ def _model(parts: dict[str, Any]) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize('path', [
-    ('auxiliary_head',), ('roi_head', 'mask_head'), ('rpn_head',), ('roi_head',), ('head', 'task_heads', 'shape'),
-], ids='.'.join)  # fmt: skip
+@pytest.mark.parametrize(
+    'path',
+    [
+        ('auxiliary_head',),
+        ('roi_head', 'mask_head'),
+        ('rpn_head',),
+        ('roi_head',),
+        ('head', 'task_heads', 'shape'),
+    ],
+    ids='.'.join,
+)
 def test_load_checkpoint_leaves_out_heads_that_the_model_was_built_without(path: tuple[str, ...]) -> None:
     source, model = _model(WHOLE), _model(_without_part(*path))
     report = load_checkpoint(model, source.state_dict())
@@ -257,10 +267,18 @@ def test_load_checkpoint_leaves_out_heads_that_the_model_was_built_without(path:
         load_checkpoint(source, model.state_dict())
 
 
-@pytest.mark.parametrize('path', [
-    ('neck',), ('neck', 'fpn_convs', '1'), ('rpn_head', 'rpn_conv'), ('roi_head', 'bbox_head', 'fc_reg'),
-    ('roi_head', 'mask_head', '1'), ('head', 'task_heads', 'shape', 'norm'),
-], ids='.'.join)  # fmt: skip
+@pytest.mark.parametrize(
+    'path',
+    [
+        ('neck',),
+        ('neck', 'fpn_convs', '1'),
+        ('rpn_head', 'rpn_conv'),
+        ('roi_head', 'bbox_head', 'fc_reg'),
+        ('roi_head', 'mask_head', '1'),
+        ('head', 'task_heads', 'shape', 'norm'),
+    ],
+    ids='.'.join,
+)
 def test_load_checkpoint_refuses_more_of_parts_that_the_model_has(path: tuple[str, ...]) -> None:
     source, model = _model(WHOLE), _model(_without_part(*path))
     with pytest.raises(CheckpointError, match=rf'\d unexpected: {re.escape(".".join(path))}\.'):

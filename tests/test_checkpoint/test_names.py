@@ -23,9 +23,20 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 }
 EVERY = pytest.mark.parametrize('build', BACKBONES.values(), ids=BACKBONES.keys())
 PREFIXES = [
-    '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.', 'module.module.', 'model.', 'net.', 'network.', 'encoder.',
-    'model._orig_mod.', '_orig_mod.model.', 'module.model.', '_forward_module.model.', 'student.network.',
-]  # fmt: skip
+    '_orig_mod.',
+    'module._orig_mod.',
+    '_orig_mod.module.',
+    'module.module.',
+    'model.',
+    'net.',
+    'network.',
+    'encoder.',
+    'model._orig_mod.',
+    '_orig_mod.model.',
+    'module.model.',
+    '_forward_module.model.',
+    'student.network.',
+]
 
 
 class Model(nn.Module):
@@ -52,8 +63,10 @@ def prefixed(state: State, prefix: str) -> State:
 
 def assert_has(model: nn.Module, state: State) -> None:
     """The model has the values of a state dict, whatever either calls them; upstream's have no patch grid."""
-    own, given = ([value for name, value in names.items() if not name.endswith('pos_grid')]
-                  for names in (model.state_dict(), state))  # fmt: skip
+    own, given = (
+        [value for name, value in names.items() if not name.endswith('pos_grid')]
+        for names in (model.state_dict(), state)
+    )
     assert len(own) == len(given)
     assert all(torch.equal(a, b) for a, b in zip(own, given, strict=True))
 
@@ -123,9 +136,12 @@ def compile_in_place(model: nn.Module) -> nn.Module:
 
 
 COMPILED: dict[str, Callable[[nn.Module], nn.Module]] = {
-    'model': torch.compile, 'backbone': compile_backbone, 'block': compile_block, 'in place': compile_in_place,
+    'model': torch.compile,
+    'backbone': compile_backbone,
+    'block': compile_block,
+    'in place': compile_in_place,
     'compiled in parallel': lambda model: nn.DataParallel(torch.compile(model)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize('wrap', COMPILED.values(), ids=COMPILED.keys())
@@ -191,15 +207,23 @@ def both(state: State, first: str, second: str) -> State:
     return prefixed({name: value + 1 for name, value in state.items()}, second) | prefixed(state, first)
 
 
-@pytest.mark.parametrize('prefixes', [
-    ('', 'ema.'), ('', 'teacher.'), ('model.', 'ema_model.'), ('model.', 'model_ema.module.'),
-    ('architecture.', 'averaged.'),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    'prefixes',
+    [
+        ('', 'ema.'),
+        ('', 'teacher.'),
+        ('model.', 'ema_model.'),
+        ('model.', 'model_ema.module.'),
+        ('architecture.', 'averaged.'),
+    ],
+    ids=str,
+)
 def test_the_model_is_told_from_its_moving_average(prefixes: tuple[str, str]) -> None:
     build = BACKBONES['EfficientVMamba']
     state, model = other_values(Model(build)).state_dict(), Model(build)
-    report = load_checkpoint(model, both(state, *prefixes) | {'criterion.weight': torch.ones(1)} if prefixes[0] else
-                             both(state, *prefixes))  # fmt: skip
+    report = load_checkpoint(
+        model, both(state, *prefixes) | {'criterion.weight': torch.ones(1)} if prefixes[0] else both(state, *prefixes)
+    )
     assert_has(model, state)
     assert report.fresh == [] and set(report.dropped) >= set(prefixed(state, prefixes[1]))
 

@@ -76,9 +76,11 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'MMEngine average': ExponentialMovingAverage,
     'compiled': torch.compile,
     'deep copy': copy.deepcopy,
-    **{name: lambda model, name=name: nn.ModuleDict({name: model, 'norm': nn.LayerNorm(4), 'head': nn.Linear(2, 2)})
-       for name in ('encoder', 'module', 'model', 'net', 'backbone')},
-}  # fmt: skip
+    **{
+        name: lambda model, name=name: nn.ModuleDict({name: model, 'norm': nn.LayerNorm(4), 'head': nn.Linear(2, 2)})
+        for name in ('encoder', 'module', 'model', 'net', 'backbone')
+    },
+}
 
 
 @pytest.mark.parametrize('wrap', WRAPPERS.values(), ids=WRAPPERS.keys())

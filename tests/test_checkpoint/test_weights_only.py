@@ -50,10 +50,19 @@ def save(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return write
 
 
-@pytest.mark.parametrize('array', [
-    np.arange(6.).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)), np.array(3.5, dtype='>f4'),
-    np.array([True, False]), np.array(['ab', 'c']), np.zeros((0, 4)), np.array([1 + 2j])
-], ids=['float', 'fortran', 'big-endian-scalar', 'bool', 'text', 'empty', 'complex'])
+@pytest.mark.parametrize(
+    'array',
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.array(3.5, dtype='>f4'),
+        np.array([True, False]),
+        np.array(['ab', 'c']),
+        np.zeros((0, 4)),
+        np.array([1 + 2j]),
+    ],
+    ids=['float', 'fortran', 'big-endian-scalar', 'bool', 'text', 'empty', 'complex'],
+)
 def test_load_file_returns_numpy_arrays_as_saved(save: Any, array: np.ndarray) -> None:
     loaded = load_file(save({'array': (array, [array])}))['array']
     for got in (loaded[0], loaded[1][0]):
@@ -68,7 +77,7 @@ def test_load_file_returns_counters_as_saved(save: Any) -> None:
 
 
 def test_load_file_returns_tensors_scalars_and_namespaces_as_saved(save: Any) -> None:
-    content = {'model': OrderedDict(w=torch.arange(3.)), 'best': np.float32(0.25), 'args': argparse.Namespace(lr=1e-3)}
+    content = {'model': OrderedDict(w=torch.arange(3.0)), 'best': np.float32(0.25), 'args': argparse.Namespace(lr=1e-3)}
     loaded = load_file(save(content))
     assert torch.equal(loaded['model']['w'], content['model']['w'])
     assert type(loaded['best']) is np.float32 and loaded['best'] == content['best']
@@ -76,18 +85,18 @@ def test_load_file_returns_tensors_scalars_and_namespaces_as_saved(save: Any) ->
 
 
 def test_load_file_returns_a_working_log_history(save: Any) -> None:
-    history = HistoryBuffer([1., 5., 3.], [1, 1, 1])
+    history = HistoryBuffer([1.0, 5.0, 3.0], [1, 1, 1])
     loaded = load_file(save({'message_hub': {'log_scalars': OrderedDict(loss=history, empty=HistoryBuffer())}}))
     got = loaded['message_hub']['log_scalars']['loss']
     assert type(got) is HistoryBuffer
-    assert (got.min(), got.max(), got.current(), got.statistics('mean')) == (1., 5., 3., 3.)
+    assert (got.min(), got.max(), got.current(), got.statistics('mean')) == (1.0, 5.0, 3.0, 3.0)
     assert len(loaded['message_hub']['log_scalars']['empty'].data[0]) == 0
 
 
 def test_load_file_reads_what_was_loaded_and_saved_again(save: Any) -> None:
-    first = load_file(save({'history': HistoryBuffer([2.], [1]), 'array': np.ones(2)}))
+    first = load_file(save({'history': HistoryBuffer([2.0], [1]), 'array': np.ones(2)}))
     second = load_file(save(first))
-    np.testing.assert_array_equal(second['history'].data[0], [2.])
+    np.testing.assert_array_equal(second['history'].data[0], [2.0])
     np.testing.assert_array_equal(second['array'], np.ones(2))
 
 
@@ -100,23 +109,28 @@ def test_load_file_refuses_a_pickle_that_runs_a_command_and_does_not_run_it(save
 
 # `getattr` on anything but the four statistics would reach the whole interpreter; numpy's own unpickling of object,
 # void or re-flagged types would take bytes from the file for pointers.
-@pytest.mark.parametrize(('evil', 'name'), [
-    (Reduced(eval, '1 + 1'), 'eval'),
-    (Reduced(getattr, HistoryBuffer, '__init__'), r"getattr\(HistoryBuffer, '__init__'\)"),
-    (Reduced(getattr, torch.Tensor, 'mean'), r"getattr\(Tensor, 'mean'\)"),
-    (Reduced(__import__, 'os'), '__import__'),
-    (np.array([None, {}], dtype=object), r"numpy\.dtype\('O8'\)"),
-    (np.zeros(2, dtype=[('a', 'i4')]), r"numpy\.dtype\('V4'\)"),
-    (Stateful(np.dtype, ('f8', False, True), (3, '<', None, ('a',), {'a': (1, 0)}, 8, 8, 63)), r'numpy\.dtype'),
-    (Path('x'), r'pathlib'),
-], ids=['eval', 'getattr-private', 'getattr-other', 'import', 'object-array', 'record-array', 'dtype-flags', 'path'])
+@pytest.mark.parametrize(
+    ('evil', 'name'),
+    [
+        (Reduced(eval, '1 + 1'), 'eval'),
+        (Reduced(getattr, HistoryBuffer, '__init__'), r"getattr\(HistoryBuffer, '__init__'\)"),
+        (Reduced(getattr, torch.Tensor, 'mean'), r"getattr\(Tensor, 'mean'\)"),
+        (Reduced(__import__, 'os'), '__import__'),
+        (np.array([None, {}], dtype=object), r"numpy\.dtype\('O8'\)"),
+        (np.zeros(2, dtype=[('a', 'i4')]), r"numpy\.dtype\('V4'\)"),
+        (Stateful(np.dtype, ('f8', False, True), (3, '<', None, ('a',), {'a': (1, 0)}, 8, 8, 63)), r'numpy\.dtype'),
+        (Path('x'), r'pathlib'),
+    ],
+    ids=['eval', 'getattr-private', 'getattr-other', 'import', 'object-array', 'record-array', 'dtype-flags', 'path'],
+)
 def test_load_file_refuses_and_names_everything_else(save: Any, evil: Any, name: str) -> None:
     with pytest.raises(CheckpointError, match=rf'asks for `[^`]*{name}'):
         load_file(save({'x': evil}))
 
 
-def test_load_file_refuses_torchscript_and_the_first_tar_format(tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_file_refuses_torchscript_and_the_first_tar_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script, tar = tmp_path / 'script.pth', tmp_path / 'tar.pth'
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), script)
     with tarfile.open(tar, 'w') as archive:
@@ -129,8 +143,9 @@ def test_load_file_refuses_torchscript_and_the_first_tar_format(tmp_path: Path,
         load_file(tar)
 
 
-def test_load_file_refuses_whatever_torchs_environment_variable_says(save: Any, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_file_refuses_whatever_torchs_environment_variable_says(
+    save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     with pytest.raises(CheckpointError, match='system'):
         load_file(save({'x': Reduced(os.system, f'touch {tmp_path}/ran')}))
@@ -196,19 +211,24 @@ def test_load_file_keeps_threads_from_each_others_globals(save: Any, monkeypatch
 
 def test_load_file_does_not_change_the_statistics_of_mmengine(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict(HistoryBuffer._statistics_methods)
-    monkeypatch.setattr(HistoryBuffer, '__getstate__',
-                        lambda self: {**vars(self), 'statistics_methods': {'mean': OrderedDict}})
-    loaded = load_file(save({'history': HistoryBuffer([1., 2.], [1, 1])}))['history']
+    monkeypatch.setattr(
+        HistoryBuffer, '__getstate__', lambda self: {**vars(self), 'statistics_methods': {'mean': OrderedDict}}
+    )
+    loaded = load_file(save({'history': HistoryBuffer([1.0, 2.0], [1, 1])}))['history']
     assert loaded.statistics('mean') == 1.5
     assert before == HistoryBuffer._statistics_methods
 
 
-@pytest.mark.parametrize(('content', 'cause'), [
-    (b'', 'the file is empty'),
-    (b'<!DOCTYPE html><html></html>', 'it is a web page'),
-    (b'version https://git-lfs.github.com/spec/v1\n', 'it is a Git LFS pointer'),
-    (b'hello world', 'it is no file that torch.save wrote'),
-], ids=['empty', 'html', 'lfs', 'text'])
+@pytest.mark.parametrize(
+    ('content', 'cause'),
+    [
+        (b'', 'the file is empty'),
+        (b'<!DOCTYPE html><html></html>', 'it is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'it is a Git LFS pointer'),
+        (b'hello world', 'it is no file that torch.save wrote'),
+    ],
+    ids=['empty', 'html', 'lfs', 'text'],
+)
 def test_load_file_says_what_an_unreadable_file_is(tmp_path: Path, content: bytes, cause: str) -> None:
     path = tmp_path / 'x.pth'
     path.write_bytes(content)
@@ -220,7 +240,7 @@ def test_load_file_says_what_an_unreadable_file_is(tmp_path: Path, content: byte
 def test_load_file_says_that_a_file_is_cut_off(save: Any, tmp_path: Path, keep: float) -> None:
     whole = Path(save({'w': torch.rand(2000)})).read_bytes()
     path = tmp_path / 'part.pth'
-    path.write_bytes(whole[:int(len(whole) * keep)])
+    path.write_bytes(whole[: int(len(whole) * keep)])
     with pytest.raises(CheckpointError, match='Cannot read .*cut off'):
         load_file(path)
 
@@ -237,22 +257,24 @@ def test_load_file_refuses_what_is_no_mapping(save: Any) -> None:
 
 def test_load_file_reads_safetensors(tmp_path: Path) -> None:
     safetensors = pytest.importorskip('safetensors.torch')
-    safetensors.save_file({'w': torch.arange(4.)}, tmp_path / 'x.safetensors')
-    assert torch.equal(load_file(tmp_path / 'x.safetensors')['w'], torch.arange(4.))
+    safetensors.save_file({'w': torch.arange(4.0)}, tmp_path / 'x.safetensors')
+    assert torch.equal(load_file(tmp_path / 'x.safetensors')['w'], torch.arange(4.0))
 
 
 @pytest.fixture
 def mmengine_loader() -> Any:
     """MMEngine's checkpoint loader with ours registered, put back afterwards."""
     from mmengine.runner import CheckpointLoader
+
     schemes = CheckpointLoader._schemes.copy()
     register_weights_only_loader()
     yield CheckpointLoader
     CheckpointLoader._schemes = schemes
 
 
-def test_registered_loader_refuses_code_in_mmengines_own_loading(save: Any, tmp_path: Path,
-                                                                 mmengine_loader: Any) -> None:
+def test_registered_loader_refuses_code_in_mmengines_own_loading(
+    save: Any, tmp_path: Path, mmengine_loader: Any
+) -> None:
     path = save({'state_dict': {}, 'x': Reduced(os.system, f'touch {tmp_path}/ran')})
     with pytest.raises(CheckpointError, match='system'):
         mmengine_loader.load_checkpoint(path)
@@ -278,8 +300,9 @@ TEXTS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize('place', TEXTS.values(), ids=TEXTS.keys())
-def test_registered_loader_leaves_no_config_text_for_mmengine(place: Any, save: Any, tmp_path: Path,
-                                                              mmengine_loader: Any) -> None:
+def test_registered_loader_leaves_no_config_text_for_mmengine(
+    place: Any, save: Any, tmp_path: Path, mmengine_loader: Any
+) -> None:
     text = poison(tmp_path)
     content = {'state_dict': {'config': torch.ones(1), 'w': torch.zeros(1)}, 'epoch': 3, **place(text)}
     loaded = mmengine_loader.load_checkpoint(save(content))
@@ -330,25 +353,45 @@ def resume(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
     def run(path: str) -> Any:
         resumed = getattr(runner, request.param)(
-            Model(), work_dir=str(tmp_path / 'work'), resume=True, load_from=path, optim_wrapper={
-                'optimizer': {'type': 'SGD', 'lr': 0.1}}, train_cfg={'by_epoch': True, 'max_epochs': 1},
-            train_dataloader={'dataset': [torch.zeros(1)], 'batch_size': 1, 'num_workers': 0,
-                              'sampler': {'type': 'DefaultSampler'}},
-            experiment_name=str(tmp_path))  # fmt: skip
+            Model(),
+            work_dir=str(tmp_path / 'work'),
+            resume=True,
+            load_from=path,
+            optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+            train_cfg={'by_epoch': True, 'max_epochs': 1},
+            train_dataloader={
+                'dataset': [torch.zeros(1)],
+                'batch_size': 1,
+                'num_workers': 0,
+                'sampler': {'type': 'DefaultSampler'},
+            },
+            experiment_name=str(tmp_path),
+        )
         resumed.train()
         return resumed
 
     return run
 
 
-def test_resuming_runs_no_config_text_and_goes_on_with_the_log(resume: Any, tmp_path: Path,
-                                                               mmengine_loader: Any) -> None:
+def test_resuming_runs_no_config_text_and_goes_on_with_the_log(
+    resume: Any, tmp_path: Path, mmengine_loader: Any
+) -> None:
     text, path = poison(tmp_path), tmp_path / 'checkpoint.pth'
-    hub = {'log_scalars': {'train/loss': HistoryBuffer([5.], [1])}, 'runtime_info': {'cfg': text, 'best_score': 0.5},
-           'resumed_keys': {'train/loss': True, 'cfg': True, 'best_score': True}}
+    hub = {
+        'log_scalars': {'train/loss': HistoryBuffer([5.0], [1])},
+        'runtime_info': {'cfg': text, 'best_score': 0.5},
+        'resumed_keys': {'train/loss': True, 'cfg': True, 'best_score': True},
+    }
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1).state_dict()
-    torch.save({'state_dict': {'w': torch.ones(1)}, 'optimizer': optimizer, 'message_hub': hub,
-                'meta': {'epoch': 1, 'iter': 1, 'cfg': text, 'config': text, 'seed': 0}}, path)
+    torch.save(
+        {
+            'state_dict': {'w': torch.ones(1)},
+            'optimizer': optimizer,
+            'message_hub': hub,
+            'meta': {'epoch': 1, 'iter': 1, 'cfg': text, 'config': text, 'seed': 0},
+        },
+        path,
+    )
     runner = resume(str(path))
     assert not (tmp_path / 'ran').exists()
     assert runner.epoch == 1 and runner.message_hub.get_info('best_score') == 0.5
@@ -356,16 +399,18 @@ def test_resuming_runs_no_config_text_and_goes_on_with_the_log(resume: Any, tmp_
     assert 'ran' not in runner.message_hub.get_info('cfg')  # it would be in the next checkpoint
 
 
-def test_registered_loader_gives_no_path_that_resuming_would_remove(save: Any, tmp_path: Path,
-                                                                    mmengine_loader: Any) -> None:
+def test_registered_loader_gives_no_path_that_resuming_would_remove(
+    save: Any, tmp_path: Path, mmengine_loader: Any
+) -> None:
     best = {'best_ckpt': '/elsewhere/best_mIoU_epoch_3.pth', 'best_ckpt_AP': '/home/me/.ssh', 'best_ckpt_AR': 7}
     path = save({'message_hub': {'runtime_info': best}})
     expected = {'best_ckpt': str(tmp_path / 'best_mIoU_epoch_3.pth')}
     assert mmengine_loader.load_checkpoint(path)['message_hub']['runtime_info'] == expected
 
 
-def test_registered_loader_downloads_once_and_opens_weights_only(save: Any, tmp_path: Path, mmengine_loader: Any,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registered_loader_downloads_once_and_opens_weights_only(
+    save: Any, tmp_path: Path, mmengine_loader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, calls = save({'state_dict': {'w': torch.ones(1)}, 'x': Reduced(os.getcwd)}), []
 
     def download(url: str, target: str, *_: Any, **__: Any) -> None:

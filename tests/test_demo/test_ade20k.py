@@ -41,6 +41,7 @@ def test_files_have_ade20ks_layout(mini: Path) -> None:
 @pytest.mark.openmmlab
 def test_labels_are_those_of_mmseg() -> None:
     from mmseg.datasets import ADE20KDataset
+
     classes = ADE20KDataset.METAINFO['classes']
     assert {label: classes[label - 1] for label in ADE20K_SHAPES} == _OBJECTS
     for name, label in ADE20K_STUFF.items():
@@ -50,11 +51,13 @@ def test_labels_are_those_of_mmseg() -> None:
 @pytest.mark.openmmlab
 def test_ade20k_dataset_reads_pictures_and_labels(mini: Path) -> None:
     from mmseg.datasets import ADE20KDataset
+
     root = mini / 'ade/ADEChallengeData2016'
-    dataset = ADE20KDataset(data_root=str(root), data_prefix=dict(img_path='images/training',
-                                                                  seg_map_path='annotations/training'),
-                            pipeline=[dict(type='mmseg.LoadImageFromFile'),
-                                      dict(type='mmseg.LoadAnnotations', reduce_zero_label=True)])
+    dataset = ADE20KDataset(
+        data_root=str(root),
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        pipeline=[dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations', reduce_zero_label=True)],
+    )
     assert len(dataset) == TRAIN
     for i in range(TRAIN):
         sample = dataset[i]

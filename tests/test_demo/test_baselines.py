@@ -25,10 +25,17 @@ def write(path: Path, boxes: list[tuple[int, int, int, int]]) -> Path:
     """COCO annotations of one square object (x0, y0, x1, y1) in each picture of 40 by 40."""
     corners = [[x0, y0, x1, y0, x1, y1, x0, y1] for x0, y0, x1, y1 in boxes]
     annotations = [
-        dict(id=i + 1, image_id=i, category_id=3, iscrowd=0, segmentation=[corners[i]], area=(x1 - x0) * (y1 - y0),
-             bbox=[x0, y0, x1 - x0, y1 - y0])
+        dict(
+            id=i + 1,
+            image_id=i,
+            category_id=3,
+            iscrowd=0,
+            segmentation=[corners[i]],
+            area=(x1 - x0) * (y1 - y0),
+            bbox=[x0, y0, x1 - x0, y1 - y0],
+        )
         for i, (x0, y0, x1, y1) in enumerate(boxes)
-    ]  # fmt: skip
+    ]
     images = [dict(id=i, width=40, height=40, file_name='') for i in range(len(boxes))]
     path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=[dict(id=3, name='x')])))
     return path

@@ -37,8 +37,10 @@ def test_files_have_cocos_layout(mini: Path) -> None:
         assert len(content['categories']) == 80 and len(content['images']) == count
         files = sorted(path.name for path in (mini / f'coco/{split}2017').iterdir())
         assert files == [image['file_name'] for image in content['images']]
-        assert all(len(name) == 16 and int(name[:12]) == image['id']
-                   for name, image in zip(files, content['images'], strict=True))
+        assert all(
+            len(name) == 16 and int(name[:12]) == image['id']
+            for name, image in zip(files, content['images'], strict=True)
+        )
         ids += [('image', image['id']) for image in content['images']]
         ids += [('annotation', entry['id']) for entry in content['annotations']]
     assert len(set(ids)) == len(ids)
@@ -47,6 +49,7 @@ def test_files_have_cocos_layout(mini: Path) -> None:
 @pytest.mark.openmmlab
 def test_categories_are_those_of_mmdet() -> None:
     from mmdet.datasets import CocoDataset
+
     names = [name for members in COCO_CATEGORIES.values() for name in members.values()]
     ids = [number for members in COCO_CATEGORIES.values() for number in members]
     assert tuple(names) == CocoDataset.METAINFO['classes']
@@ -56,10 +59,17 @@ def test_categories_are_those_of_mmdet() -> None:
 @pytest.mark.openmmlab
 def test_coco_dataset_reads_the_boxes_and_labels(mini: Path) -> None:
     from mmdet.datasets import CocoDataset
-    dataset = CocoDataset(data_root=str(mini / 'coco') + '/', ann_file='annotations/instances_train2017.json',
-                          data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32),
-                          pipeline=[dict(type='mmdet.LoadImageFromFile'),
-                                    dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)])
+
+    dataset = CocoDataset(
+        data_root=str(mini / 'coco') + '/',
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=[
+            dict(type='mmdet.LoadImageFromFile'),
+            dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
+        ],
+    )
     assert len(dataset) == TRAIN
     content = json.loads((mini / 'coco/annotations/instances_train2017.json').read_text())
     names = {entry['id']: entry['name'] for entry in content['categories']}
@@ -68,7 +78,8 @@ def test_coco_dataset_reads_the_boxes_and_labels(mini: Path) -> None:
         truth = [entry for entry in content['annotations'] if entry['image_id'] == sample['img_id']]
         assert sample['img'].shape == (SIZE, SIZE, 3)
         assert [CocoDataset.METAINFO['classes'][label] for label in sample['gt_bboxes_labels']] == [
-            names[entry['category_id']] for entry in truth]
+            names[entry['category_id']] for entry in truth
+        ]
         x, y, width, height = np.array([entry['bbox'] for entry in truth]).T
         np.testing.assert_array_equal(sample['gt_bboxes'].tensor.numpy(), np.stack([x, y, x + width, y + height], 1))
         assert sample['gt_masks'].to_ndarray().sum() == sum(entry['area'] for entry in truth)

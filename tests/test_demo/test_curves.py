@@ -13,7 +13,7 @@ from demo.visualization.curves import read_scalars, series
 
 @pytest.fixture
 def scalars(tmp_path: Path) -> Path:
-    records = [dict(step=i, lr=1e-3, loss=2. / i, loss_cls=1. / i, loss_bbox=1. / i) for i in range(1, 21)]
+    records = [dict(step=i, lr=1e-3, loss=2.0 / i, loss_cls=1.0 / i, loss_bbox=1.0 / i) for i in range(1, 21)]
     records.insert(10, {'step': 10, 'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_50': 0.3})
     path = tmp_path / 'scalars.json'
     path.write_text('\n'.join(json.dumps(record) for record in records) + '\n')
@@ -24,7 +24,7 @@ def test_series_picks_the_records_that_have_the_quantity(scalars: Path) -> None:
     records = read_scalars(scalars)
     steps, values = series(records, 'loss')
     np.testing.assert_array_equal(steps, range(1, 21))
-    np.testing.assert_allclose(values, 2. / steps)
+    np.testing.assert_allclose(values, 2.0 / steps)
     assert [part.tolist() for part in series(records, 'coco/bbox_mAP_50')] == [[10], [0.3]]
 
 

@@ -70,10 +70,16 @@ def require_pictures(work: Path) -> None:
             assert len(np.unique(np.array(picture.convert('RGB')).reshape(-1, 3), axis=0)) > 50
 
 
-@pytest.mark.parametrize('name, lines', [
-    ('demo_seg', [r'on 2 unseen pictures: 1\.5 minutes', r'mean IoU [\d.]+ %; the most frequent class .*: [\d.]+ %']),
-    ('demo_mask', [r'unseen pictures: 1\.5 minutes', r'mask AP50 -?[\d.]+, .* picture: AP50 -?[\d.]+']),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, lines',
+    [
+        (
+            'demo_seg',
+            [r'on 2 unseen pictures: 1\.5 minutes', r'mean IoU [\d.]+ %; the most frequent class .*: [\d.]+ %'],
+        ),
+        ('demo_mask', [r'unseen pictures: 1\.5 minutes', r'mask AP50 -?[\d.]+, .* picture: AP50 -?[\d.]+']),
+    ],
+)
 def test_demo_trains_evaluates_draws_and_compares(
     name: str, lines: list[str], few_pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -32,14 +32,16 @@ def coco(tmp_path: Path) -> dict[str, str]:
 
 def test_draw_boxes_outlines_the_box_at_the_enlarged_place() -> None:
     picture = Image.new('RGB', (100, 80))
-    out = np.array(draw_boxes(picture, [Box((10, 40, 30, 20), 'dog', '#ff0000')], scale=2.))
+    out = np.array(draw_boxes(picture, [Box((10, 40, 30, 20), 'dog', '#ff0000')], scale=2.0))
     assert out.shape == (160, 200, 3)
     assert tuple(out[100, 20]) == RED and tuple(out[100, 80]) == RED and tuple(out[120, 50]) == RED
     assert not out[100, 50].any() and not out[:, 150:].any()
 
 
 def test_draw_boxes_keeps_labels_inside_the_picture() -> None:
-    out = np.array(draw_boxes(Image.new('RGB', (100, 80)), [Box((90, 0, 10, 10), 'traffic light', '#ff0000', 0.5)], 2.))
+    out = np.array(
+        draw_boxes(Image.new('RGB', (100, 80)), [Box((90, 0, 10, 10), 'traffic light', '#ff0000', 0.5)], 2.0)
+    )
     # The label's plate is much wider than the box, so it must have moved left.
     assert (out[..., 0] == 255).any(axis=0)[100:160].any()
 
@@ -72,12 +74,16 @@ def test_draw_detection_sheet_lays_masks_over_the_picture(tmp_path: Path) -> Non
     Image.new('RGB', (32, 32), 'white').save(tmp_path / 'a.png')
     entry = dict(id=1, image_id=1, category_id=3, bbox=[0, 0, 32, 32])
     left, right = ([[x, 0, x + 16, 0, x + 16, 32, x, 32]] for x in (0, 16))
-    truth = dict(images=[dict(id=1, file_name='a.png', width=32, height=32)], categories=[dict(id=3, name='car')],
-                 annotations=[dict(entry, segmentation=left)])
+    truth = dict(
+        images=[dict(id=1, file_name='a.png', width=32, height=32)],
+        categories=[dict(id=3, name='car')],
+        annotations=[dict(entry, segmentation=left)],
+    )
     (tmp_path / 'truth.json').write_text(json.dumps(truth))
     (tmp_path / 'results.json').write_text(json.dumps([dict(entry, segmentation=right, score=0.9)]))
-    path = draw_detection_sheet(tmp_path / 'truth.json', tmp_path / 'results.json', tmp_path, tmp_path / 'sheet.png',
-                                masks=True)
+    path = draw_detection_sheet(
+        tmp_path / 'truth.json', tmp_path / 'results.json', tmp_path, tmp_path / 'sheet.png', masks=True
+    )
     # The middles of the halves, in the true and in the predicted picture; the first colour of all, half over white.
     row = np.array(Image.open(path).convert('RGB'))[30 + 160, [12 + 80, 12 + 240, 336 + 80, 336 + 240]]
     assert (row[[1, 2]] == 255).all()

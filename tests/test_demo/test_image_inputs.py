@@ -87,23 +87,34 @@ def png(width: int, height: int) -> bytes:
     return small[:12] + header + struct.pack('>I', zlib.crc32(header)) + small[33:]
 
 
-@pytest.mark.parametrize('name, content, sentence', [
-    ('cut.jpg', lambda p: jpeg(p)[:-200], r'cut\.jpg is damaged or cut off: '),
-    ('cut.png', lambda p: png(900, 900), r'cut\.png is damaged or cut off: '),
-    ('head.jpg', lambda p: jpeg(p)[:30], r'No image can be read from .*head\.jpg: it is damaged, or in none of '),
-    ('empty.png', lambda p: b'', 'the file is empty'),
-    ('page.jpg', lambda p: b'<!DOCTYPE html>', 'it is a web page'),
-    ('pointer.jpg', lambda p: b'version https://git-lfs.github.com/spec/v1\n', 'it is a Git LFS pointer'),
-    ('film.mp4', lambda p: b'\0\0\0\x18ftypmp42', r'film\.mp4: it is a video; give single frames'),
-    ('program.jpg', lambda p: b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n', 'in none of the formats'),
-    ('line.png', lambda p: png(5000, 1), r'5000 × 1 pixels: one side is more than 1000 times the other'),
-    ('bomb.png', lambda p: png(12000, 12000), r'12000 × 12000 pixels; up to 134217728 are read'),
-    ('bomb2.png', lambda p: png(14000, 14000), 'more than the 134217728 pixels that are read'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, content, sentence',
+    [
+        ('cut.jpg', lambda p: jpeg(p)[:-200], r'cut\.jpg is damaged or cut off: '),
+        ('cut.png', lambda p: png(900, 900), r'cut\.png is damaged or cut off: '),
+        ('head.jpg', lambda p: jpeg(p)[:30], r'No image can be read from .*head\.jpg: it is damaged, or in none of '),
+        ('empty.png', lambda p: b'', 'the file is empty'),
+        ('page.jpg', lambda p: b'<!DOCTYPE html>', 'it is a web page'),
+        ('pointer.jpg', lambda p: b'version https://git-lfs.github.com/spec/v1\n', 'it is a Git LFS pointer'),
+        ('film.mp4', lambda p: b'\0\0\0\x18ftypmp42', r'film\.mp4: it is a video; give single frames'),
+        (
+            'program.jpg',
+            lambda p: b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n',
+            'in none of the formats',
+        ),
+        ('line.png', lambda p: png(5000, 1), r'5000 × 1 pixels: one side is more than 1000 times the other'),
+        ('bomb.png', lambda p: png(12000, 12000), r'12000 × 12000 pixels; up to 134217728 are read'),
+        ('bomb2.png', lambda p: png(14000, 14000), 'more than the 134217728 pixels that are read'),
+    ],
+)
 def test_read_image_names_what_cannot_be_read_and_why(
-    name: str, content: Callable[[np.ndarray], bytes], sentence: str, pixels: np.ndarray, tmp_path: Path,
+    name: str,
+    content: Callable[[np.ndarray], bytes],
+    sentence: str,
+    pixels: np.ndarray,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / name).write_bytes(content(pixels))
     if 'bomb' in name:
         monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decoded'))
@@ -167,22 +178,32 @@ def site(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize('path, name', [
-    ('/a street.jpg?size=2', 'a_street.jpg'), ('/a%20street.jpg', 'a_street.jpg'), ('/moved.jpg', 'moved.jpg'),
-    ('', 'image'), ('/grün.jpg', 'grün.jpg'), ('/x/..%2F..%2Fup.jpg', 'up.jpg'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'path, name',
+    [
+        ('/a street.jpg?size=2', 'a_street.jpg'),
+        ('/a%20street.jpg', 'a_street.jpg'),
+        ('/moved.jpg', 'moved.jpg'),
+        ('', 'image'),
+        ('/grün.jpg', 'grün.jpg'),
+        ('/x/..%2F..%2Fup.jpg', 'up.jpg'),
+    ],
+)
 def test_addresses_are_read_and_named(path: str, name: str, site: str, pixels: np.ndarray) -> None:
     (image,) = find_images([site + path])
     assert image == ImageSource(site + path, Path(name))
     assert np.abs(read_image(image.origin)[..., ::-1].astype(int) - pixels).mean() < 4
 
 
-@pytest.mark.parametrize('path, sentence', [
-    ('/none.jpg', 'cannot be downloaded: the server answers 404 Not Found'),
-    ('/short.jpg', 'broke off 9 bytes before its end'),
-    ('/large.jpg', 'has more than 1000000 bytes'),
-    ('/slow.jpg', 'was not there after 1 s'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'path, sentence',
+    [
+        ('/none.jpg', 'cannot be downloaded: the server answers 404 Not Found'),
+        ('/short.jpg', 'broke off 9 bytes before its end'),
+        ('/large.jpg', 'has more than 1000000 bytes'),
+        ('/slow.jpg', 'was not there after 1 s'),
+    ],
+)
 def test_addresses_that_give_no_image_are_named(path: str, sentence: str, site: str) -> None:
     with pytest.raises(ImageError, match=f'^{site}{path} {sentence}'):
         read_image(site + path)
@@ -217,11 +238,16 @@ def test_find_images_takes_the_images_of_a_folder_and_below(folder: Path) -> Non
     assert [image.origin for image in found] == [str(folder / name) for name in names]
 
 
-@pytest.mark.parametrize('argument, sentence', [
-    ('nowhere.jpg', 'Image not found: .*/nowhere.jpg is not there'),
-    ('in/.thumbs/none', 'is not there'), ('x' * 300, 'is not there'),
-    ('/dev/null', '/dev/null is neither an image file nor a folder'), ('none', 'none has no images'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'argument, sentence',
+    [
+        ('nowhere.jpg', 'Image not found: .*/nowhere.jpg is not there'),
+        ('in/.thumbs/none', 'is not there'),
+        ('x' * 300, 'is not there'),
+        ('/dev/null', '/dev/null is neither an image file nor a folder'),
+        ('none', 'none has no images'),
+    ],
+)
 def test_find_images_names_what_is_not_there(
     argument: str, sentence: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,9 +263,15 @@ def test_plan_outputs_gives_every_image_its_own_file(folder: Path) -> None:
     planned = [str(path.relative_to(folder)) for path in plan_outputs(found, folder, 'net')]
     assert planned == [
         # b.png is not drawn over the image b_net.png.
-        'a.PNG_net.png', 'a.jpg_net.png', 'b_net_2.png', 'b_net_net.png', 'x/a_net.png', 'x/deep/c d_net.png',
-        'a.jpg_net_2.png', 'deep/c d_net.png',
-    ]  # fmt: skip
+        'a.PNG_net.png',
+        'a.jpg_net.png',
+        'b_net_2.png',
+        'b_net_net.png',
+        'x/a_net.png',
+        'x/deep/c d_net.png',
+        'a.jpg_net_2.png',
+        'deep/c d_net.png',
+    ]
 
 
 def test_plan_outputs_keeps_to_a_file_for_a_single_image(folder: Path) -> None:

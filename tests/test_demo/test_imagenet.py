@@ -8,9 +8,16 @@ from demo.mini_data.categories import IMAGENET_SHAPES
 from tests.test_demo.conftest import SIZE, TRAIN, VAL
 
 # What mmpretrain calls the classes.
-_NAMES = {'basketball': 'basketball', 'soccer ball': 'soccer ball', 'tennis ball': 'tennis ball',
-          'umbrella': 'umbrella', 'vase': 'vase', 'clock': 'wall clock', 'stop sign': 'street sign',
-          'traffic light': 'traffic light, traffic signal, stoplight'}
+_NAMES = {
+    'basketball': 'basketball',
+    'soccer ball': 'soccer ball',
+    'tennis ball': 'tennis ball',
+    'umbrella': 'umbrella',
+    'vase': 'vase',
+    'clock': 'wall clock',
+    'stop sign': 'street sign',
+    'traffic light': 'traffic light, traffic signal, stoplight',
+}
 
 
 @pytest.mark.parametrize(('split', 'count'), [('train', TRAIN), ('val', VAL)])
@@ -34,6 +41,7 @@ def test_wnids_stand_at_their_indices() -> None:
 @pytest.mark.openmmlab
 def test_indices_are_those_of_mmpretrain() -> None:
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
     assert {shape: IMAGENET_CATEGORIES[index] for shape, (index, _) in IMAGENET_SHAPES.items()} == _NAMES
 
 
@@ -41,8 +49,10 @@ def test_indices_are_those_of_mmpretrain() -> None:
 @pytest.mark.parametrize(('split', 'count'), [('train', TRAIN), ('val', VAL)])
 def test_imagenet_reads_true_indices_of_a_thousand(mini: Path, split: str, count: int) -> None:
     from mmpretrain.datasets import ImageNet
-    dataset = ImageNet(data_root=str(mini / 'imagenet'), split=split,
-                       pipeline=[dict(type='mmpretrain.LoadImageFromFile')])
+
+    dataset = ImageNet(
+        data_root=str(mini / 'imagenet'), split=split, pipeline=[dict(type='mmpretrain.LoadImageFromFile')]
+    )
     assert len(dataset) == count and len(dataset.CLASSES) == 1000
     index_of = {wnid: index for index, wnid in IMAGENET_SHAPES.values()}
     for i in range(count):

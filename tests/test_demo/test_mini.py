@@ -13,8 +13,11 @@ _SMALL = dict(image_size=64, train_images=2, val_images=1)
 
 
 def _digests(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob('*')) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
 
 
 def test_equal_options_give_equal_bytes(tmp_path: Path) -> None:
@@ -91,14 +94,18 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / 'out').iterdir()) == []
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(image_size=32), r'`image_size` must be 64 to 4096 pixels.*got 32'),
-    (dict(train_images=0), r'`train_images` must be 1 to 99999, got 0'),
-    (dict(val_images=-3), r'`val_images` must be 1 to 99999, got -3'),
-    (dict(seed=-1), r'`seed` must be 0 or larger, got -1'),
-    (dict(subsets=['voc']), r'must be one of coco, ade20k, imagenet, got .voc.'),
-    (dict(subsets=[]), r'at least one data set of coco, ade20k, imagenet'),
-], ids=['size', 'train', 'val', 'seed', 'subset', 'none'])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(image_size=32), r'`image_size` must be 64 to 4096 pixels.*got 32'),
+        (dict(train_images=0), r'`train_images` must be 1 to 99999, got 0'),
+        (dict(val_images=-3), r'`val_images` must be 1 to 99999, got -3'),
+        (dict(seed=-1), r'`seed` must be 0 or larger, got -1'),
+        (dict(subsets=['voc']), r'must be one of coco, ade20k, imagenet, got .voc.'),
+        (dict(subsets=[]), r'at least one data set of coco, ade20k, imagenet'),
+    ],
+    ids=['size', 'train', 'val', 'seed', 'subset', 'none'],
+)
 def test_bad_options_raise_before_anything_is_written(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_mini_data(tmp_path / 'out', **options)

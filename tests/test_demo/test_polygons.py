@@ -16,12 +16,12 @@ def test_mask_to_polygons_runs_along_the_pixels_edges() -> None:
     mask[1:3, 2:5] = True
     [polygon] = mask_to_polygons(mask)
     corners = set(zip(polygon[0::2], polygon[1::2], strict=True))
-    assert corners == {(2., 1.), (5., 1.), (5., 3.), (2., 3.)}
+    assert corners == {(2.0, 1.0), (5.0, 1.0), (5.0, 3.0), (2.0, 3.0)}
 
 
 def test_mask_to_polygons_keeps_pixels_apart_that_touch_at_a_corner() -> None:
     polygons = mask_to_polygons(np.eye(3, dtype=bool))
-    assert sorted(_area(polygon) for polygon in polygons) == [1., 1., 1.]
+    assert sorted(_area(polygon) for polygon in polygons) == [1.0, 1.0, 1.0]
     assert all(len(polygon) == 8 for polygon in polygons)
 
 
@@ -43,6 +43,6 @@ def test_mask_to_polygons_names_a_hole() -> None:
 def test_mask_to_box_is_tight() -> None:
     mask = np.zeros((8, 9), dtype=bool)
     mask[2, 3] = mask[6, 7] = True
-    assert mask_to_box(mask) == [3., 2., 5., 5.]
+    assert mask_to_box(mask) == [3.0, 2.0, 5.0, 5.0]
     with pytest.raises(ValueError, match='at least one pixel'):
         mask_to_box(np.zeros((4, 4), dtype=bool))

@@ -77,8 +77,16 @@ def check(words: list[str]) -> None:
     """Assert that a command is one that would be understood."""
     program, *arguments = words
     program = program.removeprefix('.venv/bin/')
-    checks = {'python': _python, 'python3': _python, 'bash': _script, 'make': _make, 'pip': _pip, 'mim': _mim,
-              'compute-sanitizer': _sanitizer, 'source': _source}  # fmt: skip
+    checks = {
+        'python': _python,
+        'python3': _python,
+        'bash': _script,
+        'make': _make,
+        'pip': _pip,
+        'mim': _mim,
+        'compute-sanitizer': _sanitizer,
+        'source': _source,
+    }
     if program.endswith('.sh'):
         _script(words)
     else:
@@ -131,8 +139,11 @@ def _keys(config: str, options: dict[str, Any]) -> None:
 def _script(arguments: list[str]) -> None:
     path, *rest = arguments
     assert (ROOT / path).is_file()
-    tools = {'dist_train.sh': ('tools/train.py', [0]), 'dist_test.sh': ('tools/test.py', [0, 1]),
-             'slurm_train.sh': ('tools/train.py', [2])}  # fmt: skip
+    tools = {
+        'dist_train.sh': ('tools/train.py', [0]),
+        'dist_test.sh': ('tools/test.py', [0, 1]),
+        'slurm_train.sh': ('tools/train.py', [2]),
+    }
     name = path.rpartition('/')[2]
     if name in tools:
         # The number of processes, or Slurm's partition and job, stand between the tool's own arguments.

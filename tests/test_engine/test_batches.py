@@ -109,15 +109,22 @@ def runner(model: nn.Module, data: DataLoader, **settings: Any) -> SimpleNamespa
 @pytest.mark.parametrize(
     'images, batch, settings, parts',
     [
-        (9, 4, {}, ['last batch of every epoch has one image (9 images in batches of 4)', 'norms, such as backbone.1',
-                    ' train_dataloader.drop_last=True', 'another train_dataloader.batch_size']),
+        (
+            9,
+            4,
+            {},
+            [
+                'last batch of every epoch has one image (9 images in batches of 4)',
+                'norms, such as backbone.1',
+                ' train_dataloader.drop_last=True',
+                'another train_dataloader.batch_size',
+            ],
+        ),
         (9, 4, {'batch_sampler': {'type': 'X'}}, [' train_dataloader.batch_sampler.drop_last=True']),
         (5, 1, {}, ['train_dataloader.batch_size=1 makes batches of one image', 'batch_size=2 or more']),
     ],
-)  # fmt: skip
-def test_single_images_are_refused_with_the_ways_out(
-    images: int, batch: int, settings: dict, parts: list[str]
-) -> None:
+)
+def test_single_images_are_refused_with_the_ways_out(images: int, batch: int, settings: dict, parts: list[str]) -> None:
     with pytest.raises(UsageError) as error:
         SingleImageCheck().before_train(runner(Halving(), loader(images, batch, 2), **settings))
     message = str(error.value)

@@ -33,8 +33,10 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def write_coco(path: Path, names: Sequence[str], ids: Sequence[int] | None = None, **content: Any) -> Path:
     """A COCO file with the categories 1, 2, … and one box of each id."""
     categories = [dict(id=number, name=name) for number, name in enumerate(names, 1)]
-    annotations = [dict(id=number, image_id=1, category_id=category, bbox=[0, 0, 4, 4], area=16, iscrowd=0)
-                   for number, category in enumerate(ids or range(1, len(names) + 1))]
+    annotations = [
+        dict(id=number, image_id=1, category_id=category, bbox=[0, 0, 4, 4], area=16, iscrowd=0)
+        for number, category in enumerate(ids or range(1, len(names) + 1))
+    ]
     images = [dict(id=1, file_name='1.jpg', height=8, width=8)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(dict(images=images, annotations=annotations, categories=categories), **content)))
@@ -44,13 +46,21 @@ def write_coco(path: Path, names: Sequence[str], ids: Sequence[int] | None = Non
 def detection(root: Path, classes: Any = None, count: int = 3, val: Any = None, **model: Any) -> Config:
     def loader(split: str, classes: Any) -> dict:
         metainfo = {} if classes is None else dict(metainfo=dict(classes=classes))
-        return dict(dataset=dict(type='CocoDataset', data_root=str(root), ann_file=f'{split}.json',
-                                 data_prefix=dict(img=''), **metainfo))
+        return dict(
+            dataset=dict(
+                type='CocoDataset', data_root=str(root), ann_file=f'{split}.json', data_prefix=dict(img=''), **metainfo
+            )
+        )
 
-    return Config(dict(
-        default_scope='mmdet', model=model or dict(bbox_head=dict(type='RetinaHead', num_classes=count)),
-        train_dataloader=loader('train', classes), val_dataloader=loader('val', val or classes),
-        val_evaluator=dict(type='CocoMetric', ann_file=f'{root}/val.json')))
+    return Config(
+        dict(
+            default_scope='mmdet',
+            model=model or dict(bbox_head=dict(type='RetinaHead', num_classes=count)),
+            train_dataloader=loader('train', classes),
+            val_dataloader=loader('val', val or classes),
+            val_evaluator=dict(type='CocoMetric', ann_file=f'{root}/val.json'),
+        )
+    )
 
 
 class TestCoco:
@@ -73,12 +83,18 @@ class TestCoco:
         write_coco(tmp_path / 'train.json', ['cat', 'dog'])
         assert "in the config alone: 'zebra'" in problems(detection(tmp_path, ('cat', 'zebra', 'dog')))
 
-    def test_the_default_names_beside_other_categories_are_answered_with_the_lines_to_write(self,
-                                                                                              tmp_path: Path) -> None:
+    def test_the_default_names_beside_other_categories_are_answered_with_the_lines_to_write(
+        self, tmp_path: Path
+    ) -> None:
         for split in ('train', 'val'):
             write_coco(tmp_path / f'{split}.json', ['balloon', 'kite flyer'])
-        heads = dict(roi_head=dict(type='CascadeRoIHead', bbox_head=[dict(type='Shared2FCBBoxHead', num_classes=80)],
-                                   mask_head=dict(type='FCNMaskHead', num_classes=80)))
+        heads = dict(
+            roi_head=dict(
+                type='CascadeRoIHead',
+                bbox_head=[dict(type='Shared2FCBBoxHead', num_classes=80)],
+                mask_head=dict(type='FCNMaskHead', num_classes=80),
+            )
+        )
         cfg = detection(tmp_path, None, **heads)
         cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
         said = problems(cfg, 'train', 'val').splitlines()
@@ -127,7 +143,7 @@ class TestCoco:
 
     def test_category_ids_that_the_file_does_not_define(self, tmp_path: Path, notes: list[str]) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'dog'], ids=[0, 1])
-        assert "do not define: 0. Their boxes are dropped" in problems(detection(tmp_path, ('cat', 'dog')))
+        assert 'do not define: 0. Their boxes are dropped' in problems(detection(tmp_path, ('cat', 'dog')))
         notes.clear()
         write_coco(tmp_path / 'train.json', ['cat', 'dog'], ids=[1, 2, 7])
         check_classes(detection(tmp_path, ('cat', 'dog'), 2), ('train',))
@@ -138,15 +154,23 @@ class TestCoco:
         check_classes(detection(tmp_path, ('cat', 'dog'), 2), ('train',))
         assert len(notes) == 1 and notes[0].endswith("has no annotation of 'dog'")
 
-    @pytest.mark.parametrize(('text', 'reason'), [
-        ('', 'not valid JSON'), ('{"images": [', 'not valid JSON'), ('[]', 'holds a list'), ('{}', "no list 'categor"),
-        ('{"categories": ["cat"]}', "are not dicts with 'id' and 'name'")])
+    @pytest.mark.parametrize(
+        ('text', 'reason'),
+        [
+            ('', 'not valid JSON'),
+            ('{"images": [', 'not valid JSON'),
+            ('[]', 'holds a list'),
+            ('{}', "no list 'categor"),
+            ('{"categories": ["cat"]}', "are not dicts with 'id' and 'name'"),
+        ],
+    )
     def test_files_that_are_no_coco_files(self, tmp_path: Path, text: str, reason: str) -> None:
         (tmp_path / 'train.json').write_text(text)
         assert reason in problems(detection(tmp_path, ('cat', 'dog')))
 
-    def test_large_files_are_searched_and_not_parsed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                     notes: list[str]) -> None:
+    def test_large_files_are_searched_and_not_parsed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: list[str]
+    ) -> None:
         monkeypatch.setattr('mmevm.engine.checks.annotations._WHOLE', 0)
         monkeypatch.setattr('mmevm.engine.checks.annotations._parse', None)
         info = dict(categories=[1, 2], text='"categories": [{"id": 1, "name": "no"}]')
@@ -171,6 +195,7 @@ class TestCoco:
 
     def test_datasets_that_mmdet_publishes_may_differ_from_their_files(self, tmp_path: Path, notes: list[str]) -> None:
         from mmdet.datasets import DeepFashionDataset
+
         names = ['Top', *DeepFashionDataset.METAINFO['classes'][1:]]
         write_coco(tmp_path / 'train.json', names)
         cfg = detection(tmp_path, None, len(names))
@@ -180,18 +205,28 @@ class TestCoco:
 
 
 class TestLists:
-    @pytest.mark.parametrize(('value', 'said'), [
-        ('cat', "is the string 'cat', whose letters would pass for the names of classes. A tuple of names needs a "
-                "comma even for one: ('cat',)"),
-        ('cat, dog', "A tuple of names: ('cat', 'dog')"),
-        ((), 'is empty'),
-        ((0, 1), 'must hold names, got 0'),
-        ({'cat': 0}, 'must be a list or tuple of names'),
-    ])
+    @pytest.mark.parametrize(
+        ('value', 'said'),
+        [
+            (
+                'cat',
+                "is the string 'cat', whose letters would pass for the names of classes. A tuple of names needs a "
+                "comma even for one: ('cat',)",
+            ),
+            ('cat, dog', "A tuple of names: ('cat', 'dog')"),
+            ((), 'is empty'),
+            ((0, 1), 'must hold names, got 0'),
+            ({'cat': 0}, 'must be a list or tuple of names'),
+        ],
+    )
     @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
     def test_what_is_no_list_of_names_is_refused(self, scope: str, value: Any, said: str) -> None:
-        dataset = dict(type={'mmdet': 'CocoDataset', 'mmseg': 'BaseSegDataset', 'mmpretrain': 'CustomDataset'}[scope],
-                       data_root='data', ann_file='a', metainfo=dict(classes=value))
+        dataset = dict(
+            type={'mmdet': 'CocoDataset', 'mmseg': 'BaseSegDataset', 'mmpretrain': 'CustomDataset'}[scope],
+            data_root='data',
+            ann_file='a',
+            metainfo=dict(classes=value),
+        )
         cfg = Config(dict(default_scope=scope, model={}, train_dataloader=dict(dataset=dataset)))
         assert problems(cfg).startswith('train_dataloader.dataset.metainfo.classes ') and said in problems(cfg)
 
@@ -228,22 +263,35 @@ def voc(root: Path, classes: Sequence[str], objects: Sequence[str], split: str =
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / f'ImageSets/Main/{split}.txt').write_text(f'{split}1\n')
     box = '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox>'
-    parts = ''.join(f'<object><name>{name}</name><difficult>0</difficult>{box}<part><name>head</name></part></object>'
-                    for name in objects)
+    parts = ''.join(
+        f'<object><name>{name}</name><difficult>0</difficult>{box}<part><name>head</name></part></object>'
+        for name in objects
+    )
     (root / f'Annotations/{split}1.xml').write_text(
-        f'<annotation><size><width>8</width><height>8</height></size>{parts}</annotation>')
-    return dict(type='VOCDataset', data_root=f'{root}/', ann_file=f'ImageSets/Main/{split}.txt',
-                data_prefix=dict(sub_data_root=''), metainfo=dict(classes=tuple(classes)))
+        f'<annotation><size><width>8</width><height>8</height></size>{parts}</annotation>'
+    )
+    return dict(
+        type='VOCDataset',
+        data_root=f'{root}/',
+        ann_file=f'ImageSets/Main/{split}.txt',
+        data_prefix=dict(sub_data_root=''),
+        metainfo=dict(classes=tuple(classes)),
+    )
 
 
 class TestXml:
     def config(self, *arguments: Any, count: int = 2) -> Config:
-        return Config(dict(default_scope='mmdet', model=dict(bbox_head=dict(type='RetinaHead', num_classes=count)),
-                           train_dataloader=dict(dataset=voc(*arguments))))
+        return Config(
+            dict(
+                default_scope='mmdet',
+                model=dict(bbox_head=dict(type='RetinaHead', num_classes=count)),
+                train_dataloader=dict(dataset=voc(*arguments)),
+            )
+        )
 
     def test_names_that_agree_pass_and_others_are_counted(self, tmp_path: Path, notes: list[str]) -> None:
         check_classes(self.config(tmp_path, ['cat', 'dog'], ['cat', 'dog', 'cow', 'cow']), ('train',))
-        assert notes == ['train_dataloader.dataset: 2 objects in 1 XML files are of no class and left out: \'cow\'']
+        assert notes == ["train_dataloader.dataset: 2 objects in 1 XML files are of no class and left out: 'cow'"]
 
     def test_a_name_in_other_case_or_no_name_at_all_is_refused(self, tmp_path: Path) -> None:
         said = problems(self.config(tmp_path, ['cat', 'dog'], ['cat', 'Dog']))
@@ -275,10 +323,16 @@ def classification(count: int, train: dict, val: dict | None = None, topk: Any =
     def loader(dataset: dict) -> dict:
         return dict(dataset=dict(dict(type='CustomDataset'), **dataset))
 
-    return Config(dict(
-        default_scope='mmpretrain', model=dict(head=dict(type='LinearClsHead', num_classes=count)),
-        train_dataloader=loader(train), val_dataloader=loader(val or train),
-        val_evaluator=dict(type='Accuracy', topk=topk), **top))
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(head=dict(type='LinearClsHead', num_classes=count)),
+            train_dataloader=loader(train),
+            val_dataloader=loader(val or train),
+            val_evaluator=dict(type='Accuracy', topk=topk),
+            **top,
+        )
+    )
 
 
 def folders(root: Path, *names: str) -> dict:
@@ -307,7 +361,7 @@ class TestClassification:
         said = problems(classification(2, dict(train, metainfo=dict(classes=('bee', 'ant')))))
         assert 'by the alphabet' in said and "classes = ('ant', 'bee')" in said
         said = problems(classification(3, dict(train, metainfo=dict(classes=('ant', 'bee', 'cow')))))
-        assert "has 2 folders, each of which is a class, and there are 3 names" in said
+        assert 'has 2 folders, each of which is a class, and there are 3 names' in said
         said = problems(classification(1000, dict(train, type='ImageNet')))
         assert 'there are 1000 names' in said and "type='CustomDataset'" in said
         assert '  model = dict(head=dict(num_classes=2))' in said.splitlines()
@@ -339,8 +393,13 @@ class TestClassification:
     def test_unlabelled_lists_are_left_alone(self, tmp_path: Path) -> None:
         check_classes(classification(3, dict(self.listing(tmp_path, 'a.jpg'), with_label=False)), ('train',))
 
-    @pytest.mark.parametrize(('labels', 'count', 'said'), [
-        ([0, 2], 2, 'has the class id 2, and model.head.num_classes = 2'), ([[0, 1], [2]], 2, 'class id 2'), ])
+    @pytest.mark.parametrize(
+        ('labels', 'count', 'said'),
+        [
+            ([0, 2], 2, 'has the class id 2, and model.head.num_classes = 2'),
+            ([[0, 1], [2]], 2, 'class id 2'),
+        ],
+    )
     def test_mmengines_json(self, tmp_path: Path, labels: list, count: int, said: str) -> None:
         samples = [dict(img_path=f'{index}.jpg', gt_label=label) for index, label in enumerate(labels)]
         content = dict(metainfo=dict(classes=['a', 'b', 'c']), data_list=samples)
@@ -363,13 +422,23 @@ def segmentation(root: Path, values: Sequence[int], count: int, mode: str = 'L',
     image = Image.fromarray(labels.astype(np.uint16 if mode == 'I;16' else np.uint8))
     image.convert(mode).save(root / 'maps/1.png') if mode == 'RGB' else image.save(root / 'maps/1.png')
     Image.new('RGB', (8, 8)).save(root / 'images/1.jpg')
-    settings = dict(type='BaseSegDataset', data_root=str(root), pipeline=[dict(type='LoadAnnotations')],
-                    data_prefix=dict(img_path='images', seg_map_path='maps'),
-                    metainfo=dict(classes=tuple('abcdefgh'[:count])))
-    return Config(dict(
-        default_scope='mmseg', model=dict(decode_head=dict(type='FCNHead', num_classes=count),
-                                          auxiliary_head=[dict(type='FCNHead', num_classes=count)]),
-        train_dataloader=dict(dataset=dict(settings, **dataset))))
+    settings = dict(
+        type='BaseSegDataset',
+        data_root=str(root),
+        pipeline=[dict(type='LoadAnnotations')],
+        data_prefix=dict(img_path='images', seg_map_path='maps'),
+        metainfo=dict(classes=tuple('abcdefgh'[:count])),
+    )
+    return Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(
+                decode_head=dict(type='FCNHead', num_classes=count),
+                auxiliary_head=[dict(type='FCNHead', num_classes=count)],
+            ),
+            train_dataloader=dict(dataset=dict(settings, **dataset)),
+        )
+    )
 
 
 class TestSegmentation:
@@ -409,33 +478,43 @@ class TestSegmentation:
 
 def test_class_counts_finds_heads_and_leaves_proposals_and_other_classes_out() -> None:
     head = dict(type='Shared2FCBBoxHead', num_classes=3, loss_cls=dict(type='SeesawLoss', num_classes=3))
-    roi_head = dict(bbox_head=[head, dict(head, num_classes=4)], mask_head=dict(type='FCNMaskHead'),
-                    semantic_head=dict(type='FusedSemanticHead', num_classes=183))
-    model = dict(detector=dict(rpn_head=dict(type='RPNHead', num_classes=1), roi_head=roi_head,
-                               backbone=dict(num_classes=1000)),
-                 panoptic_head=dict(num_things_classes=80, num_stuff_classes=53))
+    roi_head = dict(
+        bbox_head=[head, dict(head, num_classes=4)],
+        mask_head=dict(type='FCNMaskHead'),
+        semantic_head=dict(type='FusedSemanticHead', num_classes=183),
+    )
+    model = dict(
+        detector=dict(rpn_head=dict(type='RPNHead', num_classes=1), roi_head=roi_head, backbone=dict(num_classes=1000)),
+        panoptic_head=dict(num_things_classes=80, num_stuff_classes=53),
+    )
     assert class_counts(Config(dict(default_scope='mmdet', model=model))) == {
         'model.detector.roi_head.bbox_head.0.num_classes': 3,
         'model.detector.roi_head.bbox_head.0.loss_cls.num_classes': 3,
         'model.detector.roi_head.bbox_head.1.num_classes': 4,
         'model.detector.roi_head.bbox_head.1.loss_cls.num_classes': 3,
         'model.detector.roi_head.mask_head.num_classes': 80,
-        'model.panoptic_head.num_things_classes': 133}
+        'model.panoptic_head.num_things_classes': 133,
+    }
 
 
 def test_heads_of_other_libraries_that_count_something_else_pass(tmp_path: Path) -> None:
     cfg = segmentation(tmp_path, [0, 1, 2], 3)
-    cfg.model = dict(decode_head=dict(type='Mask2FormerHead', num_classes=3, out_channels=256),
-                     auxiliary_head=[dict(type='STDCHead', num_classes=2)])
+    cfg.model = dict(
+        decode_head=dict(type='Mask2FormerHead', num_classes=3, out_channels=256),
+        auxiliary_head=[dict(type='STDCHead', num_classes=2)],
+    )
     check_classes(cfg, ('train',))
     assert class_counts(cfg) == {'model.decode_head.num_classes': 3}
 
 
 def test_panoptic_models_count_objects_and_regions(tmp_path: Path, notes: list[str]) -> None:
     from mmdet.datasets import CocoPanopticDataset
+
     write_coco(tmp_path / 'train.json', CocoPanopticDataset.METAINFO['classes'])
-    model = dict(roi_head=dict(bbox_head=dict(num_classes=80)),
-                 panoptic_fusion_head=dict(num_things_classes=80, num_stuff_classes=53))
+    model = dict(
+        roi_head=dict(bbox_head=dict(num_classes=80)),
+        panoptic_fusion_head=dict(num_things_classes=80, num_stuff_classes=53),
+    )
     cfg = detection(tmp_path, **model)
     cfg.train_dataloader.dataset.update(type='CocoPanopticDataset', data_prefix=dict(img='', seg=''))
     check_classes(cfg, ('train',))
@@ -446,10 +525,14 @@ def test_panoptic_models_count_objects_and_regions(tmp_path: Path, notes: list[s
 
 def test_a_tracking_dataset_may_have_more_names_than_its_detector() -> None:
     video = dict(type='MOTChallengeDataset', data_root='data', ann_file='a.json')
-    cfg = Config(dict(
-        default_scope='mmdet', model=dict(detector=dict(bbox_head=dict(type='YOLOXHead', num_classes=1))),
-        train_dataloader=dict(dataset=dict(video, metainfo=dict(classes=('pedestrian',)))),
-        val_dataloader=dict(dataset=video)))
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(detector=dict(bbox_head=dict(type='YOLOXHead', num_classes=1))),
+            train_dataloader=dict(dataset=dict(video, metainfo=dict(classes=('pedestrian',)))),
+            val_dataloader=dict(dataset=video),
+        )
+    )
     check_classes(cfg, ('train', 'val'))
 
 
@@ -463,15 +546,17 @@ def test_annotations_in_an_unforeseen_form_are_told_and_not_refused(tmp_path: Pa
 def test_fewer_classes_than_the_head_has_are_told(tmp_path: Path, notes: list[str]) -> None:
     write_coco(tmp_path / 'train.json', ['cat', 'dog'])
     check_classes(detection(tmp_path, ('cat', 'dog'), 80), ('train',))
-    assert notes == ['model.bbox_head.num_classes = 80, and train_dataloader.dataset has 2 classes: the model has '
-                     'outputs that nothing trains.']
+    assert notes == [
+        'model.bbox_head.num_classes = 80, and train_dataloader.dataset has 2 classes: the model has '
+        'outputs that nothing trains.'
+    ]
 
 
 @pytest.mark.parametrize('config', ['retinanet_evm_t', 'mask_rcnn_evm_t_1x', 'upernet_evm_t', 'classifier_evm_t'])
-def test_the_classes_of_our_own_configs_and_miniature_data_agree(config: str, tmp_path: Path,
-                                                                 notes: list[str]) -> None:
+def test_the_classes_of_our_own_configs_and_miniature_data_agree(config: str, tmp_path: Path, notes: list[str]) -> None:
     from demo.mini_data import make_mini_data
     from mmevm.engine.checks.paths import check_data, move_data_root
+
     kind = dict(r='coco', m='coco', u='ade20k', c='imagenet')[config[0]]
     made = make_mini_data(tmp_path, [kind], image_size=64, train_images=2, val_images=1)[0]
     cfg = Config.fromfile(Path(__file__).parents[2] / f'configs/{config}.py')

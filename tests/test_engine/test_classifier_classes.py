@@ -62,8 +62,7 @@ def test_everything_that_states_a_number_is_named_and_the_advice_is_taken(folder
         ('val_evaluator.topk', '[1, 5]'),
     ]
     changes = advice(message)
-    assert changes == {
-        'model.head.num_classes': 3, 'data_preprocessor.num_classes': 3, 'val_evaluator.topk': [1]}  # fmt: skip
+    assert changes == {'model.head.num_classes': 3, 'data_preprocessor.num_classes': 3, 'val_evaluator.topk': [1]}
     cfg.merge_from_dict(changes)
     check_classifier(cfg, PHASES)
 
@@ -73,22 +72,48 @@ def test_everything_that_states_a_number_is_named_and_the_advice_is_taken(folder
     [
         ({'model.head.num_classes': 3}, {}, ['data_preprocessor.num_classes', 'val_evaluator.topk']),
         ({'data_preprocessor.num_classes': 3}, {}, ['model.head.num_classes', 'val_evaluator.topk']),
-        ({}, {'classes': ['ant', 'bee', 'cat']}, ['model.head.num_classes', 'data_preprocessor.num_classes',
-                                                  'val_evaluator.topk']),
-        ({}, {'metainfo': {'classes': ('ant', 'bee', 'cat')}, 'ann_file': 'a.txt'},
-         ['model.head.num_classes', 'data_preprocessor.num_classes', 'val_evaluator.topk']),
-        ({'model.data_preprocessor': {'num_classes': 7}}, {},
-         ['model.head.num_classes', 'model.data_preprocessor.num_classes', 'val_evaluator.topk']),
-        ({'model.head.loss.num_classes': 1000}, {},
-         ['model.head.num_classes', 'model.head.loss.num_classes', 'data_preprocessor.num_classes',
-          'val_evaluator.topk']),
-        ({'model.head.cal_acc': True}, {}, ['model.head.num_classes', 'data_preprocessor.num_classes',
-                                            'model.head.topk', 'val_evaluator.topk']),
-        ({'val_evaluator': [{'type': 'Accuracy', 'topk': 4}, {'type': 'ConfusionMatrix', 'num_classes': 9}]}, {},
-         ['model.head.num_classes', 'data_preprocessor.num_classes', 'val_evaluator.1.num_classes',
-          'val_evaluator.0.topk']),
+        (
+            {},
+            {'classes': ['ant', 'bee', 'cat']},
+            ['model.head.num_classes', 'data_preprocessor.num_classes', 'val_evaluator.topk'],
+        ),
+        (
+            {},
+            {'metainfo': {'classes': ('ant', 'bee', 'cat')}, 'ann_file': 'a.txt'},
+            ['model.head.num_classes', 'data_preprocessor.num_classes', 'val_evaluator.topk'],
+        ),
+        (
+            {'model.data_preprocessor': {'num_classes': 7}},
+            {},
+            ['model.head.num_classes', 'model.data_preprocessor.num_classes', 'val_evaluator.topk'],
+        ),
+        (
+            {'model.head.loss.num_classes': 1000},
+            {},
+            [
+                'model.head.num_classes',
+                'model.head.loss.num_classes',
+                'data_preprocessor.num_classes',
+                'val_evaluator.topk',
+            ],
+        ),
+        (
+            {'model.head.cal_acc': True},
+            {},
+            ['model.head.num_classes', 'data_preprocessor.num_classes', 'model.head.topk', 'val_evaluator.topk'],
+        ),
+        (
+            {'val_evaluator': [{'type': 'Accuracy', 'topk': 4}, {'type': 'ConfusionMatrix', 'num_classes': 9}]},
+            {},
+            [
+                'model.head.num_classes',
+                'data_preprocessor.num_classes',
+                'val_evaluator.1.num_classes',
+                'val_evaluator.0.topk',
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_differs_is_advised_and_then_passes(folders: Path, changes: dict, dataset: dict, keys: list[str]) -> None:
     cfg = own_data(folders, **dataset)
     cfg.merge_from_dict(changes)
@@ -112,8 +137,14 @@ def test_a_class_list_in_a_file_counts_its_lines(folders: Path) -> None:
 
 def test_class_weights_count(folders: Path) -> None:
     cfg = own_data(folders)
-    cfg.merge_from_dict({'model.head.num_classes': 3, 'data_preprocessor.num_classes': 3, 'val_evaluator.topk': (1,),
-                         'model.head.loss': dict(type='CrossEntropyLoss', class_weight=[1.0, 2.0])})  # fmt: skip
+    cfg.merge_from_dict(
+        {
+            'model.head.num_classes': 3,
+            'data_preprocessor.num_classes': 3,
+            'val_evaluator.topk': (1,),
+            'model.head.loss': dict(type='CrossEntropyLoss', class_weight=[1.0, 2.0]),
+        }
+    )
     assert 'model.head.loss.class_weight: 2' in refusal(cfg)
 
 

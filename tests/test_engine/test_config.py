@@ -30,9 +30,15 @@ AMP = ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', 'mmengine.optim.optimizer.
 
 @pytest.mark.parametrize(
     'settings, expected',
-    [*(({'type': kind}, 'AmpOptimWrapper') for kind in AMP), (ConfigDict(type=torch.nn.GELU), 'GELU'),
-     ({'type': torch.nn.functional.gelu}, 'gelu'), ({}, 'default'), (None, 'default'), ('text', 'default')],
-)  # fmt: skip
+    [
+        *(({'type': kind}, 'AmpOptimWrapper') for kind in AMP),
+        (ConfigDict(type=torch.nn.GELU), 'GELU'),
+        ({'type': torch.nn.functional.gelu}, 'gelu'),
+        ({}, 'default'),
+        (None, 'default'),
+        ('text', 'default'),
+    ],
+)
 def test_type_name_takes_every_spelling(settings: Any, expected: str) -> None:
     assert type_name(settings, 'default') == expected
 
@@ -61,9 +67,14 @@ def test_amp_refuses_other_wrappers_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     'kind, expected',
-    [('EpochBasedTrainLoop', 'ResumableEpochLoop'), ('mmengine.EpochBasedTrainLoop', 'ResumableEpochLoop'),
-     (EpochBasedTrainLoop, 'ResumableEpochLoop'), (IterBasedTrainLoop, 'ResumableIterLoop'), (OwnLoop, 'OwnLoop')],
-)  # fmt: skip
+    [
+        ('EpochBasedTrainLoop', 'ResumableEpochLoop'),
+        ('mmengine.EpochBasedTrainLoop', 'ResumableEpochLoop'),
+        (EpochBasedTrainLoop, 'ResumableEpochLoop'),
+        (IterBasedTrainLoop, 'ResumableIterLoop'),
+        (OwnLoop, 'OwnLoop'),
+    ],
+)
 def test_loops_become_resumable_however_they_are_named(kind: Any, expected: str) -> None:
     cfg = Config(dict(train_cfg=dict(type=kind, max_epochs=3)))
     make_resumable(cfg)
@@ -110,9 +121,13 @@ def test_scope_of_follows_the_models_class() -> None:
         pass
 
     expected = {
-        Mine: 'mmseg', ImageClassifier: 'mmpretrain', 'mmdet.models.RetinaNet': 'mmdet', 'mmdet.RetinaNet': 'mmdet',
-        'RetinaNet': None, torch.nn.Linear: None,
-    }  # fmt: skip
+        Mine: 'mmseg',
+        ImageClassifier: 'mmpretrain',
+        'mmdet.models.RetinaNet': 'mmdet',
+        'mmdet.RetinaNet': 'mmdet',
+        'RetinaNet': None,
+        torch.nn.Linear: None,
+    }
     for kind, scope in expected.items():
         assert scope_of(Config(dict(default_scope=None, model=dict(type=kind)))) == scope
     assert scope_of(Config(dict(default_scope='mmseg', model=dict(type=ImageClassifier)))) == 'mmseg'

@@ -34,28 +34,43 @@ def encoded(kind: str = 'JPEG', size: int = 64, **options: Any) -> bytes:
 def scope() -> Any:
     """Restores MMEngine's default scope, which building datasets needs."""
     from mmengine.registry import DefaultScope
+
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
 
 
 class TestFindFault:
-    @pytest.mark.parametrize(('name', 'content'), [
-        ('a.jpg', encoded()), ('a.JPEG', encoded(progressive=True)), ('a.png', encoded('PNG')),
-        ('a.bmp', encoded('BMP')), ('a.webp', encoded('WEBP')), ('padded.jpg', encoded() + bytes(5000)),
-        ('a.jpg', encoded('PNG')), ('a.npy', b'anything'), ('noise.tif', b'anything'),
-    ])
+    @pytest.mark.parametrize(
+        ('name', 'content'),
+        [
+            ('a.jpg', encoded()),
+            ('a.JPEG', encoded(progressive=True)),
+            ('a.png', encoded('PNG')),
+            ('a.bmp', encoded('BMP')),
+            ('a.webp', encoded('WEBP')),
+            ('padded.jpg', encoded() + bytes(5000)),
+            ('a.jpg', encoded('PNG')),
+            ('a.npy', b'anything'),
+            ('noise.tif', b'anything'),
+        ],
+    )
     def test_sound_files_have_none(self, tmp_path: Path, name: str, content: bytes) -> None:
         (tmp_path / name).write_bytes(content)
         assert find_fault(str(tmp_path / name)) is None
         assert find_fault(str(tmp_path / name), decode=True) is None
 
-    @pytest.mark.parametrize(('name', 'content', 'reason'), [
-        ('a.jpg', b'', 'it is empty (0 bytes)'), ('a.npy', b'', 'it is empty (0 bytes)'),
-        ('a.jpg', b'<html>not found</html>', "it is no image, but begins with b'<html>not found<'"),
-        ('a.png', b'version https://git-lfs.github.com', "it is no image, but begins with b'version https://'"),
-        ('a.jpg', encoded()[:300], 'it is truncated'), ('a.png', encoded('PNG')[:3000], 'it is truncated'),
-        ('a.jpg', encoded()[:1], 'it is no image, but begins with b\'\\xff\''),
-    ])
+    @pytest.mark.parametrize(
+        ('name', 'content', 'reason'),
+        [
+            ('a.jpg', b'', 'it is empty (0 bytes)'),
+            ('a.npy', b'', 'it is empty (0 bytes)'),
+            ('a.jpg', b'<html>not found</html>', "it is no image, but begins with b'<html>not found<'"),
+            ('a.png', b'version https://git-lfs.github.com', "it is no image, but begins with b'version https://'"),
+            ('a.jpg', encoded()[:300], 'it is truncated'),
+            ('a.png', encoded('PNG')[:3000], 'it is truncated'),
+            ('a.jpg', encoded()[:1], "it is no image, but begins with b'\\xff'"),
+        ],
+    )
     def test_broken_files_have_one(self, tmp_path: Path, name: str, content: bytes, reason: str) -> None:
         (tmp_path / name).write_bytes(content)
         assert find_fault(str(tmp_path / name), 'pillow') == Fault(reason)
@@ -88,9 +103,12 @@ def classification(root: Path, contents: dict[str, bytes], **dataset: Any) -> di
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-    return dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-                dataset=dict(dict(type='CustomDataset', data_root=str(root), data_prefix='', pipeline=pipeline),
-                             **dataset))
+    return dict(
+        batch_size=1,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(dict(type='CustomDataset', data_root=str(root), data_prefix='', pipeline=pipeline), **dataset),
+    )
 
 
 class Loaders(CheckedImages, Runner):
@@ -132,19 +150,24 @@ class TestLoaders:
         assert self.paths(built) == ['1.jpg', '2.jpg', '3.jpg']
         assert len(built) == 3 and len(built.dataset) == 3
 
-    @pytest.mark.parametrize('wrap', [
-        lambda dataset: dict(type='RepeatDataset', times=2, dataset=dataset),
-        lambda dataset: dict(type='ConcatDataset', datasets=[dataset, dataset]),
-        lambda dataset: dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=dataset),
-        lambda dataset: dict(type='KFoldDataset', num_splits=3, fold=0, dataset=dataset),
-    ])
+    @pytest.mark.parametrize(
+        'wrap',
+        [
+            lambda dataset: dict(type='RepeatDataset', times=2, dataset=dataset),
+            lambda dataset: dict(type='ConcatDataset', datasets=[dataset, dataset]),
+            lambda dataset: dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=dataset),
+            lambda dataset: dict(type='KFoldDataset', num_splits=3, fold=0, dataset=dataset),
+        ],
+    )
     def test_wrappers_count_what_is_left(self, tmp_path: Path, wrap: Any) -> None:
         loader = classification(tmp_path, {**GOOD, 'a/0.jpg': b''})
         loader['dataset'] = wrap(loader['dataset'])
         names = self.paths(build(loader, skip=True))
         assert '0.jpg' not in names and set(names) <= {'1.jpg', '2.jpg', '3.jpg'}
-        assert len(names) == dict(RepeatDataset=6, ConcatDataset=6, ClassBalancedDataset=3, KFoldDataset=2)[
-            loader['dataset']['type']]
+        assert (
+            len(names)
+            == dict(RepeatDataset=6, ConcatDataset=6, ClassBalancedDataset=3, KFoldDataset=2)[loader['dataset']['type']]
+        )
 
     def test_a_dataset_without_any_sound_picture(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match='none of 2 samples can be read'):
@@ -191,8 +214,9 @@ class TestLoaders:
         loader['dataset']['pipeline'][0]['backend_args'] = dict(backend='lmdb', db_path='x')
         assert len(build(loader).dataset) == 4
 
-    def test_a_check_that_takes_too_long_gives_up_and_says_how_far_it_was(self, tmp_path: Path,
-                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_check_that_takes_too_long_gives_up_and_says_how_far_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         said: list[str] = []
         monkeypatch.setattr('mmevm.engine.checks.images.SECONDS', 0.0)
         monkeypatch.setattr('mmevm.engine.checks.images.print_log', lambda message, **_: said.append(message))
@@ -235,6 +259,7 @@ class TestLoaders:
 
     def test_a_pipeline_that_takes_the_place_of_the_first_is_wrapped_too(self, tmp_path: Path) -> None:
         from mmengine.dataset import Compose
+
         built = build(classification(tmp_path, GOOD))
         built.dataset.pipeline = Compose([dict(type='LoadImageFromFile')])
         runner = Loaders()
@@ -254,6 +279,7 @@ class TestLoaders:
 
 def test_label_maps_are_checked_where_they_are_loaded(tmp_path: Path) -> None:
     from mmengine.registry import DefaultScope
+
     for folder in ('images', 'maps'):
         (tmp_path / folder).mkdir()
     for index in range(3):
@@ -263,8 +289,13 @@ def test_label_maps_are_checked_where_they_are_loaded(tmp_path: Path) -> None:
     steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 
     def loader(pipeline: list) -> dict:
-        dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), pipeline=pipeline,
-                       data_prefix=dict(img_path='images', seg_map_path='maps'), metainfo=dict(classes=('a', 'b')))
+        dataset = dict(
+            type='BaseSegDataset',
+            data_root=str(tmp_path),
+            pipeline=pipeline,
+            data_prefix=dict(img_path='images', seg_map_path='maps'),
+            metainfo=dict(classes=('a', 'b')),
+        )
         return dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
 
     with DefaultScope.overwrite_default_scope('mmseg'):
@@ -280,18 +311,31 @@ def test_label_maps_are_checked_where_they_are_loaded(tmp_path: Path) -> None:
 def test_cocos_metric_does_not_count_images_that_were_left_out(tmp_path: Path) -> None:
     from mmdet.evaluation import CocoMetric
     from mmengine.registry import DefaultScope
+
     images = [dict(id=index, file_name=f'{index}.jpg', height=64, width=64) for index in range(4)]
-    annotations = [dict(id=index, image_id=index, category_id=1, bbox=[0, 0, 32, 32], area=1024, iscrowd=0)
-                   for index in range(1, 4)]
+    annotations = [
+        dict(id=index, image_id=index, category_id=1, bbox=[0, 0, 32, 32], area=1024, iscrowd=0)
+        for index in range(1, 4)
+    ]
     content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='cat')])
     (tmp_path / 'a.json').write_text(json.dumps(content))
     for index in (0, 1, 2):
         (tmp_path / f'{index}.jpg').write_bytes(encoded() if index else b'')
-    dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='a.json', data_prefix=dict(img=''),
-                   metainfo=dict(classes=('cat',)), test_mode=True, pipeline=[dict(type='LoadImageFromFile')])
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='a.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('cat',)),
+        test_mode=True,
+        pipeline=[dict(type='LoadImageFromFile')],
+    )
     with DefaultScope.overwrite_default_scope('mmdet'):
-        built = build(dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dataset),
-                      is_training=False, skip=True)
+        built = build(
+            dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dataset),
+            is_training=False,
+            skip=True,
+        )
     assert [built.dataset.get_data_info(index)['img_id'] for index in range(len(built.dataset))] == [1, 2]
 
     def evaluated(with_hook: bool) -> float:
@@ -301,7 +345,9 @@ def test_cocos_metric_does_not_count_images_that_were_left_out(tmp_path: Path) -
             loop = type('Loop', (), dict(dataloader=built, evaluator=type('Evaluator', (), dict(metrics=[metric]))))
             CheckedImagesHook().before_test(type('Runner', (), dict(test_loop=loop)))
         for image in (1, 2):
-            boxes = dict(bboxes=torch.tensor([[0., 0., 32., 32.]]), scores=torch.ones(1), labels=torch.zeros(1).long())
+            boxes = dict(
+                bboxes=torch.tensor([[0.0, 0.0, 32.0, 32.0]]), scores=torch.ones(1), labels=torch.zeros(1).long()
+            )
             metric.process({}, [dict(img_id=image, ori_shape=(64, 64), pred_instances=boxes)])
         return metric.evaluate(size=2)['coco/bbox_mAP']
 
@@ -314,6 +360,7 @@ def test_nothing_changes_in_the_config_that_is_dumped(tmp_path: Path) -> None:
     loader = Config(dict(loader=classification(tmp_path, GOOD))).loader
     before = Config(dict(loader=loader)).pretty_text
     from mmengine.registry import DefaultScope
+
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         build(loader)
     assert Config(dict(loader=loader)).pretty_text == before

@@ -109,7 +109,7 @@ def test_quotes_of_a_folder_that_exists_stay(tmp_path: os.PathLike, monkeypatch:
         ('model.drop_path', '0.2'),
         ('model.backbone.drop_path', '0.2'),
         ('optim_wrapper.loss_scale', '512.'),
-        ('optim_wrapper.clip_grad', "None"),
+        ('optim_wrapper.clip_grad', 'None'),
         ('model.backbone.init_cfg.checkpoint', 'None'),
         ('load_from', 'None'),
         ('model.backbone.with_cp', 'true'),
@@ -150,4 +150,4 @@ def test_unclosed_brackets_and_arguments_without_a_value_are_refused(capsys: pyt
     with pytest.raises(SystemExit) as caught:
         parse_train_args(['c.py', '--cfg-options', 'data_root=/my', 'data'])
     assert caught.value.code == 2
-    assert 'expects KEY=VALUE, got \'data\'. A value with spaces has to be quoted' in capsys.readouterr().err
+    assert "expects KEY=VALUE, got 'data'. A value with spaces has to be quoted" in capsys.readouterr().err

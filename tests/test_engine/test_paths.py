@@ -14,14 +14,30 @@ pytestmark = pytest.mark.openmmlab
 
 
 def coco_like(root: str) -> Config:
-    dataset = dict(type='CocoDataset', data_root=root, ann_file='annotations/train.json',
-                   data_prefix=dict(img='train2017/'), pipeline=[dict(type='Load', path=f'{root}/x')])
-    return Config(dict(
-        default_scope='mmdet', data_root=root,
-        train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(
-            type='ConcatDataset', datasets=[dataset, dict(dataset, ann_file='annotations/more.json')]))),
-        val_dataloader=dict(dataset=dict(dataset, ann_file='annotations/val.json')),
-        val_evaluator=dict(type='CocoMetric', ann_file=f'{root}/annotations/val.json')))
+    dataset = dict(
+        type='CocoDataset',
+        data_root=root,
+        ann_file='annotations/train.json',
+        data_prefix=dict(img='train2017/'),
+        pipeline=[dict(type='Load', path=f'{root}/x')],
+    )
+    return Config(
+        dict(
+            default_scope='mmdet',
+            data_root=root,
+            train_dataloader=dict(
+                dataset=dict(
+                    type='RepeatDataset',
+                    times=2,
+                    dataset=dict(
+                        type='ConcatDataset', datasets=[dataset, dict(dataset, ann_file='annotations/more.json')]
+                    ),
+                )
+            ),
+            val_dataloader=dict(dataset=dict(dataset, ann_file='annotations/val.json')),
+            val_evaluator=dict(type='CocoMetric', ann_file=f'{root}/annotations/val.json'),
+        )
+    )
 
 
 def test_leaf_datasets_looks_into_wrappers() -> None:
@@ -43,15 +59,22 @@ def test_missing_paths_reads_the_other_libraries_forms(tmp_path: Path) -> None:
     imagenet = dict(type='ImageNet', data_root=str(tmp_path), split='train')
     cfg = Config(dict(train_dataloader=dict(dataset=ade), val_dataloader=dict(dataset=imagenet)))
     assert missing_paths(cfg, ['train', 'val']) == [
-        f'{tmp_path}/images/training', f'{tmp_path}/annotations', f'{tmp_path}/train']
+        f'{tmp_path}/images/training',
+        f'{tmp_path}/annotations',
+        f'{tmp_path}/train',
+    ]
 
 
-@pytest.mark.parametrize('dataset', [
-    dict(type='CocoDataset', data_root='s3://bucket/coco', ann_file='a.json'),
-    dict(type='CocoDataset', data_root='data/x', ann_file='a.json', backend_args=dict(backend='petrel')),
-    dict(type='ImageNet', data_root='data/x', pipeline=[dict(type='Load', backend_args=dict(backend='petrel'))]),
-    dict(type='CIFAR10', data_root='data/x', data_prefix='y'),
-], ids=['address', 'backend', 'backend-of-the-pipeline', 'downloads-itself'])
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(type='CocoDataset', data_root='s3://bucket/coco', ann_file='a.json'),
+        dict(type='CocoDataset', data_root='data/x', ann_file='a.json', backend_args=dict(backend='petrel')),
+        dict(type='ImageNet', data_root='data/x', pipeline=[dict(type='Load', backend_args=dict(backend='petrel'))]),
+        dict(type='CIFAR10', data_root='data/x', data_prefix='y'),
+    ],
+    ids=['address', 'backend', 'backend-of-the-pipeline', 'downloads-itself'],
+)
 def test_missing_paths_passes_over_what_is_not_local(dataset: dict) -> None:
     assert missing_paths(Config(dict(train_dataloader=dict(dataset=dataset))), ['train']) == []
 
@@ -88,30 +111,46 @@ def needs(root: Path, scope: str, **dataset: Any) -> list[str]:
     return [path.removeprefix(f'{root}/absent') for path in missing_paths(cfg, ['train'])]
 
 
-@pytest.mark.parametrize(('dataset', 'paths'), [
-    (dict(type='CUB', split='train'),
-     ['/images.txt', '/images', '/image_class_labels.txt', '/train_test_split.txt']),
-    (dict(type='Flowers102', split='trainval'), ['/imagelabels.mat', '/jpg', '/setid.mat']),
-    (dict(type='mmpretrain.Food101', split='test'), ['/meta/test.txt', '/images']),
-    (dict(type='OxfordIIITPet', split='trainval'), ['/annotations/trainval.txt', '/images']),
-    (dict(type='VOC', split='trainval'), ['/JPEGImages', '/Annotations', '/ImageSets/Main/trainval.txt']),
-    (dict(type='ImageNet', split='train'), ['/train']),
-    (dict(type='StanfordCars', split='train'), ['']),
-    (dict(type='CustomDataset', data_prefix='train'), ['/train']),
-    (dict(type='CustomDataset', ann_file='train.txt', data_prefix=dict(img_path='x')), ['/train.txt', '/x']),
-    (dict(type='InShop', split='query'), ['/Eval/list_eval_partition.txt', '/Img']),
-], ids=lambda value: value.get('type') if isinstance(value, dict) else '')
+@pytest.mark.parametrize(
+    ('dataset', 'paths'),
+    [
+        (
+            dict(type='CUB', split='train'),
+            ['/images.txt', '/images', '/image_class_labels.txt', '/train_test_split.txt'],
+        ),
+        (dict(type='Flowers102', split='trainval'), ['/imagelabels.mat', '/jpg', '/setid.mat']),
+        (dict(type='mmpretrain.Food101', split='test'), ['/meta/test.txt', '/images']),
+        (dict(type='OxfordIIITPet', split='trainval'), ['/annotations/trainval.txt', '/images']),
+        (dict(type='VOC', split='trainval'), ['/JPEGImages', '/Annotations', '/ImageSets/Main/trainval.txt']),
+        (dict(type='ImageNet', split='train'), ['/train']),
+        (dict(type='StanfordCars', split='train'), ['']),
+        (dict(type='CustomDataset', data_prefix='train'), ['/train']),
+        (dict(type='CustomDataset', ann_file='train.txt', data_prefix=dict(img_path='x')), ['/train.txt', '/x']),
+        (dict(type='InShop', split='query'), ['/Eval/list_eval_partition.txt', '/Img']),
+    ],
+    ids=lambda value: value.get('type') if isinstance(value, dict) else '',
+)
 def test_a_split_is_what_the_class_makes_of_it(tmp_path: Path, dataset: dict, paths: list[str]) -> None:
     found = needs(tmp_path, 'mmpretrain', **dataset)
     assert found == paths
 
 
-@pytest.mark.parametrize('dataset', [
-    dict(type='CocoDataset', ann_file='a.json', data_prefix=dict(img='x/', seg='y/'), indices=4, lazy_init=True),
-    dict(type='mmdet.CocoPanopticDataset', ann_file='a.json', data_prefix=dict(img='x/', seg='y/')),
-    dict(type='OpenImagesDataset', ann_file='a.json', data_prefix=dict(img='x/'), label_file='y/', meta_file='y/',
-         hierarchy_file='y/'),
-], ids=lambda dataset: dataset['type'])
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(type='CocoDataset', ann_file='a.json', data_prefix=dict(img='x/', seg='y/'), indices=4, lazy_init=True),
+        dict(type='mmdet.CocoPanopticDataset', ann_file='a.json', data_prefix=dict(img='x/', seg='y/')),
+        dict(
+            type='OpenImagesDataset',
+            ann_file='a.json',
+            data_prefix=dict(img='x/'),
+            label_file='y/',
+            meta_file='y/',
+            hierarchy_file='y/',
+        ),
+    ],
+    ids=lambda dataset: dataset['type'],
+)
 def test_paths_of_detection_datasets(tmp_path: Path, dataset: dict) -> None:
     assert needs(tmp_path, 'mmdet', **dataset) == ['/a.json', '/x', '/y']
 
@@ -143,8 +182,9 @@ def test_types_may_be_classes_and_subclasses_of_a_user(tmp_path: Path) -> None:
     assert needs(tmp_path, 'mmpretrain', type=Birds)[:2] == ['/images.txt', '/images']
 
 
-def test_of_unknown_classes_only_what_exists_neither_way_is_missing(tmp_path: Path,
-                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_unknown_classes_only_what_exists_neither_way_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Own:
         """No dataset of MMEngine's: whether it joins the root with the rest is its own affair."""
 
@@ -152,21 +192,29 @@ def test_of_unknown_classes_only_what_exists_neither_way_is_missing(tmp_path: Pa
     (tmp_path / 'root').mkdir()
     (tmp_path / 'root/inside.txt').touch()
     (tmp_path / 'beside.txt').touch()
-    cfg = Config(dict(train_dataloader=[
-        dict(dataset=dict(type=Own, data_root='root', ann_file=name, split='train'))
-        for name in ('inside.txt', 'beside.txt', 'neither.txt')]))
+    cfg = Config(
+        dict(
+            train_dataloader=[
+                dict(dataset=dict(type=Own, data_root='root', ann_file=name, split='train'))
+                for name in ('inside.txt', 'beside.txt', 'neither.txt')
+            ]
+        )
+    )
     assert missing_paths(cfg, ['train']) == [f'{tmp_path}/root/neither.txt']
     cfg.train_dataloader = dict(dataset=dict(type=Own, data_root='elsewhere', download=True))
     assert missing_paths(cfg, ['train']) == []
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda dataset: dict(type='RepeatDataset', times=3, dataset=dataset),
-    lambda dataset: dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=dataset),
-    lambda dataset: dict(type='KFoldDataset', fold=0, dataset=dataset),
-    lambda dataset: dict(type='ConcatDataset', datasets=[dataset, dataset]),
-    lambda dataset: dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dataset])),
-])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda dataset: dict(type='RepeatDataset', times=3, dataset=dataset),
+        lambda dataset: dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=dataset),
+        lambda dataset: dict(type='KFoldDataset', fold=0, dataset=dataset),
+        lambda dataset: dict(type='ConcatDataset', datasets=[dataset, dataset]),
+        lambda dataset: dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dataset])),
+    ],
+)
 def test_wrappers_are_looked_into(tmp_path: Path, wrap: Any) -> None:
     inner = dict(type='Food101', split='train', data_root=str(tmp_path))
     cfg = Config(dict(default_scope='mmpretrain', test_dataloader=dict(dataset=wrap(inner))))
@@ -175,8 +223,15 @@ def test_wrappers_are_looked_into(tmp_path: Path, wrap: Any) -> None:
 
 def test_metrics_inside_of_lists_and_wrappers(tmp_path: Path) -> None:
     metrics = [dict(type='CocoMetric', ann_file=f'{tmp_path}/a.json'), dict(type='CocoMetric', ann_file='s3://b/a')]
-    cfg = Config(dict(val_evaluator=metrics, test_evaluator=dict(type='Evaluator', metrics=[
-        dict(type='CocoPanopticMetric', ann_file=f'{tmp_path}/b.json', seg_prefix=f'{tmp_path}/c')])))
+    cfg = Config(
+        dict(
+            val_evaluator=metrics,
+            test_evaluator=dict(
+                type='Evaluator',
+                metrics=[dict(type='CocoPanopticMetric', ann_file=f'{tmp_path}/b.json', seg_prefix=f'{tmp_path}/c')],
+            ),
+        )
+    )
     assert missing_paths(cfg, ['val', 'test']) == [f'{tmp_path}/{name}' for name in ('a.json', 'b.json', 'c')]
 
 
@@ -186,18 +241,31 @@ def test_check_data_tells_files_from_folders_and_full_from_empty(tmp_path: Path)
     (tmp_path / 'images').mkdir()
     (tmp_path / 'file').write_text('x')
     dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='a.json', data_prefix=dict(img='images'))
-    cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset), val_dataloader=dict(
-        dataset=dict(dataset, ann_file='b.json', data_prefix=dict(img='file')))))
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            train_dataloader=dict(dataset=dataset),
+            val_dataloader=dict(dataset=dict(dataset, ann_file='b.json', data_prefix=dict(img='file'))),
+        )
+    )
     with pytest.raises(UsageError) as caught:
         check_data(cfg, ['train', 'val'], '')
     assert [line.strip() for line in str(caught.value).splitlines()][1:5] == [
-        f'not a file: {tmp_path}/a.json', f'empty: {tmp_path}/images', f'empty: {tmp_path}/b.json',
-        f'not a folder: {tmp_path}/file']
+        f'not a file: {tmp_path}/a.json',
+        f'empty: {tmp_path}/images',
+        f'empty: {tmp_path}/b.json',
+        f'not a folder: {tmp_path}/file',
+    ]
 
 
 def test_check_data_names_a_metrics_setting_and_sends_nobody_to_another_dataset(tmp_path: Path) -> None:
-    cfg = Config(dict(default_scope='mmpretrain', val_evaluator=dict(ann_file=f'{tmp_path}/a.json'),
-                      val_dataloader=dict(dataset=dict(type='CUB', data_root=f'{tmp_path}/cub'))))
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            val_evaluator=dict(ann_file=f'{tmp_path}/a.json'),
+            val_dataloader=dict(dataset=dict(type='CUB', data_root=f'{tmp_path}/cub')),
+        )
+    )
     with pytest.raises(UsageError) as caught:
         check_data(cfg, ['val'], '')
     assert f'  missing: {tmp_path}/a.json (val_evaluator.ann_file)' in str(caught.value).splitlines()
@@ -205,7 +273,7 @@ def test_check_data_names_a_metrics_setting_and_sends_nobody_to_another_dataset(
 
 
 def test_move_data_root_takes_any_name_of_a_folder(tmp_path: Path) -> None:
-    for root in ('/data/a, b [c]/', '2024', '/data/einÖrdner/数据', "C:\\data"):
+    for root in ('/data/a, b [c]/', '2024', '/data/einÖrdner/数据', 'C:\\data'):
         cfg = coco_like('data/coco/')
         move_data_root(cfg, root)
         assert cfg.val_evaluator.ann_file == f'{root.rstrip("/")}/annotations/val.json'

@@ -39,9 +39,13 @@ def changed_pixels(before: Path, after: Path) -> float:
 
 
 def test_demo_writes_the_class_into_the_picture(
-    demo: Callable[..., int], zoo: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    demo: Callable[..., int],
+    zoo: Path,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert demo(picture, '--model', 'classifier_evm_t', '--device', 'cpu') == 0
     assert 'drawn: outputs/noise_classifier_evm_t.png' in capsys.readouterr().out
@@ -75,15 +79,22 @@ def test_demo_colours_every_pixel_by_its_class(
     assert changed_pixels(picture, out) > 0.9
 
 
-@pytest.mark.parametrize('model, options, sentence', [
-    ('retinanet_evm_t', [], 'No weights of retinanet_evm_t were released. Name the checkpoint of a training'),
-    ('retinanet_evm_x', [], '--model retinanet_evm_x is neither a config file nor one of classifier_evm_t, '),
-    ('retinanet_evm_t', ['--weights', 'nowhere.pth'], 'Checkpoint not found: '),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'model, options, sentence',
+    [
+        ('retinanet_evm_t', [], 'No weights of retinanet_evm_t were released. Name the checkpoint of a training'),
+        ('retinanet_evm_x', [], '--model retinanet_evm_x is neither a config file nor one of classifier_evm_t, '),
+        ('retinanet_evm_t', ['--weights', 'nowhere.pth'], 'Checkpoint not found: '),
+    ],
+)
 def test_demo_says_what_is_missing(
-    demo: Callable[..., int], model: str, options: list[str], sentence: str, picture: Path,
+    demo: Callable[..., int],
+    model: str,
+    options: list[str],
+    sentence: str,
+    picture: Path,
     capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     assert demo(picture, '--model', model, *options) == 2
     assert sentence in capsys.readouterr().err
 
@@ -96,16 +107,25 @@ def test_demo_names_an_image_that_it_cannot_read(
     assert f'No image can be read from {tmp_path / "text.png"}' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('options, sentence', [
-    (['--out', __file__ + '/below/x.png'], 'test_image_demo.py/below cannot be written to: Not a directory'),
-    (['--out', 'x.doc'], '--out must end with .png, .jpg or the like'),
-    (['--device', 'cuda:99'], '--device cuda:99 cannot be used: '),
-    (['--device', 'gpu'], '--device gpu cannot be used: '),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'options, sentence',
+    [
+        (['--out', __file__ + '/below/x.png'], 'test_image_demo.py/below cannot be written to: Not a directory'),
+        (['--out', 'x.doc'], '--out must end with .png, .jpg or the like'),
+        (['--device', 'cuda:99'], '--device cuda:99 cannot be used: '),
+        (['--device', 'gpu'], '--device gpu cannot be used: '),
+    ],
+)
 def test_demo_refuses_what_it_could_not_do_before_a_model_is_built(
-    demo: Callable[..., int], script: dict[str, Any], options: list[str], sentence: str, zoo: Path, picture: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+    demo: Callable[..., int],
+    script: dict[str, Any],
+    options: list[str],
+    sentence: str,
+    zoo: Path,
+    picture: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     never = dataclasses.replace(script['TASKS']['mmpretrain'], load=lambda *_: pytest.fail('built'))
     monkeypatch.setitem(script['TASKS'], 'mmpretrain', never)
     assert demo(picture, '--model', 'classifier_evm_t', *options) == 2
@@ -120,9 +140,14 @@ def test_demo_refuses_a_checkpoint_for_a_config(
 
 
 def test_demo_draws_a_folder_and_an_address_and_names_what_it_leaves_out(
-    demo: Callable[..., int], zoo: Path, served: tuple[str, Path], picture: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+    demo: Callable[..., int],
+    zoo: Path,
+    served: tuple[str, Path],
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     for name in ('in/a.png', 'in/a.jpg', 'in/below/Straße 1.png'):
@@ -144,9 +169,16 @@ def test_demo_draws_a_folder_and_an_address_and_names_what_it_leaves_out(
 
 @pytest.mark.parametrize('library, checkpoint', [('mmdet', 'detector'), ('mmseg', 'segmentor')])
 def test_demo_draws_on_a_smaller_copy_what_the_model_finds_in_the_whole_image(
-    library: str, checkpoint: str, demo: Callable[..., int], script: dict[str, Any], picture: Path, tmp_path: Path,
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+    library: str,
+    checkpoint: str,
+    demo: Callable[..., int],
+    script: dict[str, Any],
+    picture: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     weights, models = request.getfixturevalue(checkpoint), []
     task = script['TASKS'][library]
 

@@ -44,7 +44,10 @@ def test_mmpretrain_get_model_takes_our_names(zoo: Path) -> None:
     import mmpretrain
 
     assert mmpretrain.list_models('classifier_evm', task='Image Classification') == [
-        'classifier_evm_b', 'classifier_evm_s', 'classifier_evm_t']  # fmt: skip
+        'classifier_evm_b',
+        'classifier_evm_s',
+        'classifier_evm_t',
+    ]
     fixture = Fixture('evm_tiny_64x64')
     random, trained = (mmpretrain.get_model('classifier_evm_t', pretrained=value) for value in (False, True))
     for model, close in ((random, False), (trained, True)):
@@ -53,9 +56,13 @@ def test_mmpretrain_get_model_takes_our_names(zoo: Path) -> None:
         assert bool((logits - fixture.tensor('logits')).abs().max() < 2e-4) == close
 
 
-@pytest.mark.parametrize('name, entry, size', [
-    ('classifier_vmamba_t', 'vmamba_v0_tiny', '64x64'), ('classifier_vmamba_t_s1l8', 'vmamba_v2_tiny_s1l8', '64x96'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, entry, size',
+    [
+        ('classifier_vmamba_t', 'vmamba_v0_tiny', '64x64'),
+        ('classifier_vmamba_t_s1l8', 'vmamba_v2_tiny_s1l8', '64x96'),
+    ],
+)
 def test_mmpretrain_get_model_gives_vmambas_logits_from_the_zoo(name: str, entry: str, size: str, zoo: Path) -> None:
     import mmpretrain
 
@@ -152,9 +159,13 @@ def test_detection_inferencer_without_a_model_asks_for_the_config(detector: Path
         DetInferencer(weights=str(detector), device='cpu')
 
 
-@pytest.mark.parametrize('helper, checkpoint', [
-    ('mmdet.apis.init_detector', 'detector'), ('mmseg.apis.init_model', 'segmentor'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'helper, checkpoint',
+    [
+        ('mmdet.apis.init_detector', 'detector'),
+        ('mmseg.apis.init_model', 'segmentor'),
+    ],
+)
 def test_helpers_load_a_checkpoint_and_run_no_text_of_it(
     helper: str, checkpoint: str, request: pytest.FixtureRequest
 ) -> None:

@@ -79,10 +79,13 @@ def test_publish_model_names_weights_as_the_config_does(trained: Path, segmentor
     assert all(torch.equal(value, source[name]) for name, value in published.items())
 
 
-@pytest.mark.parametrize('config, sentence', [
-    ('upernet_evm_s', "variant 'tiny'"),
-    ('classifier_evm_t', 'tensors differ, such as head.fc.weight'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'config, sentence',
+    [
+        ('upernet_evm_s', "variant 'tiny'"),
+        ('classifier_evm_t', 'tensors differ, such as head.fc.weight'),
+    ],
+)
 def test_publish_model_refuses_weights_of_another_model(
     config: str, sentence: str, segmentor: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -101,9 +101,15 @@ def weights(model: nn.Module) -> Counter:
 
 def evaluation(library: str, checkpoint: str) -> list[str]:
     """Arguments of `tools/test.py` for a picture of miniature data in the current folder."""
-    command = [str(config_of(library)), checkpoint, '--cfg-options', f'data_root=mini/{DATA[library]}',
-               'test_dataloader.dataset.pipeline.1.scale=(64,64)', 'test_dataloader.num_workers=0',
-               'test_dataloader.persistent_workers=False']  # fmt: skip
+    command = [
+        str(config_of(library)),
+        checkpoint,
+        '--cfg-options',
+        f'data_root=mini/{DATA[library]}',
+        'test_dataloader.dataset.pipeline.1.scale=(64,64)',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+    ]
     return command + (['model.test_cfg.rcnn.score_thr=0.'] if library == 'mmdet' else [])
 
 
@@ -115,8 +121,11 @@ def test_evaluation_by_name_uses_all_of_the_files_weights(
     evaluated = []
     kind = kind_of(cached)
     predict = kind.predict
-    monkeypatch.setattr(kind, 'predict', lambda self, *args, **kwargs: (
-        evaluated.append(weights(self)), predict(self, *args, **kwargs))[1])  # fmt: skip
+    monkeypatch.setattr(
+        kind,
+        'predict',
+        lambda self, *args, **kwargs: (evaluated.append(weights(self)), predict(self, *args, **kwargs))[1],
+    )
     assert run_test(evaluation(cached, f'mmevm://{NAMES[cached]}')) == 0
     assert evaluated == [released[2]]
     assert np.isfinite(MessageHub.get_current_instance().get_scalar(f'test/{METRICS[cached]}').current())
@@ -185,12 +194,15 @@ def test_demo_takes_the_released_weights_by_default(library: str) -> None:
 
 
 @pytest.mark.parametrize('library', NAMES)
-@pytest.mark.parametrize('fixture, width, letter', [
-    ('vmamba_small_s2l15_64x64', 96, 's'), ('vmamba_base_s2l15_64x64', 128, 'b'),
-], ids=['small', 'base'])  # fmt: skip
-def test_the_larger_configs_have_a_place_for_every_tensor(
-    library: str, fixture: str, width: int, letter: str
-) -> None:
+@pytest.mark.parametrize(
+    'fixture, width, letter',
+    [
+        ('vmamba_small_s2l15_64x64', 96, 's'),
+        ('vmamba_base_s2l15_64x64', 128, 'b'),
+    ],
+    ids=['small', 'base'],
+)
+def test_the_larger_configs_have_a_place_for_every_tensor(library: str, fixture: str, width: int, letter: str) -> None:
     name = {'mmdet': f'mask_rcnn_vmamba_{letter}_1x', 'mmseg': f'upernet_vmamba_{letter}'}[library]
     cfg = Config.fromfile(config_path(name))
     meta, heads = Fixture(fixture).meta, swins_heads(library, width)

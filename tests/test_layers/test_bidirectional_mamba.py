@@ -18,9 +18,17 @@ def _plain_direction(mixer: BidirectionalMamba, x: Tensor, z: Tensor, suffix: st
     rank, Bs, Cs = part['x_proj'](u.mT).mT.split(sizes, dim=1)
     delta = part['dt_proj'].weight @ rank
     return selective_scan(
-        u, delta, -A_log.exp(), Bs, Cs, part['D'], z=z, delta_bias=part['dt_proj'].bias, delta_softplus=True,
+        u,
+        delta,
+        -A_log.exp(),
+        Bs,
+        Cs,
+        part['D'],
+        z=z,
+        delta_bias=part['dt_proj'].bias,
+        delta_softplus=True,
         backend='reference',
-    )  # fmt: skip
+    )
 
 
 def _plain_mixer(mixer: BidirectionalMamba, x: Tensor) -> Tensor:

@@ -219,9 +219,7 @@ def test_selective_scan_keeps_the_state_in_float32_under_autocast() -> None:
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_selective_scan_gates_within_the_tolerances_of_mamba_ssm(backend: str, L: int, dtype: torch.dtype) -> None:
     """The gate is computed in float32; tolerances and shapes are those of mamba_ssm's own test."""
-    rtol, atol = {
-        torch.float32: (6e-4, 2e-3), torch.bfloat16: (3e-2, 5e-2), torch.float16: (3e-3, 5e-3)
-    }[dtype]  # fmt: skip
+    rtol, atol = {torch.float32: (6e-4, 2e-3), torch.bfloat16: (3e-2, 5e-2), torch.float16: (3e-3, 5e-3)}[dtype]
     inputs = sequence_inputs(D=4, L=L, N=8, dtype=dtype, requires_grad=True)
     with torch.no_grad():
         inputs['A'].copy_(-0.5 * torch.rand(4, 8))

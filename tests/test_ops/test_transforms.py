@@ -97,6 +97,7 @@ def test_tangents_pass_in_both_forms_of_forward_mode(case: Callable, grad_mode: 
     tangents = [torch.randn_like(t) for t in inputs]
     # With one input moving at a time, what another one's tangent hides comes out.
     for i in range(len(inputs)):
+
         def along(t: Tensor, i: int = i) -> Tensor:
             return scan(*inputs[:i], t, *inputs[i + 1 :])
 

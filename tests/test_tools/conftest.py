@@ -19,11 +19,18 @@ Run = Callable[..., subprocess.CompletedProcess]
 @pytest.fixture(scope='session')
 def run_tool() -> Run:
     """Run ``tools/<name>`` in a folder outside the repository; returns the finished process with its output."""
+
     def run(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
         # One thread: the pictures are tiny, and others may be running.
         environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        return subprocess.run([sys.executable, str(ROOT / 'tools' / name), *map(str, arguments)], cwd=cwd,
-                              env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, str(ROOT / 'tools' / name), *map(str, arguments)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     return run
 
@@ -32,8 +39,20 @@ def run_tool() -> Run:
 def mini_coco(run_tool: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training and two validation pictures in COCO's layout."""
     out = tmp_path_factory.mktemp('data')
-    done = run_tool('make_mini_data.py', '--out', out, '--only', 'coco', '--image-size', 96, '--train-images', 4,
-                    '--val-images', 2, cwd=out)
+    done = run_tool(
+        'make_mini_data.py',
+        '--out',
+        out,
+        '--only',
+        'coco',
+        '--image-size',
+        96,
+        '--train-images',
+        4,
+        '--val-images',
+        2,
+        cwd=out,
+    )
     assert done.returncode == 0, done.stderr
     return out / 'coco'
 
@@ -41,9 +60,14 @@ def mini_coco(run_tool: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='session')
 def small_run(mini_coco: Path) -> list[str]:
     """The changes that make the real config run in seconds without a download."""
-    return [f'data_root={mini_coco}', 'model.backbone.init_cfg=None', 'train_dataloader.batch_size=2',
-            'train_cfg.max_epochs=1', 'train_dataloader.dataset.pipeline.2.scale=(96,96)',
-            *(f'{phase}_dataloader.dataset.pipeline.1.scale=(96,96)' for phase in ('val', 'test'))]
+    return [
+        f'data_root={mini_coco}',
+        'model.backbone.init_cfg=None',
+        'train_dataloader.batch_size=2',
+        'train_cfg.max_epochs=1',
+        'train_dataloader.dataset.pipeline.2.scale=(96,96)',
+        *(f'{phase}_dataloader.dataset.pipeline.1.scale=(96,96)' for phase in ('val', 'test')),
+    ]
 
 
 @pytest.fixture(scope='session')

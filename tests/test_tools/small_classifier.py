@@ -48,7 +48,8 @@ def write_config(path: Path, data: Path, changes: str, batch: int = BATCH) -> Pa
 def write_pictures(folder: Path) -> Path:
     """Render the pictures; returns the data root."""
     return make_mini_data(folder, ['imagenet'], image_size=64, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES)[
-        0].data_root  # fmt: skip
+        0
+    ].data_root
 
 
 def run(*command: object, cwd: Path, **variables: object) -> subprocess.CompletedProcess:

@@ -38,8 +38,11 @@ def fail_on(name: str, monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOS
 
 def state(folder: Path) -> dict[str, bytes]:
     """The files of a run that it can continue from."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != '.'
-            and path.suffix != '.py'}  # fmt: skip
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file() and path.name[0] != '.' and path.suffix != '.py'
+    }
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
@@ -77,8 +80,13 @@ def test_a_full_disk_keeps_the_note_of_the_last_checkpoint(toy: Toy, monkeypatch
 
 
 def test_a_full_disk_keeps_what_was_to_be_published(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.os, 'replace', lambda draft, path, replace=os.replace: (
-        failing(errno.ENOSPC)() if '-' in Path(path).name else replace(draft, path)))  # fmt: skip
+    monkeypatch.setattr(
+        storage.os,
+        'replace',
+        lambda draft, path, replace=os.replace: (
+            failing(errno.ENOSPC)() if '-' in Path(path).name else replace(draft, path)
+        ),
+    )
     message = toy.train(options="default_hooks.checkpoint.published_keys=['meta','state_dict']", status=2)
     assert 'the disk is full' in message and toy.names() == ['epoch_1.pth', 'epoch_2.pth']
 
@@ -86,12 +94,16 @@ def test_a_full_disk_keeps_what_was_to_be_published(toy: Toy, monkeypatch: pytes
 def test_one_checkpoint_is_kept_and_the_older_goes_last(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     remove = storage.DurableBackend.remove
-    monkeypatch.setattr(storage.DurableBackend, 'remove', lambda self, path: (
-        seen.append((Path(path).name, toy.names())), remove(self, path)))  # fmt: skip
+    monkeypatch.setattr(
+        storage.DurableBackend,
+        'remove',
+        lambda self, path: (seen.append((Path(path).name, toy.names())), remove(self, path)),
+    )
     toy.train(options=f'{BEST} {KEEP_ONE} train_cfg.max_epochs=3')
-    assert seen[:2] == [('epoch_1.pth', ['best_toy_score_epoch_1.pth', 'epoch_1.pth', 'epoch_2.pth']),
-                        ('best_toy_score_epoch_1.pth', ['best_toy_score_epoch_1.pth', 'best_toy_score_epoch_2.pth',
-                                                        'epoch_2.pth'])]  # fmt: skip
+    assert seen[:2] == [
+        ('epoch_1.pth', ['best_toy_score_epoch_1.pth', 'epoch_1.pth', 'epoch_2.pth']),
+        ('best_toy_score_epoch_1.pth', ['best_toy_score_epoch_1.pth', 'best_toy_score_epoch_2.pth', 'epoch_2.pth']),
+    ]
     assert toy.names() == ['best_toy_score_epoch_3.pth', 'epoch_3.pth']
 
 
@@ -105,8 +117,9 @@ def test_too_little_space_is_said_before_training(toy: Toy, monkeypatch: pytest.
 
 
 def test_logs_that_cannot_be_written_do_not_end_a_run(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.configure("vis_backends = [dict(type='LocalVisBackend')]\n"
-                  "visualizer = dict(type='Visualizer', vis_backends=vis_backends)")  # fmt: skip
+    toy.configure(
+        "vis_backends = [dict(type='LocalVisBackend')]\nvisualizer = dict(type='Visualizer', vis_backends=vis_backends)"
+    )
     monkeypatch.setattr(LocalVisBackend, '_dump', failing(errno.ENOSPC))
 
     def fill_disk(self: ToyRecorder, runner: Any, batch_idx: int, data_batch: Any) -> None:

@@ -79,8 +79,16 @@ def single(folder: Path) -> Path:
 @pytest.fixture(scope='module')
 def double(folder: Path) -> Path:
     """Work folder of a training by tools/dist_train.sh in two processes."""
-    done = small_classifier.run('bash', ROOT / 'tools/dist_train.sh', folder / 'two.py', 2, '--work-dir', 'work',
-                                cwd=folder / 'double', PORT=free_port())  # fmt: skip
+    done = small_classifier.run(
+        'bash',
+        ROOT / 'tools/dist_train.sh',
+        folder / 'two.py',
+        2,
+        '--work-dir',
+        'work',
+        cwd=folder / 'double',
+        PORT=free_port(),
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder / 'double'
 
@@ -126,9 +134,20 @@ def test_slurm_train_starts_the_processes_that_train_together(folder: Path, sing
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     done = small_classifier.run(
-        'bash', ROOT / 'tools/slurm_train.sh', 'long', 'name', folder / 'two.py', '--work-dir', 'work', cwd=cwd,
-        PATH=f'{programs}:/usr/bin:/bin', GPUS=2, GPUS_PER_NODE=0, CPUS_PER_TASK=1,
-        MASTER_PORT=free_port())  # fmt: skip
+        'bash',
+        ROOT / 'tools/slurm_train.sh',
+        'long',
+        'name',
+        folder / 'two.py',
+        '--work-dir',
+        'work',
+        cwd=cwd,
+        PATH=f'{programs}:/usr/bin:/bin',
+        GPUS=2,
+        GPUS_PER_NODE=0,
+        CPUS_PER_TASK=1,
+        MASTER_PORT=free_port(),
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     asked = (cwd / 'srun.txt').read_text().split()
     assert asked[:4] == ['--partition=long', '--job-name=name', '--ntasks=2', '--cpus-per-task=1']
@@ -138,8 +157,9 @@ def test_slurm_train_starts_the_processes_that_train_together(folder: Path, sing
 
 def test_fsdp_trains_and_saves_what_one_process_does(folder: Path, single: Path) -> None:
     config = write_config(folder / 'fsdp.py', folder / 'data/imagenet', FROZEN + FSDP, batch=BATCH // 2)
-    done = small_classifier.run('bash', ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', 'work',
-                                cwd=folder / 'fsdp', PORT=free_port())  # fmt: skip
+    done = small_classifier.run(
+        'bash', ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', 'work', cwd=folder / 'fsdp', PORT=free_port()
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     require_same_training(single, folder / 'fsdp')
     require_same_weights(trained_weights(single), load_file(folder / 'fsdp/work/epoch_2.pth')['state_dict'])
@@ -148,8 +168,17 @@ def test_fsdp_trains_and_saves_what_one_process_does(folder: Path, single: Path)
 def test_dist_test_evaluates_every_picture_once(folder: Path, single: Path) -> None:
     checkpoint, cwd = single / 'work/epoch_2.pth', folder / 'test'
     arguments = ['--work-dir', 'work', '--out']
-    done = small_classifier.run('bash', ROOT / 'tools/dist_test.sh', folder / 'two.py', checkpoint, 2, *arguments,
-                                'two.pkl', cwd=cwd, PORT=free_port())  # fmt: skip
+    done = small_classifier.run(
+        'bash',
+        ROOT / 'tools/dist_test.sh',
+        folder / 'two.py',
+        checkpoint,
+        2,
+        *arguments,
+        'two.pkl',
+        cwd=cwd,
+        PORT=free_port(),
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)

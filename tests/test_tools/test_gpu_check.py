@@ -35,8 +35,12 @@ def test_dry_run_runs_every_phase_and_writes_nothing_into_the_results(extension:
     done = run_check('--dry-run', '--out', tmp_path, MMEVM_WHEELS=str(tmp_path / 'none'))
     assert done.returncode == 0, done.stdout + done.stderr
     assert phases(tmp_path) == {
-        'extension': 'ok', 'tests': 'ok', 'memcheck (script alone)': 'ok', 'mamba_ssm': 'left out', 'benchmark': 'ok',
-    }  # fmt: skip
+        'extension': 'ok',
+        'tests': 'ok',
+        'memcheck (script alone)': 'ok',
+        'mamba_ssm': 'left out',
+        'benchmark': 'ok',
+    }
     assert ' passed' in (tmp_path / 'logs' / 'tests.log').read_text().splitlines()[-1]
     report = json.loads((tmp_path / 'dry-run.json').read_text(encoding='utf-8'))
     assert report['complete'] and report['dry_run']
@@ -136,9 +140,15 @@ def test_on_a_gpu_machine_it_installs_builds_sanitizes_and_measures(gpu_machine:
     done = run_check('--out', gpu_machine / 'out', python=gpu_machine / 'bin' / 'python', root=gpu_machine)
     work = gpu_machine / 'build' / 'gpu-check'
     assert phases(work) == {
-        'wheels': 'ok', 'extension build': 'ok', 'extension': 'ok', 'tests': 'ok', 'memcheck': 'ok',
-        'racecheck': 'failed (1)', 'mamba_ssm': 'ok', 'benchmark': 'ok',
-    }  # fmt: skip
+        'wheels': 'ok',
+        'extension build': 'ok',
+        'extension': 'ok',
+        'tests': 'ok',
+        'memcheck': 'ok',
+        'racecheck': 'failed (1)',
+        'mamba_ssm': 'ok',
+        'benchmark': 'ok',
+    }
     assert done.returncode == 1 and '1 of 8 phases failed' in done.stdout
     logs = {path.stem: path.read_text().strip() for path in (work / 'logs').iterdir()}
     assert logs['wheels'].startswith('-m pip install') and logs['wheels'].endswith('mmengine-1-py3-none-any.whl')

@@ -56,15 +56,16 @@ def test_the_iteration_ends_and_the_next_loss_is_the_same(name: str, toy: Toy) -
     log = toy.train('--work-dir', 'stopped', status=STATUS[name])
     assert 'Traceback' not in log and f'ended with {toy.folder}/stopped/iter_{EPOCH + 2}.pth' in log
     toy.configure()
-    assert read(toy.folder) == whole[:EPOCH + 2]
+    assert read(toy.folder) == whole[: EPOCH + 2]
     toy.train('--work-dir', 'stopped', '--resume')
-    assert read(toy.folder) == whole[EPOCH + 2:]
+    assert read(toy.folder) == whole[EPOCH + 2 :]
     # What was saved for the interruption goes when a regular checkpoint has followed it.
     assert sorted(path.name for path in Path('stopped').glob('*.pth')) == ['epoch_1.pth', 'epoch_2.pth']
 
 
-@pytest.mark.parametrize('more', [
-    ITERATIONS, EMA, 'runner_type = "FlexibleRunner"'], ids=['iterations', 'ema', 'flexible'])  # fmt: skip
+@pytest.mark.parametrize(
+    'more', [ITERATIONS, EMA, 'runner_type = "FlexibleRunner"'], ids=['iterations', 'ema', 'flexible']
+)
 def test_other_kinds_of_runs_continue_with_the_same_loss(more: str, toy: Toy) -> None:
     more += '\nparam_scheduler = []\noptim_wrapper.update(type="OptimWrapper")\n'
     toy.configure(more)
@@ -100,8 +101,11 @@ def test_a_signal_waits_for_accumulated_gradients(toy: Toy) -> None:
 HOOKS = {
     'none': ('default_hooks.update(checkpoint=None)', 'ended without a checkpoint', []),
     'own': ("default_hooks['checkpoint'].update(type='ToyCheckpointHook')", 'ended with', ['iter_2.pth']),
-    'class': ("import mmengine.hooks\ndefault_hooks['checkpoint'].update(type=mmengine.hooks.CheckpointHook)\n"
-              'del mmengine', 'ended with', ['iter_2.pth']),
+    'class': (
+        "import mmengine.hooks\ndefault_hooks['checkpoint'].update(type=mmengine.hooks.CheckpointHook)\ndel mmengine",
+        'ended with',
+        ['iter_2.pth'],
+    ),
     'default': ('default_hooks = dict()', 'ended with', ['iter_2.pth']),
 }
 
@@ -228,9 +232,14 @@ def test_a_signal_while_the_tools_are_imported_ends_them(name: str, tmp_path: Pa
     (tmp_path / 'mmevm').mkdir()
     (tmp_path / 'mmevm/__init__.py').write_text('import time\nprint("importing", flush=True)\ntime.sleep(60)')
     for tool in ('train.py', 'test.py'):
-        process = subprocess.Popen([sys.executable, ROOT / 'tools' / tool], stdout=subprocess.PIPE, text=True,
-                                   stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-                                   preexec_fn=default_signals)  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, ROOT / 'tools' / tool],
+            stdout=subprocess.PIPE,
+            text=True,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+            preexec_fn=default_signals,
+        )
         assert process.stdout.readline() == 'importing\n'
         process.send_signal(getattr(signal, name))
         assert process.communicate(timeout=10)[0] == '' and process.returncode == STATUS[name]

@@ -70,7 +70,7 @@ def test_numbers_count_not_letters(toy: Toy) -> None:
 def test_what_does_not_open_is_named_and_passed_over(damage: Callable[[Path], None], trained: Toy) -> None:
     damage(trained.work / 'epoch_2.pth')
     log = trained.train('--resume')
-    skipped, = lines(log, 'Skipped')
+    (skipped,) = lines(log, 'Skipped')
     assert f'Cannot read {trained.work}/epoch_2.pth' in skipped
     assert read(trained.folder)[0]['iter'] == EPOCH
 
@@ -87,8 +87,11 @@ def test_a_run_without_a_checkpoint_that_opens_is_not_begun_anew(kept: str, trai
     before = {path: path.read_bytes() for path in trained.work.glob('*.pth')}
     message = trained.train('--resume', status=2)
     assert f'--resume finds a training run in {trained.work}, and no checkpoint to continue from' in message
-    assert {'torn': f'Cannot read {trained.work}/epoch_2.pth', 'best': 'best_toy_score_epoch_2.pth has weights alone',
-            'noted': f'names {trained.work}/epoch_2.pth, which is not there'}[kept] in message  # fmt: skip
+    assert {
+        'torn': f'Cannot read {trained.work}/epoch_2.pth',
+        'best': 'best_toy_score_epoch_2.pth has weights alone',
+        'noted': f'names {trained.work}/epoch_2.pth, which is not there',
+    }[kept] in message
     assert read(trained.folder) == [] and {path: path.read_bytes() for path in trained.work.glob('*.pth')} == before
 
 

@@ -37,7 +37,7 @@ def test_every_remaining_epoch_is_trained_whole(options: str, length: int, chang
     for epoch in (2, 3):
         images = [image for line in trained if line['epoch'] == epoch for image in line['images']]
         assert len(set(images)) == len(images) == {'more-data': 20, 'less-data': 3}.get(change, len(images))
-    note, = lines(log, 'Resuming with other data')
+    (note,) = lines(log, 'Resuming with other data')
     assert change in note and 'continuing after epoch 2,' in note
     meta = load_file(toy.work / 'epoch_4.pth')['meta']
     assert (meta['epoch'], meta['iter'], meta['train_data']['epoch_length']) == (4, 4 * length, length)
@@ -85,10 +85,20 @@ def test_older_checkpoints_of_half_an_epoch_continue_at_the_share(toy: Toy) -> N
     assert [line['iter'] for line in read(toy.folder)] == list(range(18, 24))
 
 
-@pytest.mark.parametrize(('place', 'old', 'new', 'expected'), [
-    ((2, 8), 4, 2, 4), ((2, 4), 2, 4, 8), ((2, 8), 4, 4, 8), ((1, 6), 4, 8, 12), ((1, 8), 4, 3, 6), ((1, 7), 4, 3, 5),
-    ((3, 10), 2, 4, 12), ((0, 0), 5, 7, 0),
-], ids=['shorter', 'longer', 'same', 'half', 'done-but-uncounted', 'rounded-down', 'impossible', 'start'])
+@pytest.mark.parametrize(
+    ('place', 'old', 'new', 'expected'),
+    [
+        ((2, 8), 4, 2, 4),
+        ((2, 4), 2, 4, 8),
+        ((2, 8), 4, 4, 8),
+        ((1, 6), 4, 8, 12),
+        ((1, 8), 4, 3, 6),
+        ((1, 7), 4, 3, 5),
+        ((3, 10), 2, 4, 12),
+        ((0, 0), 5, 7, 0),
+    ],
+    ids=['shorter', 'longer', 'same', 'half', 'done-but-uncounted', 'rounded-down', 'impossible', 'start'],
+)
 def test_convert_keeps_epoch_and_share(place: tuple[int, int], old: int, new: int, expected: int) -> None:
     assert convert(*place, old, new) == expected
 
@@ -146,7 +156,7 @@ def test_a_run_by_iterations_keeps_its_count_and_says_that_a_batch_has_changed(t
     log = toy.train('--resume', options='train_dataloader.batch_size=3')
     trained = read(toy.folder)
     assert [line['iter'] for line in trained] == [4, 5, 6, 7] and {len(line['images']) for line in trained} == {3}
-    note, = lines(log, 'Resuming with other data')
+    (note,) = lines(log, 'Resuming with other data')
     assert 'batch size 2 → 3' in note and 'continuing at iteration 4' in note
 
 

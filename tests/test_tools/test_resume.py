@@ -74,27 +74,41 @@ def test_resume_after_sigkill_goes_on_with_the_same_loss(
 
 def test_make_resumable_takes_names_and_classes_and_what_it_once_wrote_itself() -> None:
     old = dict(type='mmengine.ReseedHook')
-    config = Config(dict(
-        train_cfg=dict(type='mmengine.ResumableEpochLoop', max_epochs=2),
-        default_hooks=dict(checkpoint=dict(type=CheckpointHook, interval=3), timer=dict(type='IterTimerHook'),
-                           logger=None),
-        custom_hooks=[old, dict(type='EMAHook'), dict(type='mmengine.CheckpointHook', interval=1)]))  # fmt: skip
+    config = Config(
+        dict(
+            train_cfg=dict(type='mmengine.ResumableEpochLoop', max_epochs=2),
+            default_hooks=dict(
+                checkpoint=dict(type=CheckpointHook, interval=3), timer=dict(type='IterTimerHook'), logger=None
+            ),
+            custom_hooks=[old, dict(type='EMAHook'), dict(type='mmengine.CheckpointHook', interval=1)],
+        )
+    )
     make_resumable(config)
     ours = [dict(type=f'mmevm.{name}') for name in ('PositionHook', 'ReseedHook', 'StopHook')]
     expected = dict(
         train_cfg=dict(type='mmevm.ResumableEpochLoop', max_epochs=2),
-        default_hooks=dict(checkpoint=dict(type='mmevm.DurableCheckpointHook', interval=3),
-                           timer=dict(type='IterTimerHook'), logger=None),
-        custom_hooks=[dict(type='EMAHook'), dict(type='mmevm.DurableCheckpointHook', interval=1), *ours])  # fmt: skip
+        default_hooks=dict(
+            checkpoint=dict(type='mmevm.DurableCheckpointHook', interval=3),
+            timer=dict(type='IterTimerHook'),
+            logger=None,
+        ),
+        custom_hooks=[dict(type='EMAHook'), dict(type='mmevm.DurableCheckpointHook', interval=1), *ours],
+    )
     assert config.to_dict() == expected
     make_resumable(config)
     assert config.to_dict() == expected
 
 
-@pytest.mark.parametrize(('loop', 'name'), [
-    (dict(by_epoch=True), 'mmevm.ResumableEpochLoop'), (dict(by_epoch=False), 'mmevm.ResumableIterLoop'),
-    (dict(type=EpochBasedTrainLoop), 'mmevm.ResumableEpochLoop'), (dict(type='mylib.EpochBasedTrainLoop'),) * 2,
-], ids=['epochs', 'iterations', 'class', 'own'])  # fmt: skip
+@pytest.mark.parametrize(
+    ('loop', 'name'),
+    [
+        (dict(by_epoch=True), 'mmevm.ResumableEpochLoop'),
+        (dict(by_epoch=False), 'mmevm.ResumableIterLoop'),
+        (dict(type=EpochBasedTrainLoop), 'mmevm.ResumableEpochLoop'),
+        (dict(type='mylib.EpochBasedTrainLoop'),) * 2,
+    ],
+    ids=['epochs', 'iterations', 'class', 'own'],
+)
 def test_make_resumable_replaces_mmengines_loops(loop: dict, name: Any) -> None:
     config = Config(dict(train_cfg=dict(loop)))
     make_resumable(config)

@@ -21,11 +21,14 @@ def test_scan_order_says_what_the_token_sees(tmp_path: Path, capsys: pytest.Capt
     assert lines[4] == [str(out)] and Image.open(out).width == 1600
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--map', '4', '25'], 'must be at most 24 x 24'),
-    (['--map', '4', '4', '--token', '4', '0'], 'must lie in the map of 4 x 4 cells'),
-    (['--out', 'no/such/folder/x.png'], 'no/such/folder/x.png cannot be drawn'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--map', '4', '25'], 'must be at most 24 x 24'),
+        (['--map', '4', '4', '--token', '4', '0'], 'must lie in the map of 4 x 4 cells'),
+        (['--out', 'no/such/folder/x.png'], 'no/such/folder/x.png cannot be drawn'),
+    ],
+)
 def test_scan_order_says_what_does_not_fit(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

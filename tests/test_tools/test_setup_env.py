@@ -114,12 +114,13 @@ def test_requirements_pin_everything_and_name_mmcv(tool, tmp_path, stack, mmcv):
 @pytest.fixture
 def mmcv_cache(tool, environment, monkeypatch, tmp_path) -> Path:
     """The folder of the cached wheel, for an environment with torch 2.11.0 that only pretends to compile."""
+
     def compile_mmcv(folder: Path, cuda_home: Path | None) -> None:
         folder.mkdir(parents=True)
         (folder / 'new.whl').write_text('fits')
 
     def install(folder: Path) -> None:
-        wheel, = folder.glob('*.whl')
+        (wheel,) = folder.glob('*.whl')
         if wheel.read_text() != 'fits':
             raise tool.SetupError('undefined symbol')
 

@@ -23,6 +23,7 @@ FAULTS = {
 
 def failing(number: int) -> callable:
     """A function of the system that fails."""
+
     def fail(*args: object) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -98,7 +99,9 @@ def test_tools_leave_other_errors_of_the_system_as_they_are() -> None:
         exit_status(lambda: open('/no/such/file'))
 
 
-@pytest.mark.parametrize(('count', 'text'), [
-    (0, '0 bytes'), (999, '999 bytes'), (1500, '1.5 kB'), (104_572_866, '104.6 MB'), (2.5e9, '2.5 GB')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('count', 'text'),
+    [(0, '0 bytes'), (999, '999 bytes'), (1500, '1.5 kB'), (104_572_866, '104.6 MB'), (2.5e9, '2.5 GB')],
+)
 def test_sizes_are_read_in_their_unit(count: float, text: str) -> None:
     assert size(count) == text

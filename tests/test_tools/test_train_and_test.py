@@ -43,8 +43,17 @@ def test_train_saves_what_opens_weights_only(trained: Path) -> None:
 
 
 def test_train_resumes_at_the_saved_iteration(trained: Path, run_tool: Run, small_run: list[str]) -> None:
-    done = run_tool('train.py', CONFIG, '--work-dir', trained, '--resume', '--cfg-options', *small_run,
-                    'train_cfg.max_epochs=2', cwd=trained)
+    done = run_tool(
+        'train.py',
+        CONFIG,
+        '--work-dir',
+        trained,
+        '--resume',
+        '--cfg-options',
+        *small_run,
+        'train_cfg.max_epochs=2',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert re.search(r'resumed epoch: 1, iter: 2', done.stdout + done.stderr)
     assert last_scalars(trained)[0]['step'] == 4
@@ -54,9 +63,22 @@ def test_train_resumes_at_the_saved_iteration(trained: Path, run_tool: Run, smal
 
 
 def test_test_evaluates_draws_and_dumps(trained: Path, run_tool: Run, small_run: list[str], tmp_path: Path) -> None:
-    done = run_tool('test.py', CONFIG, trained / 'epoch_1.pth', '--work-dir', tmp_path, '--show-dir', 'drawn', '--out',
-                    tmp_path / 'out.pkl', '--tta', '--cfg-options', *small_run, 'model.test_cfg.score_thr=0.001',
-                    cwd=tmp_path)
+    done = run_tool(
+        'test.py',
+        CONFIG,
+        trained / 'epoch_1.pth',
+        '--work-dir',
+        tmp_path,
+        '--show-dir',
+        'drawn',
+        '--out',
+        tmp_path / 'out.pkl',
+        '--tta',
+        '--cfg-options',
+        *small_run,
+        'model.test_cfg.score_thr=0.001',
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     metrics = json.loads(next(tmp_path.glob('*/*.json')).read_text())
     assert {'coco/bbox_mAP', 'coco/bbox_mAP_50'} <= set(metrics)
@@ -81,13 +103,23 @@ def test_test_does_not_run_code_from_a_checkpoint(run_tool: Run, small_run: list
     assert not (tmp_path / 'ran').exists()
 
 
-def test_train_does_not_execute_the_config_text_of_a_checkpoint(trained: Path, run_tool: Run, small_run: list[str],
-                                                                tmp_path: Path) -> None:
+def test_train_does_not_execute_the_config_text_of_a_checkpoint(
+    trained: Path, run_tool: Run, small_run: list[str], tmp_path: Path
+) -> None:
     checkpoint = load_file(trained / 'epoch_1.pth')
     checkpoint['meta']['config'] = f'open({str(tmp_path / "ran")!r}, "w")'
     torch.save(checkpoint, tmp_path / 'evil.pth')
-    done = run_tool('train.py', CONFIG, '--work-dir', tmp_path, '--resume', tmp_path / 'evil.pth', '--cfg-options',
-                    *small_run, cwd=tmp_path)
+    done = run_tool(
+        'train.py',
+        CONFIG,
+        '--work-dir',
+        tmp_path,
+        '--resume',
+        tmp_path / 'evil.pth',
+        '--cfg-options',
+        *small_run,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert not (tmp_path / 'ran').exists()
 
@@ -104,26 +136,41 @@ def test_train_says_that_the_data_is_missing_before_a_model_is_built(run_tool: R
     assert not (tmp_path / 'work_dirs').exists()
 
 
-@pytest.mark.parametrize(('run', 'arguments', 'message'), [
-    (run_train, ['no/such.py'], r'Config file not found: /.*/no/such\.py'),
-    (run_train, [str(CONFIG).replace('evm_t', 'evm_tt')], r'Did you mean retinanet_evm_t\.py'),
-    (run_test, [str(CONFIG), 'no.pth'], r'Checkpoint not found: /.*/no\.pth'),
-    (run_test, [str(CONFIG), __file__], r'The data set is not there'),
-], ids=['config', 'misspelt-config', 'checkpoint', 'data'])
-def test_tools_say_what_is_not_found(run: Any, arguments: list[str], message: str, tmp_path: Path,
-                                     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ('run', 'arguments', 'message'),
+    [
+        (run_train, ['no/such.py'], r'Config file not found: /.*/no/such\.py'),
+        (run_train, [str(CONFIG).replace('evm_t', 'evm_tt')], r'Did you mean retinanet_evm_t\.py'),
+        (run_test, [str(CONFIG), 'no.pth'], r'Checkpoint not found: /.*/no\.pth'),
+        (run_test, [str(CONFIG), __file__], r'The data set is not there'),
+    ],
+    ids=['config', 'misspelt-config', 'checkpoint', 'data'],
+)
+def test_tools_say_what_is_not_found(
+    run: Any,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(arguments) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(('flags', 'message'), [
-    (['--amp'], '--amp needs a GPU'),
-    (['--launcher', 'pytorch'], 'the environment lacks RANK, WORLD_SIZE'),
-    (['--resume', 'no.pth'], 'Checkpoint not found'),
-], ids=['amp', 'launcher', 'resume'])
-def test_train_refuses_flags_that_cannot_work(flags: list[str], message: str, mini_coco: Path,
-                                              capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--amp'], '--amp needs a GPU'),
+        (['--launcher', 'pytorch'], 'the environment lacks RANK, WORLD_SIZE'),
+        (['--resume', 'no.pth'], 'Checkpoint not found'),
+    ],
+    ids=['amp', 'launcher', 'resume'],
+)
+def test_train_refuses_flags_that_cannot_work(
+    flags: list[str], message: str, mini_coco: Path, capsys: pytest.CaptureFixture
+) -> None:
     if torch.cuda.is_available() and flags[0] != '--resume':
         pytest.skip('only refused on the CPU')
     assert run_train([str(CONFIG), *flags, '--cfg-options', f'data_root={mini_coco}']) == 2

@@ -11,7 +11,7 @@ from ..parity import Fixture
 
 pytestmark = pytest.mark.openmmlab
 
-CONFIG = '''
+CONFIG = """
 default_scope = 'mmdet'
 custom_imports = dict(imports=['mmevm'], allow_failed_imports=False)
 model = dict(
@@ -23,11 +23,12 @@ model = dict(
         type='RetinaHead', num_classes=3, in_channels=32, feat_channels=32, stacked_convs=1,
         anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3,
                               ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32, 64])))
-'''
+"""
 
 
-def test_users_config_gives_upstreams_maps_from_upstreams_checkpoint(tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_config_gives_upstreams_maps_from_upstreams_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fixture = Fixture('evm_tiny_64x64')
     weights = {f'module.module.{name}': value for name, value in fixture.state().items()}
     torch.save({'state_dict': weights}, tmp_path / 'upstream.ckpt')

@@ -48,8 +48,9 @@ def rename_category(path: Path, old: str, new: str) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_a_renamed_category_is_refused_in_training_and_evaluation(mini_coco: Path, tmp_path: Path, built: list[Any],
-                                                                  capsys: pytest.CaptureFixture) -> None:
+def test_a_renamed_category_is_refused_in_training_and_evaluation(
+    mini_coco: Path, tmp_path: Path, built: list[Any], capsys: pytest.CaptureFixture
+) -> None:
     data = tmp_path / 'coco'
     shutil.copytree(mini_coco, data)
     rename_category(data / 'annotations/instances_train2017.json', 'kite', 'Kite')
@@ -63,8 +64,9 @@ def test_a_renamed_category_is_refused_in_training_and_evaluation(mini_coco: Pat
     assert built == []
 
 
-def test_a_missing_validation_set_of_a_classifier_is_said(tmp_path: Path, built: list[Any],
-                                                          capsys: pytest.CaptureFixture) -> None:
+def test_a_missing_validation_set_of_a_classifier_is_said(
+    tmp_path: Path, built: list[Any], capsys: pytest.CaptureFixture
+) -> None:
     data = write_pictures(tmp_path / 'data')
     config = write_config(tmp_path / 'config.py', data, '')
     with pytest.raises(ModelBuilt):
@@ -73,12 +75,19 @@ def test_a_missing_validation_set_of_a_classifier_is_said(tmp_path: Path, built:
     assert f'  missing: {data}/val' in said(run_train, capsys, config).splitlines()
 
 
-def test_class_ids_beyond_a_classifiers_are_said(tmp_path: Path, built: list[Any],
-                                                 capsys: pytest.CaptureFixture) -> None:
+def test_class_ids_beyond_a_classifiers_are_said(
+    tmp_path: Path, built: list[Any], capsys: pytest.CaptureFixture
+) -> None:
     data = write_pictures(tmp_path / 'data')
     write_config(tmp_path / 'base.py', data, '')
-    dataset = dict(_delete_=True, type='CustomDataset', data_root=str(data), ann_file='meta/train.txt',
-                   data_prefix='train', pipeline=[])
+    dataset = dict(
+        _delete_=True,
+        type='CustomDataset',
+        data_root=str(data),
+        ann_file='meta/train.txt',
+        data_prefix='train',
+        pipeline=[],
+    )
     config = tmp_path / 'config.py'
     config.write_text(f"""
 _base_ = 'base.py'
@@ -93,22 +102,24 @@ val_dataloader = val_cfg = val_evaluator = None
 
 
 @pytest.mark.parametrize('name', ['my data, 2024', 'einÖrdner/数据 [old]', '2024', "it's (new)/"])
-def test_a_data_root_may_be_called_anything(name: str, mini_coco: Path, tmp_path: Path, built: list[Any],
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_root_may_be_called_anything(
+    name: str, mini_coco: Path, tmp_path: Path, built: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).symlink_to(mini_coco)
     with pytest.raises(ModelBuilt):
-        run_train([str(CONFIG), '--cfg-options', f'data_root={name}', 'model.backbone.init_cfg=None',
-                   f'work_dir={name}_work'])
+        run_train(
+            [str(CONFIG), '--cfg-options', f'data_root={name}', 'model.backbone.init_cfg=None', f'work_dir={name}_work']
+        )
     assert built[0].train_dataloader.dataset.data_root.rstrip('/') == name.rstrip('/')
     assert built[0].val_evaluator.ann_file == f'{name.rstrip("/")}/annotations/instances_val2017.json'
     assert built[0].work_dir == f'{name}_work'
 
 
-def test_broken_images_are_refused_before_training_and_left_out_on_demand(tmp_path: Path,
-                                                                          monkeypatch: pytest.MonkeyPatch,
-                                                                          capsys: pytest.CaptureFixture) -> None:
+def test_broken_images_are_refused_before_training_and_left_out_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     data = write_pictures(tmp_path / 'data')
     images = sorted(Path(data).glob('train/*/*.JPEG'))
     images[0].write_bytes(b'')

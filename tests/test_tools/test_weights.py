@@ -185,9 +185,13 @@ def test_mmdets_detectors_are_tuned_for_other_classes(path: str, name: str, log:
 PARTS: dict[str, tuple[str, str, Callable[[Config], Any], str]] = {
     'auxiliary head': ('mmseg', 'upernet_evm_t.py', lambda m: m.update(auxiliary_head=None), 'auxiliary_head'),
     'mask head': ('mmdet', 'mask_rcnn_evm_t_1x.py', lambda m: m.roi_head.update(mask_head=None), 'roi_head.mask_head'),
-    'masks': ('mmdet', 'mask_rcnn_evm_t_1x.py',
-              lambda m: m.roi_head.update(mask_head=None, mask_roi_extractor=None), 'roi_head.mask_head'),
-}  # fmt: skip
+    'masks': (
+        'mmdet',
+        'mask_rcnn_evm_t_1x.py',
+        lambda m: m.roi_head.update(mask_head=None, mask_roi_extractor=None),
+        'roi_head.mask_head',
+    ),
+}
 
 
 @pytest.mark.parametrize('library, path, remove, part', PARTS.values(), ids=PARTS.keys())

@@ -125,9 +125,13 @@ class ToyRecorder(Hook):
         self, runner: Any, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Write the line."""
-        line = dict(iter=runner.iter, epoch=runner.epoch, loss=outputs['loss'].item(),
-                    images=[int(index) for index in data_batch['indices']],
-                    lr=runner.optim_wrapper.get_lr()['lr'][0])  # fmt: skip
+        line = dict(
+            iter=runner.iter,
+            epoch=runner.epoch,
+            loss=outputs['loss'].item(),
+            images=[int(index) for index in data_batch['indices']],
+            lr=runner.optim_wrapper.get_lr()['lr'][0],
+        )
         with open(f'rank{get_rank()}.jsonl', 'a', encoding='utf-8') as file:
             file.write(json.dumps(line) + '\n')
 

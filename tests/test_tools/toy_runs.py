@@ -58,12 +58,25 @@ class Toy:
         """Train in another process, which leads a group, or in several."""
         program = [ROOT / 'tools/train.py', *self.command(*flags, options=options)]
         if processes:
-            program = [ROOT / 'tools/launch.py', f'--nproc_per_node={processes}', f'--master_port={port}', *program,
-                       '--launcher', 'pytorch']  # fmt: skip
+            program = [
+                ROOT / 'tools/launch.py',
+                f'--nproc_per_node={processes}',
+                f'--master_port={port}',
+                *program,
+                '--launcher',
+                'pytorch',
+            ]
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
-        return subprocess.Popen([sys.executable, *map(str, program)], cwd=self.folder, env=environment,
-                                start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                text=True, preexec_fn=default_signals)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, *map(str, program)],
+            cwd=self.folder,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=default_signals,
+        )
 
     def names(self) -> list[str]:
         """The checkpoints in the work folder."""

@@ -26,8 +26,11 @@ def test_draw_receptive_fields_leaves_room_for_absent_weights(tmp_path: Path) ->
     fields = {'a': (_spot(51, 5), _spot(51, 15)), 'b': (_spot(51, 5), None)}
     black = _pixels(draw_receptive_fields(fields, tmp_path / 'erf.png')).max(axis=-1) < 30
     # The colour bar, black at its end, is cut off.
-    quarters = [part for half in np.array_split(black[:, : int(0.85 * black.shape[1])], 2, axis=0)
-                for part in np.array_split(half, 2, axis=1)]  # fmt: skip
+    quarters = [
+        part
+        for half in np.array_split(black[:, : int(0.85 * black.shape[1])], 2, axis=0)
+        for part in np.array_split(half, 2, axis=1)
+    ]
     parts = [float(quarter.mean()) for quarter in quarters]
     assert parts[0] > parts[2] > 0.2 and parts[1] > 0.2 and parts[3] < 0.05
 
@@ -38,10 +41,13 @@ def test_draw_field_is_logarithmic_down_to_a_ten_thousandth() -> None:
     np.testing.assert_allclose(image.norm(image.get_array()), [[1, 0.75, 0.5], [0.25, 0, 0], [0, 0, 0]], atol=1e-12)
 
 
-@pytest.mark.parametrize('size, expected', [
-    (7, [(1.5, 3), (0.5, 5)]),  # around pixel 3, from 2 to 4 and from 1 to 5
-    (4, [(0.5, 3), (-0.5, 4)]),  # around pixel 2, from 1 to 3; and the whole
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'size, expected',
+    [
+        (7, [(1.5, 3), (0.5, 5)]),  # around pixel 3, from 2 to 4 and from 1 to 5
+        (4, [(0.5, 3), (-0.5, 4)]),  # around pixel 2, from 1 to 3; and the whole
+    ],
+)
 def test_draw_field_outlines_the_squares(size: int, expected: list[tuple[float, int]]) -> None:
     scores = np.zeros((size, size))
     scores[size // 2 - 1, size // 2], scores[size // 2, size // 2 - 2] = 6, 4

@@ -43,12 +43,15 @@ def test_draw_scan_order_colours_one_phase_of_es2d(tmp_path: Path) -> None:
     assert counts[2] > 0 and counts[0] == counts[1] == counts[3] == 0
 
 
-@pytest.mark.parametrize('size, query, message', [
-    ((1, 1), (0, 0), 'at least two cells, got 1 x 1'),
-    ((0, 4), (0, 0), 'at least two cells, got 0 x 4'),
-    ((3, 4), (3, 0), r'must lie in the map of 3 x 4 cells, got \(3, 0\)'),
-    ((3, 4), (0, -1), r'must lie in the map of 3 x 4 cells, got \(0, -1\)'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'size, query, message',
+    [
+        ((1, 1), (0, 0), 'at least two cells, got 1 x 1'),
+        ((0, 4), (0, 0), 'at least two cells, got 0 x 4'),
+        ((3, 4), (3, 0), r'must lie in the map of 3 x 4 cells, got \(3, 0\)'),
+        ((3, 4), (0, -1), r'must lie in the map of 3 x 4 cells, got \(0, -1\)'),
+    ],
+)
 def test_draw_scan_order_refuses(size: tuple, query: tuple, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         draw_scan_order(SCANS, tmp_path / 'order.png', size, query)

@@ -125,8 +125,10 @@ def test_convert_removes_what_compilers_and_frameworks_put_before_names(
 def test_convert_reads_compiled_parts_and_leaves_out_what_is_beside_a_model(evm_state: State, tmp_path: Path) -> None:
     expected = formats.convert(evm_state)
     compiled = {f'backbone._orig_mod.{name}': value for name, value in expected.items()}
-    torch.save({f'module.{name}': value for name, value in compiled.items()} | {'n_averaged': torch.ones(())},
-               tmp_path / 'average.pth')  # fmt: skip
+    torch.save(
+        {f'module.{name}': value for name, value in compiled.items()} | {'n_averaged': torch.ones(())},
+        tmp_path / 'average.pth',
+    )
     report = convert(tmp_path / 'average.pth', tmp_path / 'out.pth')
     assert_equal(weights_of(tmp_path / 'out.pth'), {f'backbone.{name}': value for name, value in expected.items()})
     assert report.dropped == ['n_averaged']
@@ -150,9 +152,12 @@ def test_convert_takes_shared_strided_and_integer_tensors(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [({'state_dict': {'a': 'x'}}, 'what is no tensor: a'), ({'state_dict': {}}, 'has nothing where'),
-     ({'epoch': 3}, 'what is no tensor: epoch')],
-)  # fmt: skip
+    [
+        ({'state_dict': {'a': 'x'}}, 'what is no tensor: a'),
+        ({'state_dict': {}}, 'has nothing where'),
+        ({'epoch': 3}, 'what is no tensor: epoch'),
+    ],
+)
 def test_convert_refuses_files_without_weights(content: dict, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / 'in.pth')
     with pytest.raises(CheckpointError, match=message):

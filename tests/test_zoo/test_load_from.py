@@ -39,8 +39,11 @@ def train(config: str, started: dict, tmp_path: Path, monkeypatch: pytest.Monkey
 SOURCES: dict[str, Callable[[dict], dict]] = {
     'released': lambda state: {'state_dict': {f'module.module.{name}': value for name, value in state.items()}},
     'compiled': lambda state: {'state_dict': {f'_orig_mod.{name}': value for name, value in state.items()}},
-    'framework': lambda state: {'state_dict': {f'model.{name}': v for name, v in as_classifier(state).items()}
-                                | {'criterion.weight': torch.ones(1)}, 'epoch': 3},
+    'framework': lambda state: {
+        'state_dict': {f'model.{name}': v for name, v in as_classifier(state).items()}
+        | {'criterion.weight': torch.ones(1)},
+        'epoch': 3,
+    },
     'backbone': lambda state: {'model': {name: value for name, value in state.items() if 'head' not in name}},
 }
 

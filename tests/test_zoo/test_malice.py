@@ -134,9 +134,16 @@ TOOLS: dict[str, Callable[[str, str], int]] = {
 @pytest.mark.parametrize('tool', TOOLS.values(), ids=TOOLS.keys())
 @pytest.mark.parametrize('evil', [False], indirect=True, ids=['zip'])
 def test_the_tools_refuse_it(
-    tool: Callable, config: str, evil_zoo: None, evil_file: Path, trace: Path, tmp_path: Path, tools_in_process: None,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+    tool: Callable,
+    config: str,
+    evil_zoo: None,
+    evil_file: Path,
+    trace: Path,
+    tmp_path: Path,
+    tools_in_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     monkeypatch.chdir(tmp_path)
     for source in (str(evil_file), NAME):
         assert tool(config, source) == 2

@@ -46,9 +46,14 @@ def test_check_content_takes_what_was_released(entry: Entry, tmp_path: Path) -> 
 
 
 # The first two have the same widths and depths, the others every shape but that of the position embedding.
-@pytest.mark.parametrize('pair', [
-    ('efficient_vmamba_base', 'vmamba_v0_tiny'), ('vim_tiny', 'vim_tiny_stride8'), ('vim_small', 'vim_small_stride8'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'pair',
+    [
+        ('efficient_vmamba_base', 'vmamba_v0_tiny'),
+        ('vim_tiny', 'vim_tiny_stride8'),
+        ('vim_small', 'vim_small_stride8'),
+    ],
+)
 def test_check_content_tells_similar_entries_apart(pair: tuple[str, str], tmp_path: Path) -> None:
     for name, other in (pair, pair[::-1]):
         with pytest.raises(CheckpointError, match=f'is not {other}: '):
@@ -76,8 +81,14 @@ BROKEN: dict[str, tuple[str, Callable[[State], State], str]] = {
     ),
     'segmentor': (
         'vmamba_v2_tiny_mask_rcnn',
-        lambda _: {f'backbone.{key}': value for key, value in released('vmamba_v2_tiny_s1l8').items()
-                   if 'classifier' not in key} | {'decode_head.conv_seg.weight': blank(1)},
+        lambda _: (
+            {
+                f'backbone.{key}': value
+                for key, value in released('vmamba_v2_tiny_s1l8').items()
+                if 'classifier' not in key
+            }
+            | {'decode_head.conv_seg.weight': blank(1)}
+        ),
         'has no head for detection',
     ),
     'backbone': ('vmamba_v2_tiny_upernet', lambda _: released('vmamba_v2_tiny_s1l8'), 'has no head for segmentation'),

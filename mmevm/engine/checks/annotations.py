@@ -82,8 +82,14 @@ def _scan(path: str) -> tuple[Any, set]:
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if not content[-1024:].rstrip().endswith(b'}'):
             raise AnnotationError('it is cut off')
-        categories = next((found for match in _CATEGORIES.finditer(content)
-                           if (found := _decode_list(content, match.end())) is not None), None)
+        categories = next(
+            (
+                found
+                for match in _CATEGORIES.finditer(content)
+                if (found := _decode_list(content, match.end())) is not None
+            ),
+            None,
+        )
         return categories, {int(number) for number in set(_CATEGORY_ID.findall(content))}
 
 
@@ -92,7 +98,7 @@ def _decode_list(content: mmap.mmap, start: int) -> list | None:
     length = 2**16
     while True:
         try:
-            found, _ = json.JSONDecoder().raw_decode(content[start:start + length].decode('utf-8', 'ignore'))
+            found, _ = json.JSONDecoder().raw_decode(content[start : start + length].decode('utf-8', 'ignore'))
         except ValueError:
             if start + length >= len(content):
                 return None
@@ -162,8 +168,9 @@ def read_label_range(path: str) -> tuple[LabelledLine, LabelledLine] | None:
             try:
                 label = int(end)
             except ValueError as error:
-                raise AnnotationError(f'line {number} is {line.strip()!r}, where a file, a space and a class id (a '
-                                      'number) are expected') from error
+                raise AnnotationError(
+                    f'line {number} is {line.strip()!r}, where a file, a space and a class id (a number) are expected'
+                ) from error
             if lowest is None or label < lowest.label:
                 lowest = LabelledLine(label, number, text)
             if highest is None or label > highest.label:

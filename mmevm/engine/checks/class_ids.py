@@ -43,8 +43,10 @@ def _read_list(entry: ClassList, path: str, report: Report) -> ClassList:
 def _with_ids(entry: ClassList, highest: int, source: str, report: Report) -> ClassList:
     """Note the highest class id, and say if it has no name."""
     if entry.names is not None and highest >= len(entry.names):
-        report.problems.append(f'{entry.leaf.key}: there are {len(entry.names)} names of classes, for the ids 0 to '
-                               f'{len(entry.names) - 1}, and {source} has {highest}.')
+        report.problems.append(
+            f'{entry.leaf.key}: there are {len(entry.names)} names of classes, for the ids 0 to '
+            f'{len(entry.names) - 1}, and {source} has {highest}.'
+        )
     return entry._replace(highest=highest, source=source)
 
 
@@ -53,18 +55,27 @@ def _read_folders(entry: ClassList, dataset: Any, report: Report) -> ClassList:
     key, names = entry.leaf.key, entry.names
     if names is None:
         return entry._replace(numbered=folders)
-    moved = [name for index, name in enumerate(names)
-             if same_but_for_case(name, folders) and not same_but_for_case(name, folders[index:index + 1])]
+    moved = [
+        name
+        for index, name in enumerate(names)
+        if same_but_for_case(name, folders) and not same_but_for_case(name, folders[index : index + 1])
+    ]
     if len(names) != len(folders):
-        report.problems += [f'{key}: {dataset.img_prefix} has {len(folders)} folders, each of which is a class, and '
-                            f'there are {len(names)} names.', *differences(names, folders, 'in the folders')]
+        report.problems += [
+            f'{key}: {dataset.img_prefix} has {len(folders)} folders, each of which is a class, and '
+            f'there are {len(names)} names.',
+            *differences(names, folders, 'in the folders'),
+        ]
         if entry.leaf.name != 'CustomDataset' and not entry.stated:
             report.problems.append("For classes of your own: type='CustomDataset', which takes the folders' names.")
         report.wanted = report.wanted or folders
     elif moved:
-        report.problems += [f'{key}: MMPretrain numbers the folders of {dataset.img_prefix} by the alphabet, so that '
-                            'the names would be mixed up.',
-                            f'  folders: {listed(folders)}', f'  in the config: {listed(names)}']
+        report.problems += [
+            f'{key}: MMPretrain numbers the folders of {dataset.img_prefix} by the alphabet, so that '
+            'the names would be mixed up.',
+            f'  folders: {listed(folders)}',
+            f'  in the config: {listed(names)}',
+        ]
         report.wanted = report.wanted or folders
     return entry._replace(numbered=folders)
 
@@ -81,8 +92,10 @@ def read_data_list(entry: ClassList, dataset: Any, report: Report) -> ClassList:
         report.problems.append(f'{key}: {path} cannot be used: {error}')
         return entry
     if found is not None and entry.names is not None and tuple(found) != entry.names:
-        report.problems += [f'{key}: {path} has class ids of its own list, from which the config differs.',
-                            *differences(entry.names, found, 'in the file')]
+        report.problems += [
+            f'{key}: {path} has class ids of its own list, from which the config differs.',
+            *differences(entry.names, found, 'in the file'),
+        ]
         if set(found) == set(entry.names):
             report.problems += [f'  {path}: {listed(found)}', f'  in the config: {listed(entry.names)}']
         report.wanted = report.wanted or tuple(found)
@@ -112,8 +125,9 @@ def read_label_maps(entry: ClassList, dataset: Any, report: Report) -> ClassList
     """Compare with some of a segmentation dataset's label maps, loaded as the pipeline loads them."""
     transforms = [step for step in entry.leaf.settings.get('pipeline') or () if type_name(step) == 'LoadAnnotations']
     if entry.names is None:
-        report.problems.append(f'{entry.leaf.key}: no class has a name. Give metainfo=dict(classes=(…)), in the order '
-                               'of the ids.')
+        report.problems.append(
+            f'{entry.leaf.key}: no class has a name. Give metainfo=dict(classes=(…)), in the order of the ids.'
+        )
     if not transforms:
         return entry
     ignored = getattr(dataset, 'ignore_index', 255)
@@ -128,6 +142,7 @@ def read_label_maps(entry: ClassList, dataset: Any, report: Report) -> ClassList
 def _sampled_maps(dataset: Any, loading: dict, entry: ClassList, report: Report) -> Iterator[tuple[str, Sequence[int]]]:
     """Yield path and values of evenly spaced label maps."""
     from mmengine.registry import TRANSFORMS
+
     with TRANSFORMS.switch_scope_and_registry(entry.scope) as registry:
         load = registry.build(dict(loading))
     samples = [sample for sample in dataset.load_data_list() if os.path.isfile(sample.get('seg_map_path') or '')]
@@ -139,8 +154,10 @@ def _sampled_maps(dataset: Any, loading: dict, entry: ClassList, report: Report)
         except Exception:  # a broken file, which the check of the images names
             continue
         if labels.ndim != 2:
-            report.problems.append(f'{entry.leaf.key}: {path} has {labels.shape[-1]} channels. A label map has one, of '
-                                   'class ids; colours have to be converted.')
+            report.problems.append(
+                f'{entry.leaf.key}: {path} has {labels.shape[-1]} channels. A label map has one, of '
+                'class ids; colours have to be converted.'
+            )
             return
         values = np.flatnonzero(np.bincount(labels.ravel()))
         if depth.startswith('I') and (raw := int(np.asarray(Image.open(path)).max())) > 255:

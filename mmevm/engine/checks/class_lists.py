@@ -58,8 +58,9 @@ def examine(leaf: Leaf, scope: str | None, report: Report, read: bool = True) ->
         except OSError as error:
             report.problems.append(f'{leaf.key}: {error.filename}: {error.strerror}')
         except Exception as error:  # of files in a form that nobody has thought of, which the dataset may know
-            report.notes.append(f'{leaf.key}: its classes could not be compared with its annotations: '
-                                f'{type(error).__name__}: {error}')
+            report.notes.append(
+                f'{leaf.key}: its classes could not be compared with its annotations: {type(error).__name__}: {error}'
+            )
     return entry._replace(is_read=reader is not None) if len(report.problems) == before else None
 
 
@@ -74,9 +75,11 @@ def _from_settings(leaf: Leaf, scope: str | None, report: Report) -> tuple[Class
         report.problems.append(fault)
         return None
     if isinstance(stated, list | tuple) and (known := _fixed_names(leaf, scope)) and not set(stated) <= set(known):
-        report.problems += [f'{key}: {leaf.name} knows {len(known)} classes, of which a config can choose some.',
-                            *differences(stated, known, f'in {leaf.name}'),
-                            "For classes of your own: type='BaseSegDataset', the names in the order of the ids."]
+        report.problems += [
+            f'{key}: {leaf.name} knows {len(known)} classes, of which a config can choose some.',
+            *differences(stated, known, f'in {leaf.name}'),
+            "For classes of your own: type='BaseSegDataset', the names in the order of the ids.",
+        ]
         return None
     try:
         dataset = outline(leaf.settings, scope)
@@ -92,8 +95,13 @@ def _from_settings(leaf: Leaf, scope: str | None, report: Report) -> tuple[Class
         return None
     _check_palette(leaf, dataset, names, report)
     things = dataset.metainfo.get('thing_classes')
-    entry = ClassList(leaf, None if names is None else tuple(names), stated is not None, scope,
-                      things=None if things is None else len(things))
+    entry = ClassList(
+        leaf,
+        None if names is None else tuple(names),
+        stated is not None,
+        scope,
+        things=None if things is None else len(things),
+    )
     return entry, dataset
 
 

@@ -33,23 +33,30 @@ def check_coco(entry: ClassList, path: str, strict: bool, report: Report) -> Cla
     unused = [name for name in found if name not in names]
     faults = []
     if len(numbered) < len(set(names)):
-        faults = [f'{key}: the classes and the categories of {path} do not match.',
-                  *differences(names, found, 'in the file')]
+        faults = [
+            f'{key}: the classes and the categories of {path} do not match.',
+            *differences(names, found, 'in the file'),
+        ]
         report.wanted = report.wanted or _fitting(names, found)
     elif len(numbered) > len(set(numbered)):
         twice = sorted({name for name in numbered if numbered.count(name) > 1})
         faults = [f'{key}: {path} has several categories with the same name: {listed(twice)}']
     elif numbered != names:
-        faults = [f'{key}: MMDetection numbers classes in the order of the file, so that the names would be mixed up.',
-                  f'  {path}: {listed(numbered)}', f'  in the config: {listed(names)}']
+        faults = [
+            f'{key}: MMDetection numbers classes in the order of the file, so that the names would be mixed up.',
+            f'  {path}: {listed(numbered)}',
+            f'  in the config: {listed(names)}',
+        ]
         report.wanted = report.wanted or numbered
     if faults and strict:
         report.problems += faults
     elif faults:
         report.notes.append('\n'.join(faults))
     elif unused:
-        report.notes.append(f'{key}: {len(numbered)} of the {len(found)} categories of {path} are classes: '
-                            f'{listed(numbered)}. Left out: {listed(unused)}')
+        report.notes.append(
+            f'{key}: {len(numbered)} of the {len(found)} categories of {path} are classes: '
+            f'{listed(numbered)}. Left out: {listed(unused)}'
+        )
     _check_category_ids(entry, path, categories, report)
     return entry._replace(numbered=None if faults else numbered, source=os.path.realpath(path))
 
@@ -58,8 +65,10 @@ def _check_category_ids(entry: ClassList, path: str, categories: annotations.Cat
     key, undefined = entry.leaf.key, categories.undefined
     idle = [name for name in categories.unused if name in (entry.names or ())]
     if undefined:
-        said = (f"{key}: annotations of {path} have category ids that its 'categories' do not define: "
-                f'{", ".join(map(str, undefined[:LISTED]))}. Their boxes are dropped')
+        said = (
+            f"{key}: annotations of {path} have category ids that its 'categories' do not define: "
+            f'{", ".join(map(str, undefined[:LISTED]))}. Their boxes are dropped'
+        )
         # Ids that are wanting and ids that are too many: they are counted from another number.
         (report.problems if idle else report.notes).append(said)
     if idle and entry.leaf.phase == 'train':
@@ -83,8 +92,10 @@ def _check_xml(entry: ClassList, paths: Sequence[str], report: Report) -> ClassL
     key, names = entry.leaf.key, entry.names or ()
     found = annotations.read_xml_names(paths)
     if found.faults:
-        report.problems += [f'{key}: {len(found.faults)} of {found.read} annotation files cannot be read:',
-                            *(f'  {fault}' for fault in found.faults[:LISTED])]
+        report.problems += [
+            f'{key}: {len(found.faults)} of {found.read} annotation files cannot be read:',
+            *(f'  {fault}' for fault in found.faults[:LISTED]),
+        ]
         return entry
     absent = [name for name in names if name not in found.counts]
     unknown = [name for name in found.counts if name not in names]
@@ -92,13 +103,16 @@ def _check_xml(entry: ClassList, paths: Sequence[str], report: Report) -> ClassL
     alike = nearest if entry.leaf.phase == 'train' else same_but_for_case
     misspelt = [name for name in absent if alike(name, unknown)]
     if found.counts and (misspelt or len(absent) == len(names)):
-        report.problems += [f'{key}: the classes and the objects of {found.read} XML files do not match.',
-                            *differences(names, list(found.counts), 'in the files')]
+        report.problems += [
+            f'{key}: the classes and the objects of {found.read} XML files do not match.',
+            *differences(names, list(found.counts), 'in the files'),
+        ]
         report.wanted = report.wanted or _fitting(names, sorted(found.counts))
     elif unknown:
         left = sum(found.counts[name] for name in unknown)
-        report.notes.append(f'{key}: {left} objects in {found.read} XML files are of no class and left out: '
-                            f'{listed(unknown)}')
+        report.notes.append(
+            f'{key}: {left} objects in {found.read} XML files are of no class and left out: {listed(unknown)}'
+        )
     if found.counts and absent and not misspelt and entry.leaf.phase == 'train':
         report.notes.append(f'{key}: {found.read} XML files have no object of {listed(absent)}')
     return entry

@@ -96,9 +96,11 @@ def differences(config: Sequence[str], found: Sequence[str], place: str) -> list
     config_alone.sort(key=lambda name: name not in near)
     told = [f'{name!r} ({place}: {near[name]!r})' if name in near else repr(name) for name in config_alone[:LISTED]]
     rest = len(config_alone) - len(told)
-    lines = [f'  in both: {listed(both) or "none"}',
-             f'  in the config alone: {", ".join(told) + (f" and {rest} more" if rest else "") or "none"}',
-             f'  {place} alone: {listed(found_alone) or "none"}']
+    lines = [
+        f'  in both: {listed(both) or "none"}',
+        f'  in the config alone: {", ".join(told) + (f" and {rest} more" if rest else "") or "none"}',
+        f'  {place} alone: {listed(found_alone) or "none"}',
+    ]
     return lines
 
 
@@ -108,9 +110,11 @@ def stated_fault(key: str, value: Any) -> str | None:
         if '://' in value or os.path.isfile(os.path.expanduser(value)):
             return None
         names = tuple(part.strip() for part in value.split(',') if part.strip()) or ('name',)
-        return (f'{key} is the string {value!r}, whose letters would pass for the names of classes. A tuple of '
-                f'names{" needs a comma even for one" if len(names) == 1 else ""}: {names!r}; a string can only be the '
-                'path of a file with a name in each line.')
+        return (
+            f'{key} is the string {value!r}, whose letters would pass for the names of classes. A tuple of '
+            f'names{" needs a comma even for one" if len(names) == 1 else ""}: {names!r}; a string can only be the '
+            'path of a file with a name in each line.'
+        )
     if not isinstance(value, list | tuple):
         return f'{key} must be a list or tuple of names, got {value!r}'
     if not value:

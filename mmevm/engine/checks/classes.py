@@ -22,9 +22,16 @@ from mmevm.registry import type_name
 
 # Parts of a model whose number of classes, if they have one, is not the dataset's.
 _OTHER_CLASSES = {
-    'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'semantic_head', 'task_heads', 'init_cfg', 'train_cfg',
+    'data_preprocessor',
+    'backbone',
+    'neck',
+    'rpn_head',
+    'semantic_head',
+    'task_heads',
+    'init_cfg',
+    'train_cfg',
     'test_cfg',
-}  # fmt: skip
+}
 # Heads that learn boundaries.
 _OTHER_HEADS = {'STDCHead'}
 
@@ -71,6 +78,7 @@ def _counts(part: Any, key: str, scope: str | None) -> Iterator[tuple[str, int]]
 def _default_count(head: Mapping, scope: str | None) -> int | None:
     """The number of classes of a head that states none: its class's default."""
     from mmengine.registry import MODELS
+
     kind = resolve(MODELS, head.get('type'), scope)
     for base in inspect.getmro(kind) if inspect.isclass(kind) else ():
         if '__init__' in vars(base) and 'num_classes' in (known := inspect.signature(base.__init__).parameters):
@@ -131,8 +139,11 @@ def _compare_phases(lists: Sequence[ClassList], report: Report) -> None:
             # Datasets for tracking have more names than the detector that is trained for it.
             continue
         # Numbers of folders compare with those of folders, and the names that a config gives to classes with names.
-        first, second = ((reference.numbered, entry.numbered) if reference.numbered and entry.numbered else
-                         (reference.names, entry.names))
+        first, second = (
+            (reference.numbered, entry.numbered)
+            if reference.numbered and entry.numbered
+            else (reference.names, entry.names)
+        )
         if not first or not second or first == second:
             continue
         one, other = reference.leaf.key, entry.leaf.key
@@ -160,8 +171,10 @@ def _compare_count(entry: ClassList, counts: Mapping[str, int], report: Report) 
             problem = f'{names} classes, {listed(entry.by_id)}, are more than {key} = {count} allows.'
         else:
             if 0 < names < count:
-                report.notes.append(f'{key} = {count}, and {entry.leaf.key} has {names} classes: the model has outputs '
-                                    'that nothing trains.')
+                report.notes.append(
+                    f'{key} = {count}, and {entry.leaf.key} has {names} classes: the model has outputs '
+                    'that nothing trains.'
+                )
             continue
         report.problems.append(f'{entry.leaf.key}: {problem}')
         report.count = max(report.count or 0, names, (entry.highest or 0) + 1)
@@ -170,6 +183,7 @@ def _compare_count(entry: ClassList, counts: Mapping[str, int], report: Report) 
 def _check_metrics(cfg: Any, lists: Sequence[ClassList], report: Report) -> None:
     """Compare the files of COCO's metrics, where they are not the datasets' own."""
     from mmengine.registry import METRICS
+
     for phase, key, metric in evaluators(cfg, ('val', 'test')):
         path = metric.get('ann_file')
         entry = next((entry for entry in lists if entry.leaf.phase == phase and entry.names), None)
@@ -191,13 +205,16 @@ def _check_topk(cfg: Any, phases: Sequence[str], counts: Mapping[str, int], repo
         topk = settings.get('topk') or (1,)
         largest = topk if isinstance(topk, int) else max(topk)
         if count is not None and largest > count:
-            report.problems.append(f'{key}.topk = {topk} asks for the {largest} likeliest of {count} classes '
-                                   f'(model.head.num_classes); write {key}.topk = (1,).')
+            report.problems.append(
+                f'{key}.topk = {topk} asks for the {largest} likeliest of {count} classes '
+                f'(model.head.num_classes); write {key}.topk = (1,).'
+            )
 
 
 def _check_out_channels(cfg: Any, counts: Mapping[str, int], report: Report) -> None:
     """Say where a segmentation head's channels are not its classes."""
     from mmengine.registry import MODELS
+
     for key, count in counts.items():
         name = key.rpartition('.')[0]
         head = present_value(cfg, name)

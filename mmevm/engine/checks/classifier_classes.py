@@ -80,8 +80,10 @@ def _by_folders(key: str, dataset: dict) -> Iterator[Stated]:
     folder = os.path.join(os.path.expanduser(dataset.get('data_root') or ''), prefix)
     if os.path.isdir(folder):
         with os.scandir(folder) as entries:
-            yield Stated(f'{key}, folders in {folder}',
-                         sum(entry.is_dir() and not entry.name.startswith('.') for entry in entries))  # fmt: skip
+            yield Stated(
+                f'{key}, folders in {folder}',
+                sum(entry.is_dir() and not entry.name.startswith('.') for entry in entries),
+            )
 
 
 def _evaluators(cfg: Any, phase: str) -> Iterator[tuple[str, dict]]:
@@ -120,8 +122,13 @@ def check_classifier(cfg: Any, phases: Iterable[str]) -> None:
         return
     data = [stated for phase in phases for stated in _by_data(cfg, phase)]
     stated = [*_by_model(cfg, 'train' in phases), *data]
-    stated += [Stated(f'{key}.num_classes', settings['num_classes']) for phase in phases if phase != 'train'
-               for key, settings in _evaluators(cfg, phase) if settings.get('num_classes')]  # fmt: skip
+    stated += [
+        Stated(f'{key}.num_classes', settings['num_classes'])
+        for phase in phases
+        if phase != 'train'
+        for key, settings in _evaluators(cfg, phase)
+        if settings.get('num_classes')
+    ]
     # What the data holds cannot be changed in the config.
     count = next((item.number for item in data if item.binding), head.num_classes)
     best = list(_too_many_best(cfg, phases, count))

@@ -70,6 +70,7 @@ def leaves(cfg: Any, phases: Iterable[str]) -> Iterator[Leaf]:
 
 def evaluators(cfg: Any, phases: Iterable[str]) -> Iterator[tuple[str, str, dict]]:
     """Yield phase, key and settings of the phases' metrics, inside of whatever wraps them."""
+
     def walk(value: Any, key: str) -> Iterator[tuple[str, dict]]:
         if isinstance(value, list | tuple):
             for index, part in enumerate(value):
@@ -107,6 +108,7 @@ def resolve(registry: Any, kind: Any, scope: str | None) -> Any:
 def dataset_class(settings: Mapping, scope: str | None) -> type | None:
     """The class of a dataset, or ``None`` for an unknown name or something other than a class."""
     from mmengine.registry import DATASETS
+
     kind = resolve(DATASETS, settings.get('type'), scope)
     return kind if inspect.isclass(kind) else None
 
@@ -129,6 +131,7 @@ def outline(settings: Mapping, scope: str | None) -> Any | None:
     """
     from mmengine.dataset import BaseDataset
     from mmengine.registry import DATASETS
+
     kind = dataset_class(settings, scope)
     if kind is None or not issubclass(kind, BaseDataset):
         return None

@@ -79,8 +79,8 @@ def _has_end_of_image(file: BinaryIO) -> bool:
     file.seek(0)
     content = file.read()
     position = 2
-    while content[position:position + 1] == b'\xff' and content[position + 1:position + 2] != b'\xda':
-        position += 2 + int.from_bytes(content[position + 2:position + 4], 'big')
+    while content[position : position + 1] == b'\xff' and content[position + 1 : position + 2] != b'\xda':
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], 'big')
     return content.find(b'\xff\xd9', position) >= 0
 
 

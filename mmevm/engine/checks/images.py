@@ -37,8 +37,10 @@ _LISTED = 10
 
 
 def _loads_label_maps(pipeline: Any) -> bool:
-    return any(type(step).__name__.startswith(('LoadAnnotations', 'LoadPanoptic')) and getattr(step, 'with_seg', True)
-               for step in transforms(pipeline))
+    return any(
+        type(step).__name__.startswith(('LoadAnnotations', 'LoadPanoptic')) and getattr(step, 'with_seg', True)
+        for step in transforms(pipeline)
+    )
 
 
 def _may_fail(pipeline: Any) -> bool:
@@ -53,7 +55,7 @@ def _look(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str, Fault
     backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
     with_maps = _loads_label_maps(pipeline)
     # In any order, so that a check that gives up has seen something of everything.
-    for index in np.random.default_rng(0).permutation(len(dataset))[get_rank()::get_world_size()].tolist():
+    for index in np.random.default_rng(0).permutation(len(dataset))[get_rank() :: get_world_size()].tolist():
         sample = dataset.get_data_info(index)
         files = list(sample_files(sample))
         if checks.is_training:
@@ -104,8 +106,11 @@ def check_images(dataset: Any, checks: Checks) -> int:
     seen = sum(part for part, _ in results)
     faults = {index: fault for _, part in results for index, fault in sorted(part.items())}
     name = f'{type(dataset).__name__} ({"training" if checks.is_training else "evaluation"})'
-    print_log(f'{name}: checked the files of {seen} of {count} samples in {time.monotonic() - begin:.0f} s, '
-              f'{len(faults)} with faults', logger='current')
+    print_log(
+        f'{name}: checked the files of {seen} of {count} samples in {time.monotonic() - begin:.0f} s, '
+        f'{len(faults)} with faults',
+        logger='current',
+    )
     return _decide(dataset, faults, checks, name, count)
 
 
@@ -116,24 +121,30 @@ def _decide(dataset: Any, faults: dict[int, tuple[str, Fault]], checks: Checks, 
     unreadable = [(path, fault) for path, fault in faults.values() if not fault.readable]
     partial = [(path, fault) for path, fault in faults.values() if fault.readable]
     if not checks.skip and unreadable and not _may_fail(dataset.pipeline):
-        raise UsageError(f'{name}: {len(unreadable)} of {count} samples cannot be read:\n{_listed(unreadable)}\n'
-                         'Replace them or remove them from the dataset, or leave them out with --skip-broken.')
+        raise UsageError(
+            f'{name}: {len(unreadable)} of {count} samples cannot be read:\n{_listed(unreadable)}\n'
+            'Replace them or remove them from the dataset, or leave them out with --skip-broken.'
+        )
     listing = _listed(unreadable + partial)
     if not checks.skip:
-        print_log(f'{name}: {len(faults)} of {count} samples are damaged and used as far as they can be read; '
-                  f'--skip-broken leaves them out:\n{listing}', logger='current', level=logging.WARNING)
+        print_log(
+            f'{name}: {len(faults)} of {count} samples are damaged and used as far as they can be read; '
+            f'--skip-broken leaves them out:\n{listing}',
+            logger='current',
+            level=logging.WARNING,
+        )
         return 0
     kept = [index for index in range(count) if index not in faults]
     if not kept:
         raise UsageError(f'{name}: none of {count} samples can be read:\n{listing}')
     dataset.get_subset_(kept)
-    print_log(f'{name}: left out {len(faults)} of {count} samples:\n{listing}', logger='current',
-              level=logging.WARNING)
+    print_log(f'{name}: left out {len(faults)} of {count} samples:\n{listing}', logger='current', level=logging.WARNING)
     return len(faults)
 
 
 def _prepared(kind: Any, checks: Checks) -> Any:
     """A ``type`` that builds a dataset of another type and checks it."""
+
     def build(**settings: Any) -> Any:
         dataset = DATASETS.build(dict(settings, type=kind))
         left_out = 0
@@ -160,8 +171,11 @@ def _with_checks(settings: Any, checks: Checks) -> Any:
         return type(settings)(_with_checks(part, checks) for part in settings)
     if not isinstance(settings, Mapping):
         return settings
-    inner = {name: _with_checks(settings[name], checks) for name in WRAPPED
-             if isinstance(settings.get(name), list | tuple | Mapping)}
+    inner = {
+        name: _with_checks(settings[name], checks)
+        for name in WRAPPED
+        if isinstance(settings.get(name), list | tuple | Mapping)
+    }
     if not inner and 'type' in settings:
         inner = {'type': _prepared(settings['type'], checks)}
     return ConfigDict(dict(settings, **inner))

@@ -181,7 +181,7 @@ def _moved(value: Any, old: str, new: str) -> Any:
     elif isinstance(value, list | tuple):
         return type(value)(_moved(item, old, new) for item in value)
     elif isinstance(value, str) and (value.rstrip('/') == old or value.startswith(old + '/')):
-        return os.path.join(new, value[len(old):].lstrip('/'))
+        return os.path.join(new, value[len(old) :].lstrip('/'))
     return value
 
 
@@ -204,8 +204,10 @@ def move_data_root(cfg: Any, new_root: str) -> None:
     roots = {leaf.settings.get('data_root') for leaf in leaves(cfg, phases)}
     roots = {root.rstrip('/') for root in roots if root}
     if len(roots) != 1:
-        raise UsageError(f'data_root={new_root} needs a config with one data root, got {sorted(roots) or "none"}; set '
-                         'train_dataloader.dataset.data_root and its like one by one.')
+        raise UsageError(
+            f'data_root={new_root} needs a config with one data root, got {sorted(roots) or "none"}; set '
+            'train_dataloader.dataset.data_root and its like one by one.'
+        )
     old = roots.pop()
     for phase in phases:
         for key in (f'{phase}_dataloader', f'{phase}_evaluator'):

@@ -121,8 +121,10 @@ class NamedErrors:
         pixels = packed.gt_sem_seg.data
         beyond = pixels[(pixels >= self.checks.classes) & (pixels != self.ignore_index)]
         if beyond.numel():
-            raise SampleError(f'{files[-1][1]} has the class id {int(beyond.max())}; the model has the classes 0 to '
-                              f'{self.checks.classes - 1}.')
+            raise SampleError(
+                f'{files[-1][1]} has the class id {int(beyond.max())}; the model has the classes 0 to '
+                f'{self.checks.classes - 1}.'
+            )
 
 
 def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: int | None) -> None:

@@ -80,9 +80,11 @@ class DurableCheckpointHook(CheckpointHook):
     def _require_space(self, runner: Any) -> None:
         needed, free = expected_size(runner), free_space(self.out_dir)
         if (self.interval > 0 or self.save_last) and runner.iter < runner.max_iters and free < needed:
-            raise UsageError(f'Not enough disk space for a checkpoint in {os.path.abspath(self.out_dir)}: it takes at '
-                             f'least {size(needed)} and {size(free)} are free. Free {size(needed - free)}, or choose '
-                             'another folder with --work-dir.')  # fmt: skip
+            raise UsageError(
+                f'Not enough disk space for a checkpoint in {os.path.abspath(self.out_dir)}: it takes at '
+                f'least {size(needed)} and {size(free)} are free. Free {size(needed - free)}, or choose '
+                'another folder with --work-dir.'
+            )
 
     def _adopt_best(self, runner: Any) -> None:
         """Look for the best checkpoint in this run's folder, whatever folder the resumed run was in."""
@@ -121,8 +123,11 @@ class DurableCheckpointHook(CheckpointHook):
                 yield
         except UsageError as error:
             previous = previous or (runner.cfg.get('resume') and runner.cfg.get('load_from'))
-            state = (f'The last complete checkpoint is {previous}; once this is solved, continue from it with --resume.'
-                     if previous else 'No checkpoint has been saved yet.')  # fmt: skip
+            state = (
+                f'The last complete checkpoint is {previous}; once this is solved, continue from it with --resume.'
+                if previous
+                else 'No checkpoint has been saved yet.'
+            )
             raise UsageError(f'{error}\n{state}') from None
         finally:
             self.file_backend = backend
@@ -145,9 +150,16 @@ class DurableCheckpointHook(CheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
-            self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer or temporary,
-            save_param_scheduler=self.save_param_scheduler or temporary, meta=meta, by_epoch=self.by_epoch,
-            backend_args=self.backend_args, **self.args)  # fmt: skip
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer or temporary,
+            save_param_scheduler=self.save_param_scheduler or temporary,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
         if is_main_process():
             write_file(os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
         self.saved = saved
@@ -196,6 +208,7 @@ def save_now(runner: Any) -> str | None:
     # A class of somebody else's.
     epoch, iteration = position(runner)
     name = f'iter_{iteration}.pth'
-    runner.save_checkpoint(hook.out_dir, name, meta=dict(epoch=epoch, iter=iteration), by_epoch=False,
-                           backend_args=hook.backend_args)  # fmt: skip
+    runner.save_checkpoint(
+        hook.out_dir, name, meta=dict(epoch=epoch, iter=iteration), by_epoch=False, backend_args=hook.backend_args
+    )
     return f'{hook.out_dir}/{name}'

@@ -30,8 +30,11 @@ def class_sized(model_cfg: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
         with torch.device('meta'):
             other = MODELS.build(_with_more_classes(model_cfg)).state_dict()
     except Exception as error:  # whatever a model's own checks raise for numbers that it was not made for
-        print_log(f'Cannot tell which weights depend on the number of classes: {type(error).__name__}: {error}',
-                  logger='current', level=logging.WARNING)  # fmt: skip
+        print_log(
+            f'Cannot tell which weights depend on the number of classes: {type(error).__name__}: {error}',
+            logger='current',
+            level=logging.WARNING,
+        )
         return {}
     return {
         name: {i for i, (a, b) in enumerate(zip(value.shape, other[name].shape, strict=True)) if a != b}

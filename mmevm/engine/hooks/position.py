@@ -74,8 +74,12 @@ def convert(epoch: int, iteration: int, old: int, new: int) -> int:
 def _schedulers(built: Any, states: Any, config: Any) -> list[tuple[Any, dict, dict]]:
     """Pair each scheduler with its state in the checkpoint and its config."""
     if isinstance(built, dict):
-        return [triple for name, part in built.items() if name in states
-                for triple in _schedulers(part, states[name], config.get(name, config))]  # fmt: skip
+        return [
+            triple
+            for name, part in built.items()
+            if name in states
+            for triple in _schedulers(part, states[name], config.get(name, config))
+        ]
     config = config if isinstance(config, list | tuple) else [config]
     return list(zip(built or [], states or [], config, strict=False))
 
@@ -130,8 +134,11 @@ class PositionHook(Hook):
 
     @staticmethod
     def _change(runner: Any, meta: dict, before: dict, now: dict) -> str:
-        changes = [f'{words} {before[name]} → {now[name]}' for name, words in _NAMES.items()
-                   if before.get(name) and name in now and before[name] != now[name]]  # fmt: skip
+        changes = [
+            f'{words} {before[name]} → {now[name]}'
+            for name, words in _NAMES.items()
+            if before.get(name) and name in now and before[name] != now[name]
+        ]
         if not changes:
             return ''
         text = f'Resuming with other data per iteration ({", ".join(changes)}): '
@@ -156,8 +163,11 @@ class PositionHook(Hook):
         if done >= whole:
             unit, key = ('iterations', 'max_iters') if by_iterations else ('epochs', 'max_epochs')
             level = logging.WARNING if done > whole else logging.INFO
-            runner.logger.log(level, f'Nothing is left to train: {done} {unit} are done, and train_cfg.{key} is '
-                              f'{whole}. Raise it to train longer.')  # fmt: skip
+            runner.logger.log(
+                level,
+                f'Nothing is left to train: {done} {unit} are done, and train_cfg.{key} is '
+                f'{whole}. Raise it to train longer.',
+            )
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Count the iteration, which the loop does only after all hooks."""

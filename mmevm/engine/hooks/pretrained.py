@@ -61,5 +61,8 @@ def _overwritten(runner: Any, model: nn.Module, strict: StrictWeights, checkpoin
         return {*weights, *(name for name in report.fresh if name.startswith('backbone.outnorm'))}
     own = model.state_dict()
     found = formats.strip_prefix(formats.unwrap(checkpoint))
-    return {name for name, value in found.items()
-            if name in own and isinstance(value, Tensor) and value.shape == own[name].shape}  # fmt: skip
+    return {
+        name
+        for name, value in found.items()
+        if name in own and isinstance(value, Tensor) and value.shape == own[name].shape
+    }

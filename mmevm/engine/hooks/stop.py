@@ -84,8 +84,11 @@ class _Request:
         if not self.is_training:
             raise Interrupted(signum)
         if is_main_process():
-            os.write(2, f'\n{signal.Signals(signum).name}: ending after this iteration, with a checkpoint. '
-                        'A second signal ends at once.\n'.encode())  # fmt: skip
+            os.write(
+                2,
+                f'\n{signal.Signals(signum).name}: ending after this iteration, with a checkpoint. '
+                'A second signal ends at once.\n'.encode(),
+            )
 
 
 _request = _Request()

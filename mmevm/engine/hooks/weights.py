@@ -74,8 +74,10 @@ class StrictWeights(Hook):
             CheckpointError: If anything is missing, left over or of another shape, but for what is left to be trained.
         """
         if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
-            raise CheckpointError(f'{self.source} has weights and no state of a training that could go on. To start '
-                                  f'from them: --cfg-options load_from={self.source}, without --resume')  # fmt: skip
+            raise CheckpointError(
+                f'{self.source} has weights and no state of a training that could go on. To start '
+                f'from them: --cfg-options load_from={self.source}, without --resume'
+            )
         model = unwrap(runner.model)
         try:
             find_backbone(model)
@@ -101,8 +103,11 @@ def _say_what_is_trained_anew(source: str, report: LoadReport) -> None:
     names = [problem.partition(' ')[0] for problem in report.mismatched]
     others = ', '.join(name for name in names if 'head.' not in name)
     more = f', and so does what depends on the number of classes: {others}' if others else ''
-    print_log(f'{source}: what differs in heads stays as initialised, to be trained{more}', logger='current',
-              level=logging.WARNING)  # fmt: skip
+    print_log(
+        f'{source}: what differs in heads stays as initialised, to be trained{more}',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def unwrap(model: nn.Module) -> nn.Module:

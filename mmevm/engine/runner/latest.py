@@ -52,8 +52,12 @@ def is_type(kind: Any, cls: type) -> bool:
 def checkpoint_hooks(cfg: Any) -> list[dict]:
     """The settings of a config's checkpoint hooks."""
     hooks = [(cfg.get('default_hooks') or {}).get('checkpoint'), *(cfg.get('custom_hooks') or [])]
-    return [hook for hook in hooks if isinstance(hook, dict) and (
-        is_type(hook.get('type'), CheckpointHook) or hook.get('type') == 'mmevm.DurableCheckpointHook')]  # fmt: skip
+    return [
+        hook
+        for hook in hooks
+        if isinstance(hook, dict)
+        and (is_type(hook.get('type'), CheckpointHook) or hook.get('type') == 'mmevm.DurableCheckpointHook')
+    ]
 
 
 def checkpoint_folders(cfg: Any) -> list[Path]:
@@ -69,8 +73,13 @@ def saved_checkpoints(cfg: Any) -> list[Path]:
     """The checkpoints in these folders by the names that the config gives them, whether they open or not."""
     templates = {*_TEMPLATES, *(hook['filename_tmpl'] for hook in checkpoint_hooks(cfg) if hook.get('filename_tmpl'))}
     names = re.compile('|'.join(re.escape(template).replace(r'\{\}', r'\d+') for template in sorted(templates)))
-    return [path for folder in checkpoint_folders(cfg) if folder.is_dir() for path in sorted(folder.iterdir())
-            if names.fullmatch(path.name)]  # fmt: skip
+    return [
+        path
+        for folder in checkpoint_folders(cfg)
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if names.fullmatch(path.name)
+    ]
 
 
 def read_meta(path: str | os.PathLike) -> dict:
@@ -109,11 +118,17 @@ def _require_intact(path: str) -> None:
 
 
 def _refusal(cfg: Any, faults: list[str]) -> UsageError:
-    return UsageError('\n'.join([
-        f'--resume finds a training run in {os.path.abspath(cfg.work_dir)}, and no checkpoint to continue from:',
-        *(f'  {fault}' for fault in faults),
-        'To continue from another file: --resume CHECKPOINT. To begin anew: move these files away, or choose another '
-        'folder with --work-dir.']))  # fmt: skip
+    return UsageError(
+        '\n'.join(
+            [
+                f'--resume finds a training run in {os.path.abspath(cfg.work_dir)}, '
+                'and no checkpoint to continue from:',
+                *(f'  {fault}' for fault in faults),
+                'To continue from another file: --resume CHECKPOINT. To begin anew: move these files away, '
+                'or choose another folder with --work-dir.',
+            ]
+        )
+    )
 
 
 def _without_checkpoints(cfg: Any) -> str | None:
@@ -122,8 +137,11 @@ def _without_checkpoints(cfg: Any) -> str | None:
     named = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
     if '://' in named:
         return named
-    faults = [f'{path} has weights alone, as the best checkpoints do'
-              for folder in checkpoint_folders(cfg) for path in sorted(folder.glob('best_*.pth'))]  # fmt: skip
+    faults = [
+        f'{path} has weights alone, as the best checkpoints do'
+        for folder in checkpoint_folders(cfg)
+        for path in sorted(folder.glob('best_*.pth'))
+    ]
     if named:
         where = 'is in another folder' if os.path.isfile(named) else 'is not there'
         faults.append(f'{note} names {named}, which {where}')

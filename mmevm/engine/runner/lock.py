@@ -45,10 +45,15 @@ def _is_dead(owner: dict) -> bool:
 
 
 def _refusal(folder: Path, owner: dict) -> str:
-    who = 'process {pid} on {host}, since {since}'.format_map(owner) if {'pid', 'host', 'since'} <= owner.keys() else (
-        'unknown process')  # fmt: skip
-    return (f'Another training run is writing to {folder} ({who}). Wait for it, stop it, or choose another folder with '
-            f'--work-dir. If that machine is gone, delete {folder / _LOCK}.')  # fmt: skip
+    who = (
+        'process {pid} on {host}, since {since}'.format_map(owner)
+        if {'pid', 'host', 'since'} <= owner.keys()
+        else ('unknown process')
+    )
+    return (
+        f'Another training run is writing to {folder} ({who}). Wait for it, stop it, or choose another folder with '
+        f'--work-dir. If that machine is gone, delete {folder / _LOCK}.'
+    )
 
 
 @contextmanager
@@ -64,8 +69,11 @@ def _locked(folder: Path) -> Iterator[None]:
         if getattr(error, 'errno', None) not in _NO_LOCKS:
             message = write_fault(error, folder / _LOCK) or f'{folder} cannot be a work folder: {error}.'
             raise UsageError(f'{message} Choose another work folder with --work-dir.') from error
-        print_log(f'The file system of {folder} has no locks: make sure that no other training run writes there',
-                  logger='current', level=logging.WARNING)  # fmt: skip
+        print_log(
+            f'The file system of {folder} has no locks: make sure that no other training run writes there',
+            logger='current',
+            level=logging.WARNING,
+        )
         yield
         return
     try:

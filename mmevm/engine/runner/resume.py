@@ -127,8 +127,9 @@ def make_resumable(cfg: Any) -> None:
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
     hooks.setdefault('logger', dict(type='LoggerHook'))
     added = [f'{scope}.{ours.__name__}' for ours in _ADDED for scope in ('mmevm', 'mmengine')]
-    custom = [hook for hook in cfg.get('custom_hooks') or [] if not (
-        isinstance(hook, dict) and hook.get('type') in added)]  # fmt: skip
+    custom = [
+        hook for hook in cfg.get('custom_hooks') or [] if not (isinstance(hook, dict) and hook.get('type') in added)
+    ]
     for hook in (*hooks.values(), *custom):
         _replace(hook, _DURABLE)
     cfg.default_hooks = hooks

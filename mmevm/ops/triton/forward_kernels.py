@@ -18,11 +18,45 @@ from mmevm.ops.triton.tile import (
 
 @triton.jit
 def scan_fwd_kernel(
-    p_x, p_delta, p_B, p_C, p_weight, p_bias, p_A, p_D, p_routes, p_start, p_states, p_y, p_ends, p_dsum,
-    length, H, W, step, n_routes, channels, N, R, n_segments, segment,
-    s_xb, s_xr, s_xt, s_xd, s_bb, s_br, s_bt, s_bn, s_y,
-    SOFTPLUS: tl.constexpr, CHUNK: tl.constexpr, BL: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
-):  # fmt: skip
+    p_x,
+    p_delta,
+    p_B,
+    p_C,
+    p_weight,
+    p_bias,
+    p_A,
+    p_D,
+    p_routes,
+    p_start,
+    p_states,
+    p_y,
+    p_ends,
+    p_dsum,
+    length,
+    H,
+    W,
+    step,
+    n_routes,
+    channels,
+    N,
+    R,
+    n_segments,
+    segment,
+    s_xb,
+    s_xr,
+    s_xt,
+    s_xd,
+    s_bb,
+    s_br,
+    s_bt,
+    s_bn,
+    s_y,
+    SOFTPLUS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BL: tl.constexpr,
+    BN: tl.constexpr,
+    BD: tl.constexpr,
+):
     """Walks over one segment of one route of one image, for BD channels, in tiles of BL tokens.
 
     Without ``p_y`` it only finds the state at the segment's end, from zero, and the sum of the time steps. Scans of a
@@ -105,9 +139,20 @@ def scan_fwd_kernel(
 
 @triton.jit
 def carry_kernel(
-    p_ends, p_dsum, p_A, p_routes, p_first, p_start, n_routes, channels, N, n_segments,
-    REVERSE: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
-):  # fmt: skip
+    p_ends,
+    p_dsum,
+    p_A,
+    p_routes,
+    p_first,
+    p_start,
+    n_routes,
+    channels,
+    N,
+    n_segments,
+    REVERSE: tl.constexpr,
+    BN: tl.constexpr,
+    BD: tl.constexpr,
+):
     """Carries states over a route's segments, or adjoints over them from the last to the first.
 
     Args:

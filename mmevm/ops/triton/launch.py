@@ -75,13 +75,26 @@ class Scan:
         """What the scan's kernels take in common, for tiles of so many tokens."""
         per_segment = triton.cdiv(self.n_chunks, n_segments)
         arguments = {
-            'p_delta': self.delta, 'p_C': self.Cs, 'p_weight': self.weight, 'p_bias': self.bias, 'p_A': self.A,
-            'p_routes': self.routes, 'length': self.length, 'H': self.size[0], 'W': self.size[1], 'step': self.step,
-            'n_routes': self.n_routes, 'channels': self.channels, 'N': self.A.shape[-1],
+            'p_delta': self.delta,
+            'p_C': self.Cs,
+            'p_weight': self.weight,
+            'p_bias': self.bias,
+            'p_A': self.A,
+            'p_routes': self.routes,
+            'length': self.length,
+            'H': self.size[0],
+            'W': self.size[1],
+            'step': self.step,
+            'n_routes': self.n_routes,
+            'channels': self.channels,
+            'N': self.A.shape[-1],
             'R': 0 if self.weight is None else self.weight.shape[-1],
-            'n_segments': n_segments, 'segment': per_segment * CHUNK,
-            'SOFTPLUS': self.softplus, 'BL': tile, **self.blocks,
-        }  # fmt: skip
+            'n_segments': n_segments,
+            'segment': per_segment * CHUNK,
+            'SOFTPLUS': self.softplus,
+            'BL': tile,
+            **self.blocks,
+        }
         strides = zip('brtdbrtn', (*self.x_strides, *self.bc_strides), strict=True)
         return arguments | {f's_{"x" if i < 4 else "b"}{axis}': stride for i, (axis, stride) in enumerate(strides)}
 
@@ -122,10 +135,22 @@ def _carry(scan: Scan, ends: Tensor, dsum: Tensor, first: Tensor | None, reverse
     """What enters each segment, [B, n_routes, n_segments, channels, N]."""
     start = torch.empty_like(ends)
     launch(
-        carry_kernel, scan.batch * scan.n_routes * scan.n_blocks, scan, p_ends=ends, p_dsum=dsum, p_A=scan.A,
-        p_routes=scan.routes, p_first=first, p_start=start, n_routes=scan.n_routes, channels=scan.channels,
-        N=scan.A.shape[-1], n_segments=ends.shape[2], REVERSE=reverse, **scan.blocks,
-    )  # fmt: skip
+        carry_kernel,
+        scan.batch * scan.n_routes * scan.n_blocks,
+        scan,
+        p_ends=ends,
+        p_dsum=dsum,
+        p_A=scan.A,
+        p_routes=scan.routes,
+        p_first=first,
+        p_start=start,
+        n_routes=scan.n_routes,
+        channels=scan.channels,
+        N=scan.A.shape[-1],
+        n_segments=ends.shape[2],
+        REVERSE=reverse,
+        **scan.blocks,
+    )
     return start
 
 

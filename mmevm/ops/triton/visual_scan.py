@@ -58,9 +58,25 @@ def _scan(
     length = -(-H // step) * -(-W // step)
     x_strides, bc_strides = (H * W * D, 0, D, 1), (H * W * P * E, E, P * E, 1)
     return launch.Scan(
-        x, x_dbl, A, x_dbl[..., R:], x_dbl[..., R + N :], Ds, bias, True, B, len(routes), D, length, x_strides,
-        bc_strides, weight, table, (H, W), step,
-    )  # fmt: skip
+        x,
+        x_dbl,
+        A,
+        x_dbl[..., R:],
+        x_dbl[..., R + N :],
+        Ds,
+        bias,
+        True,
+        B,
+        len(routes),
+        D,
+        length,
+        x_strides,
+        bc_strides,
+        weight,
+        table,
+        (H, W),
+        step,
+    )
 
 
 def _new_map(x: Tensor, routes: list[Route], step: int) -> Tensor:
