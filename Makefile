@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab
+VENV_COMPILED := .venv-compiled-mmcv
 
 # A missing extension fails the tests that need it, instead of skipping them.
 TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1
@@ -9,16 +10,15 @@ TEST_PROCESSES ?= 2
 PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-openmmlab lint docs clean
+.DELETE_ON_ERROR:
+.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-openmmlab test-compiled-mmcv lint docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-env: ## Build .venv: pinned torch, the maintained forks of OpenMMLab's libraries, mmevm (15 minutes, once)
-	@$(PYTHON) tools/setup_env.py onedl $(VENV)
+env: $(VENV)/.ready ## Build .venv: pinned torch, the maintained forks of OpenMMLab's libraries, mmevm (4 minutes, once)
 
-env-openmmlab: ## Build .venv-openmmlab: the same with OpenMMLab's own packages (15 minutes, once)
-	@$(PYTHON) tools/setup_env.py openmmlab $(VENV_OPENMMLAB)
+env-openmmlab: $(VENV_OPENMMLAB)/.ready ## Build .venv-openmmlab: the same with OpenMMLab's own packages (4 minutes, once)
 
 demo: env ## Train on miniature COCO, evaluate and draw, on the CPU (10 minutes after make env)
 	$(VENV)/bin/python tools/demo.py
@@ -38,17 +38,76 @@ test: lint ## Lint, then run the whole test suite
 test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their own packages
 	$(TEST_ENVIRONMENT) $(VENV_OPENMMLAB)/bin/python $(PYTEST) -m openmmlab
 
-lint: env ## Check the Python code with ruff
+test-compiled-mmcv: $(VENV_COMPILED)/.ready ## Compare mmevm.mmcv_ext with mmcv's compiled operators (compiles 10 minutes, once)
+	$(VENV_COMPILED)/bin/python -m pytest tests/compiled_mmcv
+
+lint: env ## Check format, code and types
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check -q .
+	$(VENV)/bin/python -m mypy
 
-docs: $(VENV)/docs-requirements ## Build the manual into build/docs; a warning is an error
+docs: $(VENV)/.docs ## Build the manual into build/docs; a warning is an error
 	$(VENV)/bin/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
 	@echo "the manual: build/docs/index.html"
 
-$(VENV)/docs-requirements: requirements/docs.txt | env
-	$(VENV)/bin/python -m pip install -q -r $<
-	@touch $@
-
 clean: ## Remove build products; environments, data and training runs stay
-	rm -rf build dist *.egg-info mmevm/_C*.so .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info mmevm/_C*.so .pytest_cache .ruff_cache .mypy_cache
+
+# Environments. A file .NAME in an environment records that a step is done; a step is done again when a file that it
+# depends on is newer. What mmcv's operators are there for is in mmevm/mmcv_ext; MMEVM_COMPILE_MMCV=1 compiles them.
+MMEVM_COMPILE_MMCV ?= 0
+PIP := -m pip --disable-pip-version-check install
+EXACT := --no-deps --no-build-isolation
+
+# $(call ENVIRONMENT,stack,folder,1 to compile mmcv's operators)
+define ENVIRONMENT
+$(2)/.torch: requirements/build.txt requirements/torch.txt
+	@$$(PYTHON) tools/check_machine.py
+	@echo "[1/4] torch and build tools into $(2): 5 GB, 2 to 3 minutes"
+	$$(PYTHON) -m venv --clear $(2)
+	$(2)/bin/python $$(PIP) -r requirements/build.txt -r requirements/torch.txt
+	@touch $$@
+
+$(2)/.libraries: $(2)/.torch requirements/common.txt requirements/dev.txt requirements/$(1).txt requirements/mmcv-$(1).txt
+	@echo "[2/4] the libraries of $(1): 1 minute"
+	$(2)/bin/python $$(PIP) -q $$(EXACT) -r requirements/common.txt
+	$(2)/bin/python $$(PIP) -q -r requirements/dev.txt -c requirements/torch.txt
+	$(2)/bin/python $$(PIP) -q $$(EXACT) -r requirements/$(1).txt
+	$(if $(filter 1,$(3)),@echo "[3/4] mmcv with compiled operators: 20 minutes of a core" && \
+	MMCV_WITH_OPS=1 $(2)/bin/python $$(PIP) -q $$(EXACT) --no-cache-dir --no-binary :all: \
+	"$$$$(sed -n 's/-lite==/==/; /==/p' requirements/mmcv-$(1).txt)",@echo "[3/4] mmcv" && \
+	MMCV_WITH_OPS=0 $(2)/bin/python $$(PIP) -q --no-deps -r requirements/mmcv-$(1).txt)
+	@touch $$@
+
+$(2)/.ready: $(2)/.libraries $(EXTENSION_SOURCES) pyproject.toml mmevm/version.py
+	@echo "[4/4] mmevm: 2 minutes of compiling when its C++ or CUDA sources have changed"
+	@$$(MAKE) --no-print-directory BUILDER=$(2)/bin/python extension
+	MMEVM_BUILD_EXT=0 $(2)/bin/python $$(PIP) -q $$(EXACT) -e .
+	@$(2)/bin/python -W ignore -c "import mmevm, mmcv.ops, mmdet.apis, mmseg.apis, mmpretrain.apis"
+	@touch $$@
+	@echo "$(2) is ready"
+endef
+
+# The extension is one file in the source tree for all environments, which have the same torch.
+EXTENSION_SOURCES := $(shell find csrc -type f) setup.py mmevm/_cuda_toolkit.py requirements/torch.txt
+MMEVM_BUILD_EXT ?= 1
+BUILDER = $(VENV)/bin/python
+# Without a GPU that says which, one architecture and its PTX, to see that the CUDA kernels compile.
+ifeq ($(wildcard /dev/nvidia[0-9]*),)
+export TORCH_CUDA_ARCH_LIST ?= 9.0+PTX
+endif
+
+.PHONY: extension
+extension: $(if $(filter 0,$(MMEVM_BUILD_EXT)),,mmevm/_C.abi3.so)
+
+mmevm/_C.abi3.so: $(EXTENSION_SOURCES)
+	MMEVM_BUILD_EXT=$(MMEVM_BUILD_EXT) $(BUILDER) setup.py -q build_ext --inplace
+	@touch -c $@
+
+$(eval $(call ENVIRONMENT,onedl,$(VENV),$(MMEVM_COMPILE_MMCV)))
+$(eval $(call ENVIRONMENT,openmmlab,$(VENV_OPENMMLAB),$(MMEVM_COMPILE_MMCV)))
+$(eval $(call ENVIRONMENT,onedl,$(VENV_COMPILED),1))
+
+$(VENV)/.docs: requirements/docs.txt | env
+	$(VENV)/bin/python $(PIP) -q -r $<
+	@touch $@

@@ -1,6 +1,6 @@
 """Finds the CUDA toolkit by asking nvcc itself.
 
-Standard library only: setup.py and tools/setup_env.py read this file before torch is installed.
+Standard library only: setup.py runs this file by its path, before mmevm is installed.
 """
 
 import os

@@ -54,7 +54,7 @@ def test_main_lists_every_command_that_is_there(monkeypatch: pytest.MonkeyPatch,
             'demo_cls',
             'demo_mask',
             'demo_seg',
-            'setup_env',
+            'check_machine',
             'zoo',
         )
     }

@@ -62,7 +62,7 @@ def advice(missing: list[str], command: Callable[[str], str]) -> str:
         return f'{problem}: {install}.'
     python = _short(ROOT / VENVS[0] / 'bin' / 'python')
     return (
-        f'{problem}, and no environment of this checkout has: run `make env` in {ROOT} (15 minutes, once), '
+        f'{problem}, and no environment of this checkout has: run `make env` in {ROOT} (4 minutes, once), '
         f'then `{command(python)}`; or {install}.'
     )
 

@@ -14,7 +14,7 @@ SCRIPTS = sorted(
     str(path.relative_to(ROOT))
     for folder in ('tools', 'tools/analysis', 'demo', 'benchmarks')
     for path in (ROOT / folder).glob('*.py')
-    if "if __name__ == '__main__'" in path.read_text() and path.name not in ('_interpreter.py', 'setup_env.py')
+    if "if __name__ == '__main__'" in path.read_text() and path.name not in ('_interpreter.py', 'check_machine.py')
 )
 PYTHON_WITH_MMEVM = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
 
