@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from mmevm import mmcv_ext
 from mmevm._cuda_toolkit import find_cuda_toolkit
 
 LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'triton')
@@ -76,14 +77,15 @@ def library(module: str) -> str:
 
 
 def mmcv_operators() -> str:
-    """Whether ``mmcv.ops`` imports, and how it was compiled."""
+    """Which operators ``mmcv.ops`` has, and whether it imports with them."""
     if not distributions('mmcv'):
         return 'mmcv is not installed'
     try:
-        cuda = evaluate('import mmcv.ops', 'mmcv.ops.get_compiling_cuda_version()')
+        cuda = evaluate('import mmevm, mmcv.ops', 'mmcv.ops.get_compiling_cuda_version()')
     except RuntimeError as error:
-        return f'do not import: {error}; compile mmcv against this torch (make env)'
-    return 'import; compiled ' + ('without CUDA' if cuda == 'not available' else f'with CUDA {cuda}')
+        return f'do not import: {error}; with an mmcv without compiled operators (mmcv-lite) mmevm supplies them'
+    built = {'not available': ', without CUDA', 'none (mmevm.mmcv_ext)': ''}.get(cuda, f', with CUDA {cuda}')
+    return mmcv_ext.describe() + built
 
 
 def torch_build() -> str:

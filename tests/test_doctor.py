@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 
 import pytest
 import torch
 
-from mmevm import doctor
+from mmevm import doctor, mmcv_ext
 from mmevm.ops import backends
 
 
@@ -17,9 +17,9 @@ def test_report_names_every_component_and_its_distribution():
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.startswith('  ')}
-    provider = 'onedl-mmcv' if doctor.distributions('mmcv').startswith('onedl') else 'mmcv'
+    provider = next(name for name in ('onedl-mmcv', 'mmcv-lite', 'mmcv') if name in packages_distributions()['mmcv'])
     assert f'{provider} {version(provider)}' in rows['mmcv']
-    assert rows['mmcv.ops'].split()[1].startswith('import')
+    assert rows['mmcv.ops'].split(maxsplit=1)[1].startswith(mmcv_ext.describe())
     assert torch.__version__ in rows['torch']
     assert {'python', 'GPU', 'nvcc', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'triton', 'mmevm'} <= rows.keys()
     assert 'available' in rows['reference']
