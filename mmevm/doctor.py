@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+import mmevm.ops.backends
 from mmevm import mmcv_ext
 from mmevm._cuda_toolkit import find_cuda_toolkit
 
@@ -125,8 +126,6 @@ def nvcc() -> str:
 
 def package() -> str:
     """mmevm's version and place."""
-    import mmevm
-
     provider = distributions('mmevm') or 'not installed'
     return f'{mmevm.__version__} ({provider}; imported from {mmevm.__path__[0]})'
 
@@ -157,11 +156,9 @@ def versions() -> list[Row]:
 def backends() -> tuple[list[Row], bool]:
     """One row per operator backend and device, with the remedy below what is not available; whether any is usable."""
     try:
-        from mmevm.ops.backends import status
-
-        states = status()
+        states = mmevm.ops.backends.status()
     except Exception as error:
-        return [('error', f'mmevm.ops does not import: {describe(error)}')], False
+        return [('error', f'the backends cannot be listed: {describe(error)}')], False
     rows = []
     for state in states:
         verdict = 'available' if state.available else 'not available'

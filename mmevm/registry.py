@@ -16,6 +16,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmevm', locations=['mmevm.engine.runner.resume'])
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmevm', locations=['mmevm.engine.runner.resume'])
 
+BACKBONES: dict[str, Any] = {}
+"""The backbone classes of mmevm by name."""
+
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 """The scopes whose configs the tools serve."""
 
@@ -27,6 +30,7 @@ def register_backbone(cls: type) -> type:
     ``custom_imports = dict(imports=['mmevm'])`` the unscoped ``type='<Name>'`` works in mmdet, mmseg and mmpretrain
     configs.
     """
+    BACKBONES[cls.__name__] = cls
     MODELS.register_module(module=cls)
     ROOT_MODELS.register_module(module=cls)
     return cls

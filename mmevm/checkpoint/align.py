@@ -22,12 +22,14 @@ class Alignment:
         weights (dict[str, Any]): What the model has, or should have, a place for.
         dropped (list[str]): Entries of a classifier, of another task's heads, or from beside the model.
         backbone (dict[str, Any]): The entries of the backbone, as the checkpoint spells them.
+        prefix (str): Prefix in the model of the backbone.
         root (str): Prefix in the model of the detector, segmentor or classifier around the backbone.
     """
 
     weights: dict[str, Any]
     dropped: list[str]
     backbone: dict[str, Any]
+    prefix: str
     root: str
 
 
@@ -72,13 +74,13 @@ def align(own: Mapping[str, Tensor], backbone: nn.Module, prefix: str, entries: 
     weights = {prefix + name: value for name, value in weights.items()}
     root, rest, beside = _split_rest(own, prefix, entries, start)
     if _parts((name for name in own if not name.startswith(prefix)), root) & _parts(rest, root):
-        return Alignment(weights | rest, [*classifier, *beside], inner, root)
+        return Alignment(weights | rest, [*classifier, *beside], inner, prefix, root)
     if prefix and f'{root}head.fc.weight' in own and 'classifier.head.weight' in classifier:
         for leaf in ('weight', 'bias'):
             if f'classifier.head.{leaf}' in classifier:
                 weights[f'{root}head.fc.{leaf}'] = classifier.pop(f'classifier.head.{leaf}')
     # A model of another task, such as the classifier that a detector starts from, shares the backbone alone.
-    return Alignment(weights, [*classifier, *rest, *beside], inner, root)
+    return Alignment(weights, [*classifier, *rest, *beside], inner, prefix, root)
 
 
 def split_backbone(

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from mmevm.checkpoint import formats
-from mmevm.checkpoint.load import fit_checkpoint
+from mmevm.checkpoint.fit import compare
 from mmevm.checkpoint.names import backbone_prefixes, below, plain_entries
+from mmevm.registry import BACKBONES
 
 Signature = tuple[list[int], list[int]]
 
@@ -17,10 +18,8 @@ def build_backbone(
     architecture: str, arch: str, options: Mapping[str, Any] | None = None, device: str = 'meta'
 ) -> nn.Module:
     """A backbone of mmevm; on the meta device it has shapes alone, and takes no time."""
-    from mmevm import backbones  # they load their own weights
-
     with torch.device(device):
-        return getattr(backbones, architecture)(arch, **(options or {}))
+        return BACKBONES[architecture](arch, **(options or {}))
 
 
 def signature(content: Mapping[str, Any]) -> Signature | None:
@@ -39,14 +38,12 @@ def identify(content: Mapping[str, Any]) -> str | None:
     Args:
         content (Mapping): What is in a file, in any format that mmevm reads.
     """
-    from mmevm import backbones
-
     found = signature(content)
     if found is None:
         return None
     fitting = []
-    for architecture in backbones.__all__:
-        for arch, parts in getattr(backbones, architecture).arch_zoo.items():
+    for architecture, backbone in BACKBONES.items():
+        for arch, parts in backbone.arch_zoo.items():
             whole = (list(parts['dims']), list(parts['depths']))
             # Different networks share widths and depths; the names of their parameters tell them apart.
             if is_part(found, whole) and _fits(build_backbone(architecture, arch, _options(found, whole)), content):
@@ -73,7 +70,7 @@ def _options(found: Signature, whole: Signature) -> dict[str, Any]:
 
 
 def _fits(backbone: nn.Module, content: Mapping[str, Any]) -> bool:
-    report = fit_checkpoint(backbone, content, strict=False)[1]
+    report = compare(backbone, content)[2]
     # Images of another shape are no other variant.
     misfits = [name for name in report.mismatched if not name.startswith('pos_embed')]
     return not (report.missing or report.unexpected or misfits)

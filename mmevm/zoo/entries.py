@@ -1,8 +1,10 @@
 """The table of released checkpoints. One entry a file; what nobody has published (a hash, a size) stays empty."""
 
+import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmevm.registry import BACKBONES
 from mmevm.zoo.errors import NameUnknownError
 
 _HUB = 'https://huggingface.co'
@@ -56,9 +58,7 @@ class Entry:
     @property
     def available(self) -> bool:
         """Whether mmevm has the backbone that these weights are for."""
-        from mmevm import backbones  # they load their own weights by name
-
-        return self.architecture in backbones.__all__
+        return self.architecture in BACKBONES
 
     @property
     def converted_from(self) -> str:
@@ -177,8 +177,6 @@ def find_entry(name: str) -> Entry:
     Raises:
         NameUnknownError: If there is none; names the most similar ones. It is a ``ValueError``.
     """
-    import difflib
-
     name = name.removeprefix('mmevm://')
     if name in ENTRIES:
         return ENTRIES[name]

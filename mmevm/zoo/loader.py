@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.identify import build_backbone
-from mmevm.checkpoint.load import load_checkpoint
-from mmevm.checkpoint.weights_only import load_from_local
+from mmevm.checkpoint.load import OPENERS, load_checkpoint
+from mmevm.checkpoint.weights_only import load_file, load_from_local
 from mmevm.zoo.entries import Entry, find_entry
 from mmevm.zoo.fetching import fetch
 
@@ -99,3 +99,6 @@ def load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]
     if not entry.available or entry.task != 'classification':
         return content
     return {'state_dict': as_classifier(content[entry.key]), 'meta': {'source': entry.url}}
+
+
+OPENERS['mmevm'] = lambda name: load_file(fetch(name))

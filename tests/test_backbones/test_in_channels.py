@@ -11,7 +11,7 @@ from mmengine.runner import load_checkpoint as mmengine_load
 from torch import Tensor, nn
 
 from mmevm.backbones import EfficientVMamba, Vim, VMamba
-from mmevm.checkpoint import CheckpointError, formats, load, load_checkpoint
+from mmevm.checkpoint import CheckpointError, formats, load_checkpoint, report
 
 KERNEL = 'patch_embed.proj.weight'
 DIMS = {'dims': [16, 32], 'depths': [1, 1]}
@@ -91,7 +91,7 @@ def test_every_loader_adapts_upstreams_files(build: Callable, read: Callable, tm
 )
 def test_the_log_says_how(channels: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr(report, 'print_log', lambda line, **_: lines.append(line))
     model = BUILDERS['Vim'](in_channels=channels)
     load_checkpoint(model, BUILDERS['Vim']().state_dict())
     assert f'adapted {KERNEL} (from 3 to {channels} input channels: {how})' in lines[0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmevm.backbones import EfficientVMamba, Vim, VMamba
-from mmevm.checkpoint import CheckpointError, fit_checkpoint, formats, load, load_checkpoint
+from mmevm.checkpoint import CheckpointError, fit_checkpoint, formats, load_checkpoint, report
 from mmevm.checkpoint.identify import build_backbone, identify
 
 STAGES = {'dims': [8, 16, 32, 64], 'depths': [1, 2, 1, 1]}
@@ -157,7 +157,7 @@ def test_weights_of_early_stages_are_recognised_and_too_few_for_later_ones(kind:
 )
 def test_the_log_names_stages_that_are_left_out(kind: str, parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr(report, 'print_log', lambda line, **_: lines.append(line))
     with torch.device('meta'):
         whole, early = UPSTREAM[kind](), UPSTREAM[kind](out_indices=EARLY[kind])
     load_checkpoint(early, whole.state_dict())

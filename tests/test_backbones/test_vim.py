@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmevm.backbones import Vim
-from mmevm.checkpoint import CheckpointError, formats, load, load_checkpoint
+from mmevm.checkpoint import CheckpointError, formats, load_checkpoint, report
 from mmevm.layers.position import insert_middle
 from mmevm.ops import backends
 
@@ -316,10 +316,10 @@ def test_vim_fills_a_classifiers_head(state: State) -> None:
 
 def test_vim_adapts_positions_of_another_image_size_and_says_so(state: State, monkeypatch: Any) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr(report, 'print_log', lambda line, **_: lines.append(line))
     model = Vim('tiny', img_size=64, patch_stride=8)
-    report = load_checkpoint(model, state)
-    assert report.resampled == ['pos_embed'] and 'interpolated pos_embed' in lines[0]
+    loaded = load_checkpoint(model, state)
+    assert loaded.resampled == ['pos_embed'] and 'interpolated pos_embed' in lines[0]
     assert torch.equal(model.pos_embed[:, 24], state['pos_embed'][:, 8])  # the class token's stays as it is
     assert state['pos_embed'].shape[1] == 17  # and so does the checkpoint
 

@@ -14,7 +14,7 @@ from mmengine.runner.checkpoint import save_checkpoint, weights_to_cpu
 from torch import Tensor, nn
 
 from mmevm.backbones import Vim
-from mmevm.checkpoint import CheckpointError, formats, load, load_checkpoint
+from mmevm.checkpoint import CheckpointError, formats, load_checkpoint, report
 from mmevm.checkpoint.identify import identify
 from mmevm.zoo import convert
 
@@ -214,7 +214,7 @@ def test_vim_refuses_a_grid_that_it_would_have_to_guess(
 
 def test_vim_without_strict_loads_what_needs_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr(report, 'print_log', lambda line, **_: lines.append(line))
     saved, model = vim((32, 64)), vim((32, 64))
     before = model.pos_embed.clone()
     load_checkpoint(model, without_grid(saved.state_dict()), strict=False)

@@ -15,7 +15,7 @@ from mmengine.runner import load_checkpoint as mmengine_load
 from torch import Tensor, nn
 
 from mmevm.backbones import EfficientVMamba
-from mmevm.checkpoint import CheckpointError, formats, load, load_checkpoint
+from mmevm.checkpoint import CheckpointError, formats, load_checkpoint, report
 
 from ..parity import Fixture
 
@@ -350,7 +350,7 @@ def test_init_cfg_refuses_another_variant(kind: object, tmp_path: Path) -> None:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that loading logs."""
     lines: list[str] = []
-    monkeypatch.setattr(load, 'print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr(report, 'print_log', lambda line, **_: lines.append(line))
     return lines
 
 

@@ -9,7 +9,8 @@ import torch
 from mmengine.logging import MessageHub
 from torch import Tensor
 
-from mmevm import cli
+from mmevm.apis import evaluate
+from mmevm.apis import train as train_tool
 from mmevm.backbones import EfficientVMamba
 from mmevm.engine.runner.resume import ResumableEpochLoop
 from mmevm.zoo.loader import as_classifier
@@ -33,7 +34,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
 def train(config: str, started: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     """`tools/train.py` with changes to a config, up to the first picture."""
     monkeypatch.chdir(tmp_path)
-    return lambda *options: cli.train_main([config, '--work-dir', 'work', '--cfg-options', *options])
+    return lambda *options: train_tool.main([config, '--work-dir', 'work', '--cfg-options', *options])
 
 
 SOURCES: dict[str, Callable[[dict], dict]] = {
@@ -116,7 +117,7 @@ def test_train_does_not_resume_from_less_than_a_training(
 ) -> None:
     more, message = UNFINISHED[form]
     torch.save(SOURCES[form](evm_state) | more, tmp_path / 'start.ckpt')
-    assert cli.train_main([config, '--work-dir', str(tmp_path), '--resume', str(tmp_path / 'start.ckpt')]) == 2
+    assert train_tool.main([config, '--work-dir', str(tmp_path), '--resume', str(tmp_path / 'start.ckpt')]) == 2
     assert f'{tmp_path}/start.ckpt {message}' in capsys.readouterr().err and started == {}
 
 
@@ -124,7 +125,7 @@ def test_resume_without_a_checkpoint_yet_begins_as_the_config_says(
     config: str, train: Tool, started: dict, evm_state: dict
 ) -> None:
     torch.save(SOURCES['released'](evm_state), 'start.ckpt')
-    assert cli.train_main([config, '--work-dir', 'work', '--resume', '--cfg-options', 'load_from=start.ckpt']) == 0
+    assert train_tool.main([config, '--work-dir', 'work', '--resume', '--cfg-options', 'load_from=start.ckpt']) == 0
     assert differing(started, evm_state) == set()
 
 
@@ -149,31 +150,31 @@ def test_resume_does_not_ask_for_pretrained_weights(
     (tmp_path / 'work/last_checkpoint').write_text('work/epoch_1.pth')
     more = {'meta': {'epoch': 1, 'iter': 3}, 'message_hub': MessageHub('any').state_dict()}
     torch.save({'state_dict': as_classifier(evm_state), **more}, 'work/epoch_1.pth')
-    assert cli.train_main([config, '--work-dir', 'work', *flag, '--cfg-options', *ABSENT]) == 0
+    assert train_tool.main([config, '--work-dir', 'work', *flag, '--cfg-options', *ABSENT]) == 0
     assert differing(started, evm_state) == set()
 
 
 def test_resume_without_a_checkpoint_yet_asks_for_pretrained_weights(
     config: str, train: Tool, started: dict, capsys: pytest.CaptureFixture
 ) -> None:
-    assert cli.train_main([config, '--work-dir', 'work', '--resume', '--cfg-options', *ABSENT]) == 2
+    assert train_tool.main([config, '--work-dir', 'work', '--resume', '--cfg-options', *ABSENT]) == 2
     assert 'nowhere.pth' in capsys.readouterr().err and started == {}
 
 
 def test_resume_refuses_names_of_the_zoo(config: str, started: dict, capsys: pytest.CaptureFixture) -> None:
-    assert cli.train_main([config, '--resume', NAME]) == 2
+    assert train_tool.main([config, '--resume', NAME]) == 2
     assert 'the zoo has weights alone' in capsys.readouterr().err and started == {}
 
 
 def test_the_tools_suggest_names(config: str, train: Tool, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for run in (lambda name: train(f'load_from={name}'), lambda name: cli.test_main([config, name])):
+    for run in (lambda name: train(f'load_from={name}'), lambda name: evaluate.main([config, name])):
         assert run('mmevm://efficientvmamba_tiny') == 2
         assert 'did you mean efficient_vmamba_tiny' in capsys.readouterr().err
     assert not (tmp_path / 'work').exists()
 
 
 def test_test_evaluates_by_name(config: str, hub: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert cli.test_main([config, NAME, '--work-dir', str(tmp_path / 'work')]) == 0
+    assert evaluate.main([config, NAME, '--work-dir', str(tmp_path / 'work')]) == 0
     assert 'accuracy/top1' in capsys.readouterr().out
 
 
@@ -183,7 +184,7 @@ def test_test_evaluates_a_compiled_models_file(
     weights = as_classifier(evm_state)
     compiled = {name.replace('backbone.', 'backbone._orig_mod.'): value for name, value in weights.items()}
     torch.save({'state_dict': compiled | {'auxiliary_head.fc.weight': torch.ones(1)}}, tmp_path / 'epoch_1.pth')
-    assert cli.test_main([config, str(tmp_path / 'epoch_1.pth'), '--work-dir', str(tmp_path / 'work')]) == 0
+    assert evaluate.main([config, str(tmp_path / 'epoch_1.pth'), '--work-dir', str(tmp_path / 'work')]) == 0
     shown = capsys.readouterr().out
     assert 'accuracy/top1' in shown and f'loaded {len(weights)} tensors' in shown
     assert 'dropped auxiliary_head.fc' in shown
@@ -193,5 +194,5 @@ def test_test_refuses_another_variant(
     config: str, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     torch.save(REFUSED['variant'][0](evm_state), tmp_path / 'other.ckpt')
-    assert cli.test_main([config, str(tmp_path / 'other.ckpt'), '--work-dir', str(tmp_path / 'work')]) == 2
+    assert evaluate.main([config, str(tmp_path / 'other.ckpt'), '--work-dir', str(tmp_path / 'work')]) == 2
     assert "it is the variant 'small'" in capsys.readouterr().err

@@ -7,7 +7,8 @@ import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 
-from mmevm import cli, zoo
+from mmevm import zoo
+from mmevm.apis import evaluate, train
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
 from mmevm.zoo import ENTRIES
@@ -123,11 +124,9 @@ def test_the_zoo_tool_runs_no_config_text(evm_state: dict, trace: Path, tmp_path
 
 
 TOOLS: dict[str, Callable[[str, str], int]] = {
-    'test': lambda config, source: cli.test_main([config, source, '--work-dir', 'work']),
-    'train': lambda config, source: cli.train_main(
-        [config, '--work-dir', 'work', '--cfg-options', f'load_from={source}']
-    ),
-    'resume': lambda config, source: cli.train_main([config, '--work-dir', 'work', '--resume', source]),
+    'test': lambda config, source: evaluate.main([config, source, '--work-dir', 'work']),
+    'train': lambda config, source: train.main([config, '--work-dir', 'work', '--cfg-options', f'load_from={source}']),
+    'resume': lambda config, source: train.main([config, '--work-dir', 'work', '--resume', source]),
 }
 
 

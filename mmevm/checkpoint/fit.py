@@ -1,0 +1,106 @@
+"""Comparison of a checkpoint with a model, entry by entry; nothing is loaded."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmevm.checkpoint import formats
+from mmevm.checkpoint.align import Alignment, align, find_backbone
+from mmevm.checkpoint.names import below, plain, plain_entries, select
+from mmevm.checkpoint.report import LoadReport
+from mmevm.checkpoint.weights_only import CheckpointError
+
+
+def compare(
+    model: nn.Module, checkpoint: Mapping[str, Any], prefix: str | None = None
+) -> tuple[dict[str, Tensor], Alignment, LoadReport]:
+    """Compare a checkpoint with a model around a backbone of mmevm.
+
+    Args:
+        model (nn.Module): A backbone of mmevm or a model around one; it may be on the meta device.
+        checkpoint (Mapping): The content of a file, in any format that mmevm reads.
+        prefix (str, optional): Takes only the entries below this name.
+
+    Returns:
+        dict[str, Tensor]: The model's entries by plain names.
+        Alignment: The checkpoint's entries by the same names, fitted to the model.
+        LoadReport: What fits and what does not, by the same names.
+
+    Raises:
+        TypeError: If the model has no backbone of mmevm.
+        CheckpointError: If the checkpoint has no weights by name.
+    """
+    backbone, start = find_backbone(model)
+    entries = plain_entries(formats.unwrap(checkpoint))
+    if prefix:
+        entries = select(entries, prefix)
+    own = {plain(name): value for name, value in model.state_dict().items()}
+    found = align(own, backbone, start, entries)
+    report = LoadReport(dropped=found.dropped)
+    _adapt(backbone, found.weights, start, report)
+    _compare(own, found.weights, start, report)
+    return own, found, report
+
+
+def _adapt(backbone: nn.Module, weights: dict[str, Any], start: str, report: LoadReport) -> None:
+    """Fits the entries of a backbone to the model's images, in start, and leaves out what it was built without."""
+    kinds = {'adapted': report.adapted, 'interpolated': report.resampled}
+    inner = {name: value for name, value in below(weights, start).items() if isinstance(value, Tensor)}
+    given = set(inner)
+    for name, how in backbone.adapt(inner).items():
+        weights[start + name] = inner[name]
+        kind, _, note = how.partition(' ')
+        if name not in given:
+            report.derived.append(start + name)
+        if kind in kinds:
+            kinds[kind].append(start + name)
+        if note:
+            report.notes[start + name] = note
+    unneeded = [start + name for name in backbone.not_built(below(weights, start))]
+    report.dropped += unneeded
+    for name in unneeded:
+        del weights[name]
+
+
+def _compare(own: Mapping[str, Tensor], weights: Mapping[str, Any], start: str, report: LoadReport) -> None:
+    for name, value in weights.items():
+        if name not in own:
+            (report.dropped if _is_spare(name, own, start) else report.unexpected).append(name)
+        elif isinstance(value, CheckpointError):
+            report.mismatched.append(f'{start}{value}')
+        elif not isinstance(value, Tensor):
+            report.mismatched.append(f'{name} (expected a tensor, got {type(value).__name__})')
+        elif value.shape != own[name].shape:
+            report.mismatched.append(f'{name} (expected {list(own[name].shape)}, got {list(value.shape)})')
+        elif name not in report.derived:
+            report.loaded.append(name)
+    # A classification backbone leaves necks and heads to be trained.
+    alone = not any(name in weights for name in own if not name.startswith(start))
+    for name in own:
+        if name not in weights:
+            norm = _output_norm(name, start)
+            whole_norm_absent = norm is not None and not any(_output_norm(other, start) == norm for other in weights)
+            outside = alone and not name.startswith(start)
+            (report.fresh if whole_norm_absent or outside else report.missing).append(name)
+
+
+def _output_norm(name: str, start: str) -> str | None:
+    """The norm to which an entry belongs that a backbone has only if it returns the map of that stage."""
+    match = re.fullmatch(rf'({re.escape(start)}outnorm\d+)\.(?:weight|bias)', name)
+    return match and match[1]
+
+
+# Heads, of which the other parts need none, and what training alone needs.
+_SPARE_PART = re.compile(r'(?:.*\.)?(?:\w*head|auxiliary_head\.\d+|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)')
+
+
+def _is_spare(name: str, own: Mapping[str, Tensor], start: str) -> bool:
+    """Whether the checkpoint may have an entry that the model has not: of a whole part that it was built without."""
+    if name.startswith(start):
+        return False
+    modules = name.split('.')[:-1]
+    prefixes = ('.'.join(modules[: i + 1]) for i in range(len(modules)))
+    absent = next((part for part in prefixes if not any(other.startswith(f'{part}.') for other in own)), None)
+    return absent is not None and _SPARE_PART.fullmatch(absent) is not None

@@ -1,0 +1,107 @@
+"""What a checkpoint had for a model."""
+
+import logging
+import re
+from dataclasses import dataclass, field
+
+from mmengine.logging import print_log
+
+from mmevm.checkpoint.names import plain
+from mmevm.checkpoint.weights_only import CheckpointError
+
+
+@dataclass
+class LoadReport:
+    """What a checkpoint had for a model.
+
+    Attributes:
+        loaded (list[str]): Parameters and buffers that were taken from the checkpoint.
+        fresh (list[str]): Output norms that keep their initialisation, because the checkpoint was made without them,
+            and what is around the backbone, if the checkpoint has nothing of that.
+        adapted (list[str]): Entries that were reshaped for the model, as a 1 x 1 kernel to a matrix, or the stem's
+            kernel for another number of input channels.
+        resampled (list[str]): Entries that were interpolated, as a position embedding for another image size.
+        derived (list[str]): Buffers that the checkpoint lacks and that the model fills itself, as its own patch grid.
+        notes (dict[str, str]): How adapted and interpolated entries were changed, where that is worth a word.
+        dropped (list[str]): Entries of a classifier, of a model of another task, of heads that the model was built
+            without, of stages and output norms on which no returned map depends, or from beside the model.
+        missing (list[str]): What the model has and the checkpoint lacks.
+        unexpected (list[str]): What the checkpoint has and the model lacks.
+        mismatched (list[str]): Entries of another shape, with both shapes.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    resampled: list[str] = field(default_factory=list)
+    derived: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each kind of difference that a strict load refuses, with the first names of it."""
+        kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
+        return [f'{len(names)} {kind}: {_join(names)}' for kind, names in kinds.items() if names]
+
+    def require_whole(self, where: str) -> None:
+        """Refuses what would leave a part of the model as it was initialised.
+
+        Args:
+            where (str): What to call the checkpoint.
+
+        Raises:
+            CheckpointError: If anything is fresh.
+        """
+        if self.fresh:
+            parts = ', '.join(dict.fromkeys(plain(name).partition('.')[0] for name in self.fresh))
+            raise CheckpointError(f'{where} lacks {len(self.fresh)} tensors of {parts}, which would stay random')
+
+    def log(self, where: str) -> None:
+        """Says in one line what was loaded, and in one more for each kind of difference.
+
+        Args:
+            where (str): What to call the checkpoint.
+        """
+        notes = {
+            'adapted': ', '.join(self._noted(self.adapted)),
+            'interpolated': ', '.join(self._noted(self.resampled)),
+            'dropped': _groups(self.dropped),
+            'left fresh': _groups(self.fresh),
+        }
+        said = [f'{verb} {names}' for verb, names in notes.items() if names]
+        print_log('; '.join([f'loaded {len(self.loaded)} tensors from {where}', *said]), logger='current')
+        for problem in self.problems:
+            print_log(f'{where}: {problem}', logger='current', level=logging.WARNING)
+
+    def _noted(self, names: list[str]) -> list[str]:
+        return [f'{name} ({self.notes[name]})' if name in self.notes else name for name in names]
+
+
+_MOST_NAMES = 8
+
+
+def _join(names: list[str]) -> str:
+    return ', '.join(names[:_MOST_NAMES]) + (
+        f' and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''
+    )
+
+
+# A stage of a backbone, or a block of Vim: what is inside of it is not worth naming.
+_STAGE = re.compile(r'(?:.*\.)?layers\.\d+')
+_IN_STAGE = re.compile(rf'({_STAGE.pattern})\.(?:blocks|mixer|norm)\..*')
+
+
+def _groups(names: list[str]) -> str:
+    """The modules of entries, each once; of many modules those that contain them."""
+    groups = dict.fromkeys(_IN_STAGE.sub(r'\1.', name).rpartition('.')[0] or name for name in names)
+    depth = max((group.count('.') for group in groups), default=0)
+    while len(groups) > _MOST_NAMES and depth:
+        groups = dict.fromkeys(
+            group if _STAGE.fullmatch(group) else '.'.join(group.split('.')[:depth]) for group in groups
+        )
+        depth -= 1
+    return _join(list(groups))
