@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers import ss2d
-from mmevm.layers.es2d import ES2D
-from mmevm.layers.scan_mixer import ScanMixer
+from mmevm.layers import mixers
+from mmevm.layers.mixers import ES2D, ScanMixer
 from mmevm.ops import Route, es2d_routes, selective_scan
 
 SelectiveScan = Callable[..., Tensor]
 """mamba_ssm's ``selective_scan_fn`` or an equivalent."""
 
 # Routes and step of the mixers that there are.
-ATROUS, CROSS = (es2d_routes(2), 2), (ss2d.ROUTES, 1)
+ATROUS, CROSS = (es2d_routes(2), 2), (mixers.ROUTES, 1)
 
 
 def _cells(image: Tensor, route: Route, step: int) -> Tensor:

@@ -11,7 +11,7 @@ from gpu_timing import Rates, Run, graphed, interleaved
 from torch import Tensor
 
 from mmevm.backbones import EfficientVMamba
-from mmevm.layers.es2d import ES2D
+from mmevm.layers.mixers import ES2D
 from mmevm.ops import backends, es2d_scan
 
 # Two ways to round in half precision may differ by this much, relative to the largest value.

@@ -29,7 +29,7 @@ try:
     from torch import Tensor
 
     from mmevm.backbones import EfficientVMamba
-    from mmevm.layers import es2d
+    from mmevm.layers import mixers
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
@@ -78,7 +78,7 @@ def allocator_peak(run: Callable[[], object]) -> int:
 def measure(args: argparse.Namespace) -> timing.Row:
     """Measures one step; meant for a process that does nothing else."""
     if args.measure == 'noop':
-        es2d.es2d_scan = noop_scan
+        mixers.es2d_scan = noop_scan
     model = EfficientVMamba(args.arch).train()
     training_step(model, torch.randn(args.batch, 3, WARMUP_SIZE, WARMUP_SIZE))
     model.zero_grad(set_to_none=True)

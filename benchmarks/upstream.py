@@ -23,7 +23,7 @@ try:
     import torch.nn.functional as F
     from torch import Tensor, nn
 
-    from mmevm.layers.scan_mixer import ScanMixer
+    from mmevm.layers.mixers import ScanMixer
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmevm.layers import ES2D, SS2D
-from mmevm.layers.scan_mixer import ScanMixer
+from mmevm.layers.mixers import ScanMixer
 from mmevm.ops import selective_scan
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmevm.layers import bidirectional_mamba, ss2d
-from mmevm.layers.position import middle
+from mmevm.layers import mixers, vim
+from mmevm.layers.vim import middle
 from mmevm.ops import Route, es2d_routes, visual_scan
 
 # So near to zero that no state fades below what float64 can tell from nothing.
@@ -46,8 +46,8 @@ class Scan:
 
 SCANS = {
     'ES2D': Scan('EfficientVMamba', es2d_routes(2), step=2),
-    'SS2D': Scan('VMamba', ss2d.ROUTES),
-    'Vim': Scan('Vim', bidirectional_mamba.ROUTES, column=True),
+    'SS2D': Scan('VMamba', mixers.ROUTES),
+    'Vim': Scan('Vim', vim.ROUTES, column=True),
 }
 """The scans of the three backbones."""
 

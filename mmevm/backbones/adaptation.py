@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmevm.checkpoint.weights_only import CheckpointError
-from mmevm.layers.position import resize_position
+from mmevm.layers.vim import resize_position
 
 Grid = tuple[int, int]
 

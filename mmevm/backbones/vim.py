@@ -11,7 +11,7 @@ from mmevm.backbones.adaptation import adapt_positions
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
 from mmevm.layers import PatchEmbed, RMSNorm, VimBlock
-from mmevm.layers.position import insert_middle, resize_position, split_middle
+from mmevm.layers.vim import insert_middle, resize_position, split_middle
 from mmevm.registry import register_backbone
 
 _BLOCK = re.compile(r'layers\.(\d+)\.')

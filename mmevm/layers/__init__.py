@@ -1,16 +1,10 @@
 """Building blocks of the backbones: plain modules, called directly rather than through a registry."""
 
-from mmevm.layers.bidirectional_mamba import BidirectionalMamba, VimBlock
-from mmevm.layers.conv_downsample import ConvDownsample, ConvStem
-from mmevm.layers.drop_path import DropPath
-from mmevm.layers.es2d import ES2D
-from mmevm.layers.evss import EVSSBlock
-from mmevm.layers.inverted_residual import InvertedResidual
-from mmevm.layers.patch import PatchEmbed, PatchMerging
-from mmevm.layers.rms_norm import RMSNorm
-from mmevm.layers.squeeze_excite import BranchAttention, SqueezeExcite
-from mmevm.layers.ss2d import SS2D
-from mmevm.layers.vss import VSSBlock
+from mmevm.layers.basic import BranchAttention, DropPath, RMSNorm, SqueezeExcite
+from mmevm.layers.blocks import EVSSBlock, InvertedResidual, VSSBlock
+from mmevm.layers.mixers import ES2D, SS2D
+from mmevm.layers.patch import ConvDownsample, ConvStem, PatchEmbed, PatchMerging
+from mmevm.layers.vim import BidirectionalMamba, VimBlock
 
 __all__ = [
     'ES2D',

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmevm.analysis.scan_order import Scan, places, reach
-from mmevm.layers.position import middle
+from mmevm.layers.vim import middle
 from mmevm.ops import Route
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def test_traced_models_are_saved_and_serve_other_sizes(name: str, grad: bool) ->
     with torch.set_grad_enabled(grad), warnings.catch_warnings():
         warnings.simplefilter('error', torch.jit.TracerWarning)
         if name == 'Vim':  # its positions are traced for one size, or for being interpolated
-            warnings.filterwarnings('ignore', category=torch.jit.TracerWarning, module='mmevm.layers.position')
+            warnings.filterwarnings('ignore', category=torch.jit.TracerWarning, module='mmevm.layers.vim')
         traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64))
     file = io.BytesIO()
     torch.jit.save(traced, file)

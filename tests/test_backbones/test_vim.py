@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmevm.backbones import Vim
 from mmevm.checkpoint import CheckpointError, formats, load_checkpoint, report
-from mmevm.layers.position import insert_middle
+from mmevm.layers.vim import insert_middle
 from mmevm.ops import backends
 
 from ..parity import Fixture, names

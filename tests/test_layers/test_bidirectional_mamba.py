@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmevm.layers import BidirectionalMamba, RMSNorm
-from mmevm.layers.bidirectional_mamba import causal_conv
+from mmevm.layers.vim import causal_conv
 from mmevm.ops import selective_scan
 
 

@@ -15,7 +15,7 @@ from mmevm.layers import (
     PatchMerging,
     SqueezeExcite,
 )
-from mmevm.layers.conv_norm import depthwise_norm
+from mmevm.layers.basic import depthwise_norm
 
 
 def _first(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmevm.layers import ES2D
-from mmevm.layers.phase_projection import project_phases
+from mmevm.layers.mixers import project_phases
 
 
 def _by_cells(x: Tensor, weight: Tensor, step: int) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmevm.layers.position import insert_middle, resize_position, split_middle
+from mmevm.layers.vim import insert_middle, resize_position, split_middle
 
 
 def _tokens(image: Tensor, token: Tensor) -> Tensor:

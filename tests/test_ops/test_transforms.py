@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mmevm.layers.phase_projection import project_phases
+from mmevm.layers.mixers import project_phases
 from mmevm.ops import backends, es2d_routes, selective_scan, visual_scan
 
 from .samples import SS2D, map_inputs, sequence_inputs

@@ -1,0 +1,177 @@
+"""Convolutions with norms, squeeze and excitation, root mean square norms, stochastic depth."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmevm.ops.transforms import in_transform
+
+_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.Sequential)
+
+
+def has_hooks(*modules: nn.Module) -> bool:
+    """Return whether anything but the caller sees what one of the modules returns, or changes it."""
+    if (
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    ):
+        return True
+    kinds = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+    return any('forward' in vars(m) or any(getattr(m, kind) for kind in kinds) for m in modules)
+
+
+def is_plain(*modules: nn.Module) -> bool:
+    """Return whether the modules are PyTorch's own layers, not subclasses, and nothing is hooked to them."""
+    # Parametrizations, FSDP and most adapters give a layer another class; pruning and old weight norm hook it.
+    return all(type(m) in _PLAIN for m in modules) and not has_hooks(*modules)
+
+
+def may_fold(*modules: nn.Module) -> bool:
+    """Return whether layers that follow one another may be computed as one.
+
+    As :func:`is_plain`, except that a traced graph is that of inference, whatever observes the tracing.
+    """
+    return all(type(m) in _PLAIN for m in modules) and (torch.jit.is_tracing() or not has_hooks(*modules))
+
+
+def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1 x 1 convolution as the matrix product that it is on a channels-last map.
+
+    Args:
+        x (Tensor[B, H, W, C_in]): Map.
+        conv (nn.Conv2d): Convolution of kernel size 1.
+
+    Returns:
+        Tensor[B, H, W, C_out].
+    """
+    return F.linear(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int | tuple[int, int] = 1) -> Tensor:
+    """A depthwise convolution, by default 3 x 3, of a channels-last map: Tensor[B, H, W, C] -> Tensor[B, H, W, C]."""
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=weight.shape[0])
+    return y.permute(0, 2, 3, 1)
+
+
+def channels_last(module: nn.Module, x: Tensor) -> Tensor:
+    """Calls a layer of channels-first maps with Tensor[B, H, W, C_in]. Returns: Tensor[B, H, W, C_out]."""
+    return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def channels_last_memory(image: Tensor) -> Tensor:
+    """Lays Tensor[B, C, H, W] out with its channels last, for which the convolutions are faster, and returns it."""
+    # torch.func.vmap knows no other layout than the plain one.
+    return image if in_transform() else image.contiguous(memory_format=torch.channels_last)
+
+
+def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """A 3 x 3 depthwise convolution and its batch norm.
+
+    With fixed statistics the norm is folded into the few weights of the convolution, which saves a pass over the map.
+
+    Args:
+        x (Tensor[B, H, W, C]): Map.
+        conv (nn.Conv2d): Depthwise convolution.
+        norm (nn.Module): Batch norm, or what replaces it (a synchronised one, an identity).
+
+    Returns:
+        Tensor[B, H, W, C].
+    """
+    fixed = not norm.training and isinstance(norm, _BatchNorm) and norm.running_var is not None
+    if not (fixed and norm.affine and may_fold(conv, norm)):
+        return channels_last(norm, channels_last(conv, x))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        shift = torch.addcmul(shift, conv.bias, scale)
+    return depthwise(x, conv.weight * scale.view(-1, 1, 1, 1), shift)
+
+
+class BranchAttention(nn.Module):
+    """Channel attention of the EVSS block. One module serves both of its branches.
+
+    The gate is computed from the LayerNorm-ed map; the block multiplies the map itself with it.
+
+    Args:
+        channels (int): C.
+        reduction (int): The hidden width is C / reduction.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        hidden = int(channels / reduction)
+        self.norm = nn.LayerNorm(channels)
+        self.global_reduce = nn.Linear(channels, hidden)
+        self.channel_select = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The gate. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C] in (0, 1)."""
+        squeezed = self.norm(x).mean(dim=(1, 2), keepdim=True)
+        return torch.sigmoid(self.channel_select(F.gelu(self.global_reduce(squeezed))))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention of the inverted residual, on channels-last maps.
+
+    Args:
+        channels (int): C.
+        hidden (int): Width between the two 1 x 1 convolutions.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, hidden, 1)
+        self.conv_expand = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        squeezed = x.mean(dim=(1, 2), keepdim=True)
+        return x * torch.sigmoid(pointwise(F.relu(pointwise(squeezed, self.conv_reduce)), self.conv_expand))
+
+
+class RMSNorm(nn.Module):
+    """Scales tokens to a root mean square of one (arXiv 1910.07467), in float32 whatever the model's precision.
+
+    Args:
+        channels (int): C.
+        eps (float): Added to the mean square.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[..., C]). Returns: Tensor[..., C], in the weight's dtype."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps).to(self.weight.dtype)
+
+
+class DropPath(nn.Module):
+    """Drops the residual branch of whole samples while training (stochastic depth, arXiv 1603.09382).
+
+    Args:
+        drop_prob (float): Probability of dropping a sample's branch, in [0, 1).
+    """
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= drop_prob < 1:
+            raise ValueError(f'`drop_prob` must be in [0, 1), got {drop_prob}')
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, ...]). Returns: Tensor[B, ...], kept samples scaled by 1 / (1 - drop_prob)."""
+        if self.drop_prob == 0 or not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        mask = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(keep)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f'drop_prob={self.drop_prob:.3g}'

@@ -1,0 +1,162 @@
+"""Blocks of EfficientVMamba and VMamba."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmevm.layers.basic import (
+    BranchAttention,
+    DropPath,
+    SqueezeExcite,
+    channels_last,
+    depthwise_norm,
+    has_hooks,
+    may_fold,
+    pointwise,
+)
+from mmevm.layers.mixers import ES2D, SS2D
+
+
+class EVSSBlock(nn.Module):
+    """A global branch (ES2D) and a local one (convolution), fused by channel attention (arXiv 2403.09977, section 4.2).
+
+    Args:
+        channels (int): C.
+        step_size (int): Step of the atrous scan.
+        fusion (bool): Without it the block is the global branch alone, as in the paper's Table 5.
+        drop_path (float): Stochastic depth rate.
+    """
+
+    def __init__(self, channels: int, step_size: int = 2, fusion: bool = True, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.op = ES2D(channels, step_size)
+        self.fusion = fusion
+        if fusion:
+            self.conv_branch = nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+                nn.BatchNorm2d(channels),
+                nn.GELU(),
+                nn.Conv2d(channels, channels, 1),
+            )
+            self.se = BranchAttention(channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        y = self.norm(x)
+        mixed = self.op(y)
+        if not self.fusion:
+            return x + self.drop_path(mixed)
+        local = self._convolve(y)
+        # x + drop_path(gate * mixed + gate * local), with the drop applied to the gates: two passes over the map.
+        gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
+        return torch.addcmul(torch.addcmul(x, mixed, gates[:, :1]), local, gates[:, 1:])
+
+    def _convolve(self, y: Tensor) -> Tensor:
+        if not may_fold(self.conv_branch):
+            return channels_last(self.conv_branch, y)
+        depthwise, norm, activation, conv = self.conv_branch
+        return pointwise(activation(depthwise_norm(y, depthwise, norm)), conv)
+
+
+def _conv_bn(in_channels: int, channels: int, kernel_size: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels))
+
+
+class InvertedResidual(nn.Module):
+    """Inverted residual with channel attention (InRes, arXiv 2403.09977, section 4.3; MobileNetV2, arXiv 1801.04381).
+
+    Args:
+        channels (int): C; the hidden width is 4C.
+        drop_path (float): Stochastic depth rate.
+    """
+
+    expansion = 4
+
+    def __init__(self, channels: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        hidden = self.expansion * channels
+        self.conv_pw = _conv_bn(channels, hidden)
+        self.conv_dw = _conv_bn(hidden, hidden, 3, groups=hidden)
+        self.se = SqueezeExcite(hidden, hidden // 8)
+        self.conv_pw2 = _conv_bn(hidden, channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        y = _relu(_pointwise_norm(x, self.conv_pw), self.conv_pw)
+        y = depthwise_norm(y, *self.conv_dw) if may_fold(self.conv_dw) else channels_last(self.conv_dw, y)
+        y = self.se(_relu(y, self.conv_dw))
+        return x + self.drop_path(_pointwise_norm(y, self.conv_pw2))
+
+
+def _pointwise_norm(x: Tensor, layers: nn.Sequential) -> Tensor:
+    if not may_fold(layers):
+        return channels_last(layers, x)
+    conv, norm = layers
+    return channels_last(norm, pointwise(x, conv))
+
+
+def _relu(y: Tensor, layers: nn.Sequential) -> Tensor:
+    """ReLU of what the layers returned; in place, unless a hook may have kept it, or a tracer would record that."""
+    return F.relu(y, inplace=not (torch.jit.is_tracing() or has_hooks(layers, *layers.children())))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them.
+
+    Args:
+        channels (int): C.
+        hidden (int): Width between the layers.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[..., C]). Returns: Tensor[..., C]."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class VSSBlock(nn.Module):
+    """The visual state space block: SS2D and, in its later design, an MLP (VMamba, arXiv 2401.10166, section 4.3).
+
+    Args:
+        channels (int): C.
+        d_state (int): States per channel.
+        ssm_ratio (float): Inner width of the mixer / C.
+        mlp_ratio (float): Hidden width of the MLP / C; 0 leaves it out.
+        gate (bool): See :class:`mmevm.layers.SS2D`.
+        conv_bias (bool): See :class:`mmevm.layers.SS2D`.
+        drop_path (float): Stochastic depth rate.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        d_state: int,
+        ssm_ratio: float,
+        mlp_ratio: float,
+        gate: bool,
+        conv_bias: bool,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.op = SS2D(channels, d_state, ssm_ratio, gate, conv_bias)
+        self.drop_path = DropPath(drop_path)
+        self.has_mlp = mlp_ratio > 0
+        if self.has_mlp:
+            self.norm2 = nn.LayerNorm(channels)
+            self.mlp = Mlp(channels, int(mlp_ratio * channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+        x = x + self.drop_path(self.op(self.norm(x)))
+        if self.has_mlp:
+            x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x
