@@ -93,7 +93,7 @@ def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor, step: int) -> Tensor
     for route in es2d_routes(step):
         cells, dcells = (t[:, route.row :: step, route.col :: step].reshape(-1, t.shape[3]) for t in (x, dy))
         products[route.parameters].append(dcells.mT @ cells)
-    return torch.stack([sum(terms) for terms in products])
+    return torch.stack([torch.stack(terms).sum(0) for terms in products])
 
 
 class ScanMixer(nn.Module):
@@ -125,8 +125,6 @@ class ScanMixer(nn.Module):
         self.dt_projs_bias = nn.Parameter(torch.empty(K, D))
         self.A_logs = nn.Parameter(torch.empty(K * D, N))
         self.Ds = nn.Parameter(torch.empty(K * D))
-        for parameter in (self.A_logs, self.Ds):
-            parameter._no_weight_decay = True
         self.out_norm = nn.LayerNorm(D)
         self.out_proj = nn.Linear(D, channels, bias=False)
         self.reset_scan_parameters()

@@ -74,8 +74,6 @@ class BidirectionalMamba(nn.Module):
             self.add_module(f'dt_proj{suffix}', nn.Linear(R, D))
         self.A_log, self.A_b_log = (nn.Parameter(torch.empty(D, N)) for _ in range(2))
         self.D, self.D_b = (nn.Parameter(torch.ones(D)) for _ in range(2))
-        for parameter in (self.A_log, self.A_b_log, self.D, self.D_b):
-            parameter._no_weight_decay = True
         self.out_proj = nn.Linear(D, channels, bias=False)
         self.reset_scan_parameters()
 
