@@ -10,7 +10,7 @@ from mmengine.config import Config, DictAction
 
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
-from mmevm.engine.checks.classifier_classes import check_classifier
+from mmevm.engine.checks.class_counts import check_classifier
 from mmevm.engine.config import read_config
 from mmevm.errors import UsageError
 

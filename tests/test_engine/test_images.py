@@ -64,11 +64,11 @@ class TestFindFault:
         [
             ('a.jpg', b'', 'it is empty (0 bytes)'),
             ('a.npy', b'', 'it is empty (0 bytes)'),
-            ('a.jpg', b'<html>not found</html>', "it is no image, but begins with b'<html>not found<'"),
-            ('a.png', b'version https://git-lfs.github.com', "it is no image, but begins with b'version https://'"),
+            ('a.jpg', b'<html>not found</html>', "it is not an image, but starts with b'<html>not found<'"),
+            ('a.png', b'version https://git-lfs.github.com', "it is not an image, but starts with b'version https://'"),
             ('a.jpg', encoded()[:300], 'it is truncated'),
             ('a.png', encoded('PNG')[:3000], 'it is truncated'),
-            ('a.jpg', encoded()[:1], "it is no image, but begins with b'\\xff'"),
+            ('a.jpg', encoded()[:1], "it is not an image, but starts with b'\\xff'"),
         ],
     )
     def test_broken_files_have_one(self, tmp_path: Path, name: str, content: bytes, reason: str) -> None:

@@ -36,7 +36,7 @@ def ours(name: str) -> Config:
 def test_detectors_with_masks_are_refused(address: str, part: str) -> None:
     cfg = get_config(address)
     model = cfg.model.copy()
-    with pytest.raises(UsageError, match=rf'merges boxes alone, and this model predicts masks \({part}\)'):
+    with pytest.raises(UsageError, match=rf'merges boxes only, and this model predicts masks \({part}\)'):
         set_tta(cfg)
     assert cfg.model == model
 
@@ -116,8 +116,8 @@ def changed(name: str, **changes: Any) -> Config:
         ('upernet_evm_t', {'tta_pipeline': None}, 'needs tta_model and tta_pipeline in a segmentation config'),
         ('upernet_evm_t', {'tta_model': None}, 'needs tta_model and tta_pipeline in a segmentation config'),
         ('upernet_evm_t', {'model.type': 'DepthEstimator'}, 'DepthEstimator predicts depth'),
-        ('classifier_evm_t', {'model.head.type': 'MultiTaskHead'}, 'MultiTaskHead gives none'),
-        ('classifier_evm_t', {'model.type': 'ImageToImageRetriever', 'model.head': None}, 'Retriever gives none'),
+        ('classifier_evm_t', {'model.head.type': 'MultiTaskHead'}, 'MultiTaskHead has no such head'),
+        ('classifier_evm_t', {'model.type': 'ImageToImageRetriever', 'model.head': None}, 'Retriever has no such head'),
         ('retinanet_evm_t', {'default_scope': 'mmpose'}, "got default_scope = 'mmpose'"),
         (
             'retinanet_evm_t',

@@ -1,141 +1,158 @@
-"""Whether the parts of a classification config agree on the number of classes, before a model is built."""
+"""The numbers of classes that a config states for its model, and whether a classification config agrees on one."""
 
 import inspect
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mmevm.engine.checks.datasets import leaf_datasets
+from mmengine.registry import MODELS
+
+from mmevm.engine.checks.annotations import list_class_folders
+from mmevm.engine.checks.class_lists import Report, classes_of, stated_classes
+from mmevm.engine.checks.datasets import Leaf, evaluators, leaves, resolve
+from mmevm.engine.options import present_value
 from mmevm.errors import UsageError
 from mmevm.registry import type_name
 
+# Parts of a model whose number of classes, if they have one, is not the dataset's.
+_OTHER_CLASSES = {
+    'data_preprocessor',
+    'backbone',
+    'neck',
+    'rpn_head',
+    'semantic_head',
+    'task_heads',
+    'init_cfg',
+    'train_cfg',
+    'test_cfg',
+}
+# Heads that learn boundaries.
+_OTHER_HEADS = {'STDCHead'}
 
-class Stated(NamedTuple):
-    """A number of classes, and where the config states it.
 
-    Attributes:
-        key (str): Key in the config, or data set.
-        number (int): Classes.
-        binding (bool): Whether another number anywhere else is an error.
+def class_counts(cfg: Any) -> dict[str, int]:
+    """Return the numbers of classes that a config states for its model.
+
+    Args:
+        cfg (Config): A complete config of MMDetection, MMSegmentation or MMPretrain.
+
+    Returns:
+        dict[str, int]: By dotted key, e.g. ``model.roi_head.bbox_head.0.num_classes``: those of all heads, losses and
+        data preprocessors that count the dataset's classes, but not of region proposals and the like. Heads that state
+        no number have their class's default.
     """
+    model = cfg.get('model') or {}
+    counts = dict(_counts(model, 'model', cfg.get('default_scope')))
+    key = 'model.data_preprocessor' if 'data_preprocessor' in model else 'data_preprocessor'
+    preprocessor = present_value(cfg, key) or {}
+    # MMPretrain's uses its number only where labels become vectors, as MixUp needs them.
+    if preprocessor.get('to_onehot') or preprocessor.get('batch_augments', model.get('train_cfg')):
+        counts |= _counts(preprocessor, key, None)
+    return counts
+
+
+def _counts(part: Any, key: str, scope: str | None) -> Iterator[tuple[str, int]]:
+    if isinstance(part, list | tuple):
+        for index, item in enumerate(part):
+            yield from _counts(item, f'{key}.{index}', scope)
+    if not isinstance(part, Mapping) or part.get('class_agnostic') or type_name(part) in _OTHER_HEADS:
+        return
+    count = part.get('num_classes')
+    if count is None and 'num_things_classes' in part:
+        yield f'{key}.num_things_classes', part['num_things_classes'] + part.get('num_stuff_classes', 0)
+    elif count is None and key.rstrip('.0123456789').endswith('head'):
+        count = _default_count(part, scope)
+    if isinstance(count, int) and not isinstance(count, bool):
+        yield f'{key}.num_classes', count
+    for name, value in part.items():
+        if name not in _OTHER_CLASSES:
+            yield from _counts(value, f'{key}.{name}', scope)
+
+
+def _default_count(head: Mapping, scope: str | None) -> int | None:
+    """Return the default number of classes of a head's class."""
+    kind = resolve(MODELS, head.get('type'), scope)
+    for base in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        init = vars(base).get('__init__')
+        if init and 'num_classes' in (parameters := inspect.signature(init).parameters):
+            return parameters['num_classes'].default
+    return None
+
+
+class _Stated(NamedTuple):
+    """A number of classes, where the config states it, and whether all others must be equal."""
 
     key: str
     number: int
-    binding: bool = True
+    is_binding: bool = True
 
 
-def _by_model(cfg: Any, training: bool) -> Iterator[Stated]:
-    head = cfg.model.head
-    yield Stated('model.head.num_classes', head.num_classes)
-    loss = head.get('loss') or {}
-    if not training or not isinstance(loss, dict):
+def _stated_by_model(cfg: Any, is_training: bool) -> Iterator[_Stated]:
+    for key, count in class_counts(cfg).items():
+        if is_training or key == 'model.head.num_classes':
+            yield _Stated(key, count)
+    loss = cfg.model['head'].get('loss')
+    weights = loss.get('class_weight') if isinstance(loss, Mapping) else None
+    if is_training and isinstance(weights, list | tuple):
+        yield _Stated('model.head.loss.class_weight', len(weights))
+
+
+def _stated_by_data(leaf: Leaf, scope: str | None) -> Iterator[_Stated]:
+    found = classes_of(leaf, scope, Report())  # check_classes reports the problems
+    if found is None:
         return
-    if loss.get('num_classes'):
-        yield Stated('model.head.loss.num_classes', loss['num_classes'])
-    if isinstance(loss.get('class_weight'), list | tuple):
-        yield Stated('model.head.loss.class_weight', len(loss['class_weight']))
-    key = 'model.data_preprocessor' if cfg.model.get('data_preprocessor') else 'data_preprocessor'
-    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    # It is asked for the number alone where labels are mixed.
-    mixes = settings.get('to_onehot') or settings.get('batch_augments', cfg.model.get('train_cfg'))
-    if mixes and settings.get('num_classes'):
-        yield Stated(f'{key}.num_classes', settings['num_classes'])
+    entry, dataset = found
+    if entry.names is not None:
+        key = stated_classes(leaf)[0] if entry.stated else f'{leaf.key} ({leaf.name})'
+        # Datasets that read their labels from files, as ImageNet does, may have any.
+        reads_labels = any(base.__name__ == 'CustomDataset' for base in type(dataset).__mro__)
+        yield _Stated(key, len(entry.names), entry.stated or not reads_labels)
+    if leaf.name == 'CustomDataset' and dataset.with_label and not dataset.ann_file:
+        folder = dataset.img_prefix
+        if os.path.isdir(folder):
+            # MMPretrain takes hidden folders for classes, too; check_classes names them.
+            count = sum(not name.startswith('.') for name in list_class_folders(folder))
+            yield _Stated(f'{leaf.key} ({leaf.name}), folders in {folder}', count)
 
 
-def _by_data(cfg: Any, phase: str) -> Iterator[Stated]:
-    loader = cfg.get(f'{phase}_dataloader') or {}
-    for dataset in leaf_datasets(loader.get('dataset')):
-        key = f'{phase}_dataloader.dataset ({type_name(dataset)})'
-        names = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
-        if isinstance(names, str) and os.path.isfile(os.path.expanduser(names)):
-            with open(os.path.expanduser(names), encoding='utf-8') as lines:
-                names = lines.read().splitlines()
-        if isinstance(names, list | tuple):
-            yield Stated(f'{phase}_dataloader.dataset.classes', len(names))
-        else:
-            yield from _by_type(key, dataset.get('type'))
-        if type_name(dataset) == 'CustomDataset' and dataset.get('with_label', True) and not dataset.get('ann_file'):
-            yield from _by_folders(key, dataset)
-
-
-def _by_type(key: str, kind: Any) -> Iterator[Stated]:
-    from mmpretrain.datasets import CustomDataset
-    from mmpretrain.registry import DATASETS
-
-    if isinstance(kind, str):
-        try:
-            kind = DATASETS.get(kind)
-        except RuntimeError:  # there is no such type, which MMEngine will say
-            return
-    names = (getattr(kind, 'METAINFO', None) or {}).get('classes')
-    if names:
-        # Those that read their labels from files, as ImageNet does, may hold any.
-        yield Stated(key, len(names), binding=not (inspect.isclass(kind) and issubclass(kind, CustomDataset)))
-
-
-def _by_folders(key: str, dataset: dict) -> Iterator[Stated]:
-    prefix = dataset.get('data_prefix') or ''
-    if isinstance(prefix, dict):
-        prefix = prefix.get('img_path') or ''
-    folder = os.path.join(os.path.expanduser(dataset.get('data_root') or ''), prefix)
-    if os.path.isdir(folder):
-        with os.scandir(folder) as entries:
-            yield Stated(
-                f'{key}, folders in {folder}',
-                sum(entry.is_dir() and not entry.name.startswith('.') for entry in entries),
-            )
-
-
-def _evaluators(cfg: Any, phase: str) -> Iterator[tuple[str, dict]]:
-    evaluators = cfg.get(f'{phase}_evaluator') or {}
-    if isinstance(evaluators, dict):
-        yield f'{phase}_evaluator', evaluators
-    else:
-        yield from ((f'{phase}_evaluator.{index}', evaluator) for index, evaluator in enumerate(evaluators))
-
-
-def _too_many_best(cfg: Any, phases: Iterable[str], count: int) -> Iterator[tuple[str, list[int]]]:
-    """The keys that ask whether the truth is among more of the best classes than there are."""
-    head = cfg.model.head
-    asked = [('model.head', head)] if 'train' in phases and head.get('cal_acc') else []
-    asked += [item for phase in phases if phase != 'train' for item in _evaluators(cfg, phase)]
-    for key, settings in asked:
-        topk = settings.get('topk') or 1
-        values = list(topk) if isinstance(topk, list | tuple) else [topk]
-        if max(values) > count:
-            yield f'{key}.topk', values
+def _excessive_topk(cfg: Any, metrics: Iterable[tuple[str, Mapping]], is_training: bool, count: int) -> dict[str, list]:
+    """Return the values of ``topk`` that exceed the number of classes, by key."""
+    head = cfg.model['head']
+    users = [('model.head', head)] if is_training and head.get('cal_acc') else []
+    values = {f'{key}.topk': settings.get('topk') or 1 for key, settings in (*users, *metrics)}
+    lists = {key: list(topk) if isinstance(topk, list | tuple) else [topk] for key, topk in values.items()}
+    return {key: topk for key, topk in lists.items() if max(topk) > count}
 
 
 def check_classifier(cfg: Any, phases: Iterable[str]) -> None:
-    """Stop where parts of a classification config state different numbers of classes.
+    """Stop if parts of a classification config state different numbers of classes.
 
     Args:
-        cfg (Config): A whole config; others than MMPretrain's, and models without one classification head, pass.
+        cfg (Config): A complete config; others than MMPretrain's, and models without one classification head, pass.
         phases (Iterable[str]): The phases that will run.
 
     Raises:
-        UsageError: They differ, or more of the best classes are asked for than there are; all keys are named.
+        UsageError: They differ, or ``topk`` exceeds the number of classes; the message lists all keys.
     """
-    phases = list(phases)
+    phases, scope = list(phases), cfg.get('default_scope')
     head = (cfg.get('model') or {}).get('head')
-    if cfg.get('default_scope') != 'mmpretrain' or not isinstance(head, dict) or not head.get('num_classes'):
+    if scope != 'mmpretrain' or not isinstance(head, dict) or not head.get('num_classes'):
         return
-    data = [stated for phase in phases for stated in _by_data(cfg, phase)]
-    stated = [*_by_model(cfg, 'train' in phases), *data]
+    data = [stated for leaf in leaves(cfg, phases) for stated in _stated_by_data(leaf, scope)]
+    metrics = [(key, settings) for _, key, settings in evaluators(cfg, phases)]
+    stated = [*_stated_by_model(cfg, 'train' in phases), *data]
     stated += [
-        Stated(f'{key}.num_classes', settings['num_classes'])
-        for phase in phases
-        if phase != 'train'
-        for key, settings in _evaluators(cfg, phase)
+        _Stated(f'{key}.num_classes', settings['num_classes'])
+        for key, settings in metrics
         if settings.get('num_classes')
     ]
-    # What the data holds cannot be changed in the config.
-    count = next((item.number for item in data if item.binding), head.num_classes)
-    best = list(_too_many_best(cfg, phases, count))
-    if all(item.number == count for item in stated if item.binding) and not best:
+    # The data is given; the config can change.
+    count = next((item.number for item in data if item.is_binding), head['num_classes'])
+    topk = _excessive_topk(cfg, metrics, 'train' in phases, count)
+    if all(item.number == count for item in stated if item.is_binding) and not topk:
         return
-    lines = [f'  {item.key}: {item.number}' for item in stated] + [f'  {key}: {values}' for key, values in best]
+    lines = [f'  {item.key}: {item.number}' for item in stated] + [f'  {key}: {values}' for key, values in topk.items()]
     changes = [f'{item.key}={count}' for item in stated if item.key.endswith('.num_classes') and item.number != count]
-    changes += [f"'{key}={[value for value in values if value <= count] or [1]}'" for key, values in best]
+    changes += [f"'{key}={[value for value in values if value <= count] or [1]}'" for key, values in topk.items()]
     advice = f'\nFor {count} classes: --cfg-options {" ".join(changes)}' if changes else ''
     raise UsageError('The config does not agree on the number of classes:\n' + '\n'.join(lines) + advice)
