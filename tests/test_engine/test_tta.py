@@ -8,17 +8,12 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 from mmevm.apis.evaluate import main
-from mmevm.engine.config import read_config
 from mmevm.engine.tta import set_tta
 from mmevm.errors import UsageError
 
+from .conftest import ROOT, our_config
+
 pytestmark = pytest.mark.openmmlab
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def ours(name: str) -> Config:
-    return read_config(ROOT / f'configs/{name}.py')
 
 
 @pytest.mark.parametrize(
@@ -42,7 +37,7 @@ def test_detectors_with_masks_are_refused(address: str, part: str) -> None:
 
 
 def test_refused_masks_come_with_a_way_to_test_boxes_that_is_taken() -> None:
-    cfg = ours('mask_rcnn_evm_t_1x')
+    cfg = our_config('mask_rcnn_evm_t_1x')
     with pytest.raises(UsageError) as error:
         set_tta(cfg)
     options = str(error.value).partition('--cfg-options ')[2].rstrip('.').split()
@@ -74,7 +69,7 @@ def test_masks_are_refused_by_the_tool_before_anything_is_built(
     ],
 )
 def test_default_is_the_image_and_its_mirror(name: str, model: str, last: str, keys: tuple[str, ...]) -> None:
-    cfg = ours(name)
+    cfg = our_config(name)
     before = cfg.test_dataloader.dataset.pipeline
     set_tta(cfg)
     assert (cfg.model.type, cfg.model.module.backbone.type) == (model, 'mmevm.EfficientVMamba')
@@ -87,7 +82,7 @@ def test_default_is_the_image_and_its_mirror(name: str, model: str, last: str, k
 
 
 def test_every_data_set_keeps_its_own_pipeline() -> None:
-    cfg = ours('retinanet_evm_t')
+    cfg = our_config('retinanet_evm_t')
     one = cfg.test_dataloader.dataset
     other = dict(one, pipeline=[one.pipeline[0], dict(type='Resize', scale=(64, 64)), one.pipeline[-1]])
     cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
@@ -98,14 +93,14 @@ def test_every_data_set_keeps_its_own_pipeline() -> None:
 
 
 def test_segmentors_use_their_configs_augmentation() -> None:
-    cfg = ours('upernet_evm_t')
+    cfg = our_config('upernet_evm_t')
     set_tta(cfg)
     assert cfg.model.type == 'SegTTAModel'
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
 
 
 def changed(name: str, **changes: Any) -> Config:
-    cfg = ours(name)
+    cfg = our_config(name)
     cfg.merge_from_dict(changes)
     return cfg
 
