@@ -1,4 +1,4 @@
-"""The error that a command line tool shows as plain sentences instead of a traceback."""
+"""Errors that command line tools show as a message without a traceback."""
 
 import errno
 import os
@@ -20,17 +20,17 @@ _WRITE_FAULTS = {
 
 
 class UsageError(Exception):
-    """Something the user can put right; the message says what was expected, what came and what to do.
+    """An error that the user can fix; the message says what was expected, what was found and what to do.
 
     Attributes:
-        in_one_process (bool): Whether only one process of a distributed run meets it, which then has to speak.
+        in_one_process (bool): Whether it may occur in any single process of a distributed run, which must print it.
     """
 
     in_one_process = False
 
 
 def size(count: float) -> str:
-    """A number of bytes as it is read."""
+    """Format a number of bytes."""
     unit, name = next(
         (unit, name)
         for unit, name in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB'), (1, 'bytes'))
@@ -40,29 +40,29 @@ def size(count: float) -> str:
 
 
 def free_space(path: str | os.PathLike) -> int:
-    """Bytes that this process may still write where ``path`` is or would be."""
+    """Return the bytes that this process may still write where ``path`` is or would be."""
     path = Path(path).absolute()
     usage = shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists()))
-    # Some mounted object stores do not tell.
+    # Some mounted object stores report 0 bytes.
     return usage.free if usage.total else sys.maxsize
 
 
 def write_fault(error: OSError, path: str | os.PathLike | None = None, needed: int = 0) -> str | None:
-    """Say why a file could not be written.
+    """Explain why a file could not be written.
 
     Args:
-        error (OSError): What the system answered.
-        path (str | os.PathLike | None): The file; by default the one that the error names.
+        error (OSError): The system's error.
+        path (str | os.PathLike | None): The file, by default that of the error.
         needed (int): Its size in bytes, if known.
 
     Returns:
-        str | None: A sentence, or None if the error is not about space or permission.
+        str | None: The message, or None if the error is not about space or permission.
     """
     cause = _WRITE_FAULTS.get(error.errno or 0)
     if cause is None:
         return None
     if path is None and isinstance(error, PermissionError) and error.errno != errno.EROFS:
-        return f'Permission denied: {error.filename}'  # reading, perhaps
+        return f'Permission denied: {error.filename}'  # it may have been opened for reading
     path = path or error.filename
     message = f'Cannot write{f" {Path(path).absolute()}" if path else ""}: {cause}.'
     if error.errno == errno.ENOSPC and needed:
@@ -75,10 +75,10 @@ def write_fault(error: OSError, path: str | os.PathLike | None = None, needed: i
 
 
 def exit_status(run: Callable[[], None]) -> int:
-    """Run a tool; print what the user can put right on stderr.
+    """Run a tool and print errors that the user can fix to stderr.
 
     Returns:
-        int: 0, or 2 after a :class:`UsageError`, a checkpoint that cannot be opened, or a file that cannot be written.
+        int: 0, or 2 after a :class:`UsageError`, a checkpoint that cannot be loaded, or a file that cannot be written.
     """
     try:
         run()
@@ -86,7 +86,7 @@ def exit_status(run: Callable[[], None]) -> int:
         message = str(error) if isinstance(error, UsageError | CheckpointError) else write_fault(error)
         if message is None:
             raise
-        # One process of a distributed run speaks for all.
+        # One process of a distributed run prints it for all.
         if os.environ.get('RANK', '0') == '0' or getattr(error, 'in_one_process', False):
             print(f'\n{message}', file=sys.stderr)
         return 2

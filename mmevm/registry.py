@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import LOOPS as ROOT_LOOPS
+from mmengine.registry import MODEL_WRAPPERS as ROOT_MODEL_WRAPPERS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -15,6 +16,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 )
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmevm', locations=['mmevm.engine.runner.resume'])
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmevm', locations=['mmevm.engine.runner.resume'])
+MODEL_WRAPPERS = Registry(
+    'model wrapper', parent=ROOT_MODEL_WRAPPERS, scope='mmevm', locations=['mmevm.engine.runner.distributed']
+)
 
 BACKBONES: dict[str, Any] = {}
 """The backbone classes of mmevm by name."""

@@ -48,7 +48,6 @@ def test_main_lists_every_command_that_is_there(monkeypatch: pytest.MonkeyPatch,
         f'tools/{name}.py'
         for name in (
             '_interpreter',
-            '_signals',
             'launch',
             'demo',
             'demo_cls',

@@ -1,6 +1,6 @@
-"""torchrun with the exit status of what it runs, for ``tools/dist_train.sh``: of a signal, or of the first that failed.
+"""torchrun with the exit status of a signal or of the first process that failed, for ``tools/dist_train.sh``.
 
-torchrun itself ends with status 1 and its own traceback in both cases, below whatever the processes have said.
+torchrun itself exits with status 1 and prints its own traceback below the output of the processes.
 """
 
 import os
@@ -17,8 +17,8 @@ except ModuleNotFoundError as error:
 
 
 def run() -> int:
-    """Run torchrun with this process's arguments; returns the exit status."""
-    # torchrun's own, and what Slurm can be told to send.
+    """Run torchrun with this process's arguments and return its exit status."""
+    # torchrun's defaults, and what Slurm's --signal can send.
     os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2')
     try:
         main()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on a Slurm cluster: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [arguments of tools/train.py]
-# GPUS is the number of processes, GPUS_PER_NODE how many of them share a machine; GPUS_PER_NODE=0 trains on CPUs.
+# GPUS is the number of processes, GPUS_PER_NODE how many run on each machine; GPUS_PER_NODE=0 trains on CPUs.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then

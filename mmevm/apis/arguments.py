@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from mmevm.engine.options import KeyValues
 
@@ -23,7 +24,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--skip-broken',
         action='store_true',
-        help='leave out images that are missing or cannot be read; the log says which',
+        help='leave out images that are missing or cannot be read; the log lists them',
     )
     parser.add_argument(
         '--launcher',
@@ -35,14 +36,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    args = parser.parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
+    args = vars(parser.parse_args(argv))
+    os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
     return args
 
 
-def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the arguments of ``tools/train.py``; ``None`` means the process's own."""
+def parse_train_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse the arguments of ``tools/train.py`` (default: the process's own) to those of :func:`~.train.train`."""
     parser = argparse.ArgumentParser(description='Train a detector, segmenter or classifier from a config file.')
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
@@ -56,21 +57,21 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a path, from the newest one in the work folder',
+        help='continue from a checkpoint; without a path, from the newest one in the work folder',
     )
     _add_common(parser)
     return _parse(parser, argv)
 
 
-def parse_test_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the arguments of ``tools/test.py``; ``None`` means the process's own."""
+def parse_test_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse the arguments of ``tools/test.py`` (default: the process's own) to those of :func:`~.evaluate.evaluate`."""
     parser = argparse.ArgumentParser(description='Evaluate a trained detector, segmenter or classifier.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
-    parser.add_argument('--show', action='store_true', help='show each picture with its predictions in a window')
-    parser.add_argument('--show-dir', help='folder for pictures with predictions')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show keeps a picture (default: 2)')
+    parser.add_argument('--show', action='store_true', help='show each image with its predictions in a window')
+    parser.add_argument('--show-dir', help='folder for images with predictions')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show keeps an image (default: 2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     _add_common(parser)
     return _parse(parser, argv)

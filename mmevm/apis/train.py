@@ -1,6 +1,5 @@
-"""``tools/train.py``."""
+"""Training, as ``tools/train.py`` runs it."""
 
-import argparse
 import logging
 import os
 from collections.abc import Sequence
@@ -9,26 +8,24 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmevm.apis.arguments import parse_train_args
+from mmevm.engine.checks.class_counts import check_classifier
 from mmevm.engine.checks.classes import check_classes
-from mmevm.engine.checks.classifier_classes import check_classifier
 from mmevm.engine.checks.paths import check_data
 from mmevm.engine.config import build_runner, load_config, on_cpu, require_checkpoint
 from mmevm.engine.hooks.batches import SingleImageCheck
-from mmevm.engine.hooks.pretrained import skip_overwritten
 from mmevm.engine.hooks.stop import interruptible
-from mmevm.engine.hooks.weights import StrictWeights
+from mmevm.engine.hooks.weights import StrictWeights, skip_overwritten
 from mmevm.engine.runner.distributed import is_first_process
 from mmevm.engine.runner.latest import checkpoint_folders, find_latest, read_meta, saved_checkpoints, seed_of
-from mmevm.engine.runner.lock import exclusive
 from mmevm.engine.runner.resume import adopt_seed, make_resumable
-from mmevm.engine.runner.storage import register_durable_backend
+from mmevm.engine.runner.storage import exclusive, register_durable_backend
 from mmevm.errors import UsageError, exit_status
 from mmevm.registry import type_name
 
 
 def _set_amp(cfg: Any) -> None:
     if on_cpu():
-        raise UsageError("--amp needs a GPU: MMEngine's AmpOptimWrapper has no CPU form. Leave --amp out.")
+        raise UsageError("--amp needs a GPU: MMEngine's AmpOptimWrapper does not run on the CPU. Leave out --amp.")
     wrapper = type_name(cfg.optim_wrapper, 'OptimWrapper')
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UsageError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {wrapper}.')
@@ -36,11 +33,11 @@ def _set_amp(cfg: Any) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def _leave_amp_on_cpu(cfg: Any) -> None:
-    """Replaces a recipe's mixed precision where MMEngine would refuse it, so that any config can be tried on a CPU."""
+def _drop_amp_on_cpu(cfg: Any) -> None:
+    """Replace mixed precision where MMEngine would refuse it, so that any config can be tried on a CPU."""
     if type_name(cfg.optim_wrapper) == 'AmpOptimWrapper' and on_cpu():
         print_log(
-            'The config asks for mixed precision, which MMEngine has on accelerators alone: training in float32',
+            'The config asks for mixed precision, which MMEngine supports on accelerators only: training in float32',
             logger='current',
             level=logging.WARNING,
         )
@@ -52,13 +49,13 @@ def _leave_amp_on_cpu(cfg: Any) -> None:
 def _set_auto_scale_lr(cfg: Any) -> None:
     if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
         raise UsageError(
-            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config, N being the total '
-            'batch that its learning rate was chosen for.'
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config, where N is the '
+            'total batch size that its learning rate was tuned for.'
         )
     cfg.auto_scale_lr.enable = True
 
 
-def _tell(cfg: Any, message: str, level: int = logging.INFO) -> None:
+def _log(cfg: Any, message: str, level: int = logging.INFO) -> None:
     if is_first_process(cfg.launcher):
         print_log(message, logger='current', level=level)
 
@@ -68,17 +65,17 @@ def _set_resume(cfg: Any, source: str) -> None:
         found = find_latest(cfg)
         cfg.resume = found is not None
         if found is None:
-            # Of a training run that has no checkpoint yet, the config's start stays.
-            _tell(cfg, f'No checkpoint in {cfg.work_dir} yet: training begins at the start')
+            # load_from stays: it is where a run without checkpoints starts.
+            _log(cfg, f'No checkpoint in {cfg.work_dir} yet: training starts from the beginning')
             return
         for fault in found.skipped:
-            _tell(cfg, f'Skipped: {fault}', logging.WARNING)
-        _tell(cfg, f'Resuming from {found.path}')
+            _log(cfg, f'Skipped: {fault}', logging.WARNING)
+        _log(cfg, f'Resuming from {found.path}')
         cfg.load_from, seed = found.path, found.seed
     elif source.startswith('mmevm://'):
         raise UsageError(
-            f'--resume takes the checkpoint of a training, and the zoo has weights alone. To start from '
-            f'them: --cfg-options load_from={source}, without --resume'
+            f'--resume needs a training checkpoint, and the zoo has weights only. To start from them: '
+            f'--cfg-options load_from={source}, without --resume'
         )
     else:
         require_checkpoint(source)
@@ -87,53 +84,74 @@ def _set_resume(cfg: Any, source: str) -> None:
     adopt_seed(cfg, seed)
 
 
-def _say_what_is_overwritten(cfg: Any) -> None:
-    """Warn, and no more: MMEngine's users expect to start anew in the folder that they had before."""
+def _warn_of_overwriting(cfg: Any) -> None:
+    """Only warn: MMEngine's users expect to start anew in the folder of an earlier run."""
     names = [path.name for path in saved_checkpoints(cfg)]
     if names:
-        _tell(
+        _log(
             cfg,
-            f'{os.path.abspath(cfg.work_dir)} has checkpoints of an earlier run, such as {names[0]}. Training '
-            'begins at the start and overwrites those of the same names. To continue that run: --resume; to keep '
-            'it: another --work-dir',
+            f'{os.path.abspath(cfg.work_dir)} has checkpoints of an earlier run, such as {names[0]}. Training starts '
+            'from the beginning and overwrites those of the same names. To continue that run: --resume; to keep it: '
+            'another --work-dir',
             logging.WARNING,
         )
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train as ``args`` say; data and checkpoints are looked for before anything is built."""
-    cfg = load_config(args)
+def train(
+    config: str,
+    *,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+    skip_broken: bool = False,
+    **overrides: Any,
+) -> None:
+    """Train a model; data and checkpoints are checked before anything is built.
+
+    Args:
+        config (str): Config file.
+        amp (bool): Mixed precision.
+        auto_scale_lr (bool): Scale the learning rate to the actual total batch size.
+        resume (str, optional): The checkpoint to continue from; ``'auto'`` means the newest one in the work folder.
+        skip_broken (bool): Leave out images that cannot be read.
+        **overrides (Any): Other arguments of :func:`mmevm.engine.config.load_config`.
+    """
+    cfg = load_config(config, **overrides)
     phases = ('train', 'val') if cfg.get('val_cfg') is not None else ('train',)
-    check_data(cfg, phases, f'python tools/train.py {args.config}')
+    check_data(cfg, phases, f'python tools/train.py {config}')
     check_classifier(cfg, phases)
     check_classes(cfg, phases)
-    if args.amp:
+    if amp:
         _set_amp(cfg)
-    _leave_amp_on_cpu(cfg)
-    if args.auto_scale_lr:
+    _drop_amp_on_cpu(cfg)
+    if auto_scale_lr:
         _set_auto_scale_lr(cfg)
     make_resumable(cfg)
-    # A config may ask for it as well.
-    source = args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
+    # The config may ask for it as well.
+    source = resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
     if source:
         _set_resume(cfg, source)
     if cfg.get('load_from'):
         require_checkpoint(cfg.load_from)
-    resume = bool(cfg.get('resume'))
     with exclusive(checkpoint_folders(cfg) if is_first_process(cfg.launcher) else []):
         if not source:
-            _say_what_is_overwritten(cfg)
-        register_durable_backend()
-        runner = build_runner(cfg, args.skip_broken)
-        strict = StrictWeights(cfg.get('load_from'), whole=resume, resume=resume)
-        runner.register_hook(strict)
-        if cfg.get('load_from'):
-            skip_overwritten(runner, strict, cfg.load_from)
-        runner.register_hook(SingleImageCheck())
-        runner.train()
+            _warn_of_overwriting(cfg)
+        _run(cfg, skip_broken)
+
+
+def _run(cfg: Any, skip_broken: bool) -> None:
+    register_durable_backend()
+    runner = build_runner(cfg, skip_broken)
+    resumes = bool(cfg.get('resume'))
+    strict = StrictWeights(cfg.get('load_from'), complete=resumes, resume=resumes)
+    runner.register_hook(strict)
+    if cfg.get('load_from'):
+        skip_overwritten(runner, strict, cfg.load_from)
+    runner.register_hook(SingleImageCheck())
+    runner.train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/train.py``; returns the exit status."""
+    """Run ``tools/train.py`` and return its exit status."""
     args = parse_train_args(argv)
-    return interruptible(lambda: exit_status(lambda: train(args)))
+    return interruptible(lambda: exit_status(lambda: train(**args)))

@@ -1,21 +1,30 @@
 """From a config file and command line flags to a runner."""
 
-import argparse
 import difflib
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from mmevm.engine.checks.classes import class_counts
-from mmevm.engine.checks.datasets import resolve
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+
+from mmevm.checkpoint.weights_only import register_weights_only_loader
+from mmevm.engine.checks.class_counts import class_counts
+from mmevm.engine.checks.datasets import loaders, resolve
+from mmevm.engine.checks.images import CheckedImagesHook, checked
 from mmevm.engine.checks.paths import move_data_root
+from mmevm.engine.checks.samples import Checks
 from mmevm.engine.options import read_options
 from mmevm.engine.runner.distributed import prepare_cpu_run, require_launcher
+from mmevm.engine.tasks import task_of
 from mmevm.errors import UsageError
 from mmevm.registry import scope_of
 from mmevm.zoo import find_entry
 
-_PACKAGES = {'mmdet': 'mmdetection', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
+# torch refuses these without workers.
+_WORKER_OPTIONS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
 
 def _require_config_file(path: str | os.PathLike) -> None:
@@ -34,15 +43,15 @@ def _require_config_file(path: str | os.PathLike) -> None:
 def _require_library(cfg: Any, path: str | os.PathLike) -> None:
     scope = cfg.get('default_scope')
     if scope and scope != 'mmengine' and importlib.util.find_spec(scope) is None:
-        name = _PACKAGES.get(scope, scope)
+        fork, original = task_of(cfg).packages
         raise UsageError(
-            f'{path} needs {scope} (its default_scope), which is not installed: pip install '
-            f"onedl-{name}, or {name if scope != 'mmdet' else 'mmdet'} beside OpenMMLab's own mmcv."
+            f'{path} needs {scope} (its default_scope), which is not installed: pip install {fork}, or {original} '
+            "together with OpenMMLab's own mmcv."
         )
 
 
 def read_config(path: str | os.PathLike) -> Any:
-    """Read a config file; its ``default_scope`` is set where only the model's class tells it.
+    """Read a config file; a missing ``default_scope`` is set to the library of the model's class.
 
     Args:
         path (str | os.PathLike): A config in any of MMEngine's styles.
@@ -51,10 +60,8 @@ def read_config(path: str | os.PathLike) -> Any:
         Config: The config.
 
     Raises:
-        UsageError: The file, or a library that it builds on, is absent, or it cannot be read.
+        UsageError: The file or a library that it builds on is missing, or it cannot be read.
     """
-    from mmengine.config import Config
-
     _require_config_file(path)
     try:
         cfg = Config.fromfile(path)
@@ -69,26 +76,35 @@ def read_config(path: str | os.PathLike) -> Any:
     return cfg
 
 
-def load_config(args: argparse.Namespace) -> Any:
-    """Read ``args.config`` and merge ``--cfg-options``, ``--launcher`` and ``--work-dir`` into it.
+def load_config(
+    path: str | os.PathLike,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    work_dir: str | None = None,
+) -> Any:
+    """Read a config and merge the flags that training and testing share into it.
 
     Args:
-        args (argparse.Namespace): Parsed by :mod:`mmevm.apis.arguments`.
+        path (str | os.PathLike): A config in any of MMEngine's styles.
+        cfg_options (Mapping[str, Any], optional): Values of ``--cfg-options`` by dotted key; see
+            :func:`mmevm.engine.options.read_options`.
+        launcher (str): How a distributed run was started.
+        work_dir (str, optional): The work folder, by default the config's own or ``work_dirs/<config name>``.
 
     Returns:
         Config: The merged config.
 
     Raises:
-        UsageError: As :func:`read_config`.
+        UsageError: As :func:`read_config`, or an option or the launcher does not fit.
     """
-    cfg = read_config(args.config)
-    options = read_options(args.cfg_options, cfg)
+    cfg = read_config(path)
+    options = read_options(cfg_options or {}, cfg)
     if 'data_root' in options:
         move_data_root(cfg, options.pop('data_root'))
     cfg.merge_from_dict(options)
-    cfg.launcher = args.launcher
-    stem = os.path.splitext(os.path.basename(args.config))[0]
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
+    cfg.launcher = launcher
+    stem = os.path.splitext(os.path.basename(path))[0]
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     if cfg.launcher != 'none':
         require_launcher(cfg.launcher)
     set_loaders(cfg)
@@ -96,30 +112,25 @@ def load_config(args: argparse.Namespace) -> Any:
 
 
 def on_cpu() -> bool:
-    """Whether MMEngine will run on the CPU, for want of any accelerator."""
-    from mmengine.device import get_device
-
+    """Return whether MMEngine will run on the CPU because there is no accelerator."""
     return get_device() == 'cpu'
 
 
 def set_loaders(cfg: Any) -> None:
-    """Give the data loaders what MMPretrain's tools would, and take from them what torch refuses without workers."""
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg.get(key)
-        if not isinstance(loader, dict):
-            continue
-        if cfg.get('default_scope') == 'mmpretrain':
-            # MMPretrain's configs leave these to its own tools; MMEngine's defaults collate otherwise.
-            loader.setdefault('collate_fn', dict(type='default_collate'))
-            loader.setdefault('pin_memory', not on_cpu())
-            loader.setdefault('persistent_workers', True)
+    """Add the library's defaults to the data loaders, and remove what torch refuses without workers."""
+    defaults = task_of(cfg).loader
+    if defaults:
+        defaults = dict(defaults, pin_memory=not on_cpu())
+    for _, _, loader in loaders(cfg, ('train', 'val', 'test')):
+        for option, value in defaults.items():
+            loader.setdefault(option, value)
         if not loader.get('num_workers'):
-            for option in ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context'):
+            for option in _WORKER_OPTIONS:
                 loader.pop(option, None)
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise an error if ``path`` is meant to be a file and is none, or a name of the zoo and is none."""
+    """Raise an error if ``path`` is a local file that does not exist, or an unknown name of the zoo."""
     if path.startswith('mmevm://'):
         find_entry(path)
     elif '://' not in path and not os.path.isfile(os.path.expanduser(path)):
@@ -127,21 +138,15 @@ def require_checkpoint(path: str) -> None:
 
 
 def build_runner(cfg: Any, skip_broken: bool = False) -> Any:
-    """Build the runner that ``cfg`` asks for, with every checkpoint opened weights-only from here on.
+    """Build the runner that ``cfg`` asks for; from here on, checkpoints are opened weights-only in this process.
 
     Args:
-        cfg (Config): A whole config.
-        skip_broken (bool): Leave out images that cannot be read, instead of refusing them.
+        cfg (Config): A complete config.
+        skip_broken (bool): Leave out images that cannot be read instead of refusing them.
 
     Returns:
         Runner: It checks the images of its data loaders when it builds them.
     """
-    from mmengine.registry import RUNNERS
-
-    from mmevm.checkpoint.weights_only import register_weights_only_loader
-    from mmevm.engine.checks.images import CheckedImagesHook, checked
-    from mmevm.engine.checks.samples import Checks
-
     register_weights_only_loader()
     if cfg.launcher != 'none' and on_cpu():
         prepare_cpu_run(cfg)

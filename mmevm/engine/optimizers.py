@@ -1,4 +1,4 @@
-"""Optimizers of recipes that MMEngine's own constructor cannot express, or not in a few lines of a config."""
+"""Optimizers that MMEngine's constructor cannot express in a few lines of a config."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ _EMBEDDINGS = ('patch_embed', 'cls_token', 'pos_embed')
 class LayerDecay(DefaultOptimWrapperConstructor):
     """Learning rates that shrink from block to block below the heads, as BEiT's do (arXiv 2106.08254), for Vim.
 
-    Heads, necks and the last norm learn at the optimizer's rate, every block at ``layer_decay`` of the rate of what is
-    above it, and the embeddings below the first block. Vectors, positions and the class token do not decay.
+    Heads, necks and the last norm learn at the optimizer's rate, every block at ``layer_decay`` times the rate of the
+    layer above it, and the embeddings below the first block. Vectors, positions and the class token do not decay.
 
     Args:
         optim_wrapper_cfg (dict): MMEngine's, with an ``optimizer`` that has an ``lr``.
         paramwise_cfg (dict): ``dict(layer_decay=...)``, a factor above 0 and at most 1.
 
     Raises:
-        ValueError: If ``layer_decay`` or ``lr`` is missing, or ``layer_decay`` out of range.
+        ValueError: ``layer_decay`` or ``lr`` is missing, or ``layer_decay`` is out of range.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -31,15 +31,15 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         if set(self.paramwise_cfg) != {'layer_decay'} or not 0 < self.layer_decay <= 1:
             raise ValueError(f'`paramwise_cfg` must be dict(layer_decay=F) with 0 < F <= 1, got {paramwise_cfg}')
         if self.base_lr is None:
-            raise ValueError(f'`optimizer` must have an `lr`, which layers get a share of, got {self.optimizer_cfg}')
+            raise ValueError(f'`optimizer` must have an `lr`, which is scaled per layer, got {self.optimizer_cfg}')
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
-        """Adds a group for each layer's decaying and other parameters, frozen ones left out; see the base class.
+        """Add a group for each layer's parameters with weight decay and one for those without; skip frozen ones.
 
         Raises:
-            TypeError: If the model's ``backbone`` is no column of ``layers``.
+            TypeError: The model's ``backbone`` is not a single stack of ``layers``.
         """
-        backbone = getattr(module, 'backbone', None)
+        backbone: Any = getattr(module, 'backbone', None)
         if not hasattr(backbone, 'layers') or len(backbone.depths) != 1:
             raise TypeError(f'LayerDecay is for models around Vim, got the backbone {type(backbone).__name__}')
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -54,8 +54,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
 
 
 def _layers_above(name: str, depth: int) -> int:
-    place, _, rest = name.partition('.')
-    part, _, rest = rest.partition('.')
-    if place != 'backbone' or part not in ('layers', *_EMBEDDINGS):
+    module, part, index = (*name.split('.'), '', '')[:3]
+    if module != 'backbone' or part not in ('layers', *_EMBEDDINGS):
         return 0
-    return depth - int(rest.partition('.')[0]) if part == 'layers' else depth + 1
+    return depth - int(index) if part == 'layers' else depth + 1

@@ -1,8 +1,8 @@
-"""Values of ``--cfg-options``: as MMEngine reads them, but for paths and spaces, which MMEngine changes.
+"""Values of ``--cfg-options``, parsed as by MMEngine except for paths and spaces.
 
-MMEngine's ``DictAction`` removes every space, splits at commas and makes numbers of digits, which is right for
-``(0.5, 2.0)`` and wrong for ``/data/my images, 2024/``. What a value means depends on what it replaces, so that values
-are read once the config is known.
+MMEngine's ``DictAction`` removes all spaces, splits at commas and converts digits to numbers, which is right for
+``(0.5, 2.0)`` and wrong for ``/data/my images, 2024/``. What a value means depends on what it replaces, so values are
+parsed once the config is known.
 """
 
 import argparse
@@ -11,19 +11,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.config import DictAction
+
 from mmevm.errors import UsageError
 
-# Names of settings that hold paths; those of the second kind may hold numbers as well, as `drop_path` does.
+# Names of settings with paths; those of the second kind may have numbers as well, as `drop_path` does.
 _PATH_NAME = re.compile(r'(^|_)(root|dir|folder|file|checkpoint|ckpt|load_from|resume_from)$')
 _PATH_LIKE_NAME = re.compile(r'(^|_)(path\d?|prefix|pretrained|filename|config)$')
 _PATH_VALUE = re.compile(r'[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|[\w+.-]+://')
-# Spaces inside of words; those beside a bracket or a comma separate elements.
+# Spaces between words; those next to a bracket or a comma separate elements.
 _INNER_SPACE = re.compile(r'(?<=[^\s,()\[\]]) +(?=[^\s,()\[\]])')
 _SPACE = '\x1f'
 
 
 class KeyValues(argparse.Action):
-    """Collects ``KEY=VALUE`` arguments into a dict of unread strings."""
+    """Collects ``KEY=VALUE`` arguments in a dict of unparsed strings."""
 
     def __call__(
         self,
@@ -32,13 +34,13 @@ class KeyValues(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Add the arguments to what the same flag collected before."""
+        """Add the arguments to those of earlier flags."""
         options = dict(getattr(namespace, self.dest) or {})
         for argument in values:
             key, equals, value = argument.partition('=')
             if not equals or not key:
                 parser.error(
-                    f'{option_string} expects KEY=VALUE, got {argument!r}. A value with spaces has to be '
+                    f'{option_string} expects KEY=VALUE, got {argument!r}. A value with spaces must be '
                     f'quoted: {option_string} "data_root=/my data"'
                 )
             options[key] = value
@@ -46,7 +48,7 @@ class KeyValues(argparse.Action):
 
 
 def _bare(text: str) -> str:
-    """A path without the spaces and quotes around it, unless they belong to it."""
+    """Strip spaces and quotes around a path, unless they belong to it."""
     if os.path.lexists(text):
         return text
     text = text.strip()
@@ -55,9 +57,7 @@ def _bare(text: str) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """The value as MMEngine's ``DictAction`` reads it, with the spaces inside of words kept."""
-    from mmengine.config import DictAction
-
+    """Parse a value by MMEngine's ``DictAction``, but keep the spaces between words."""
     namespace = argparse.Namespace()
     argument = f'value={_INNER_SPACE.sub(lambda match: _SPACE * len(match[0]), text.strip())}'
     DictAction([], 'options')(argparse.ArgumentParser(), namespace, [argument])
@@ -71,7 +71,7 @@ def _with_spaces(value: Any) -> Any:
 
 
 def _is_path(key: str, text: str, value: Any, present: Any) -> bool:
-    """Whether ``text``, which MMEngine reads as ``value``, is a path in place of ``present``."""
+    """Return whether ``text``, which MMEngine parses as ``value``, is a path that replaces ``present``."""
     if value is None or isinstance(value, bool) or isinstance(present, list | tuple | Mapping):
         return False
     *parents, name = key.split('.')
@@ -79,7 +79,7 @@ def _is_path(key: str, text: str, value: Any, present: Any) -> bool:
     if isinstance(value, int | float):
         return named or (isinstance(present, str) and bool(_PATH_LIKE_NAME.search(name)))
     if text.startswith(('[', '(')) and isinstance(value, list | tuple):
-        # A list of paths, except where the config has one path.
+        # A list of paths, unless the config has a single path.
         return named and (isinstance(present, str) or not parents)
     if isinstance(value, list) and not named and all(_PATH_VALUE.match(str(item)) for item in value):
         return False
@@ -88,7 +88,7 @@ def _is_path(key: str, text: str, value: Any, present: Any) -> bool:
 
 
 def present_value(cfg: Any, key: str) -> Any:
-    """The config's value under a dotted key, ``None`` where it has none."""
+    """Return the config's value for a dotted key, ``None`` if it has none."""
     value = cfg
     for part in key.split('.'):
         if isinstance(value, list | tuple) and part.lstrip('-').isdigit():
@@ -101,21 +101,21 @@ def present_value(cfg: Any, key: str) -> Any:
 
 
 def read_options(options: Mapping[str, Any], cfg: Any) -> dict[str, Any]:
-    """Read the values of ``--cfg-options`` for a config.
+    """Parse the values of ``--cfg-options`` for a config.
 
-    Paths stay as they were typed, with ``~`` expanded: values of settings with the name of a path (``data_root``,
-    ``ann_file``, ``work_dir``, ``load_from``, ``checkpoint``, …), values that replace a path, and those that look like
-    one. Everything else becomes what MMEngine makes of it, with the spaces inside of words kept.
+    Paths stay as typed, with ``~`` expanded: values of settings with the name of a path (``data_root``, ``ann_file``,
+    ``work_dir``, ``load_from``, ``checkpoint``, …), values that replace a path, and those that look like one. All
+    others are parsed as by MMEngine, but spaces between words are kept.
 
     Args:
-        options (Mapping[str, Any]): By dotted key; values that are no strings are passed on.
+        options (Mapping[str, Any]): By dotted key; values that are not strings are returned as they are.
         cfg (Config): The config that they change.
 
     Returns:
         dict[str, Any]: By the same keys, for ``Config.merge_from_dict``.
 
     Raises:
-        UsageError: Brackets are not closed.
+        UsageError: Brackets do not match.
     """
     return {key: _read(key, value, cfg) if isinstance(value, str) else value for key, value in options.items()}
 
@@ -124,7 +124,7 @@ def _read(key: str, text: str, cfg: Any) -> Any:
     bare, fault = _bare(text), None
     try:
         value = _parsed(text)
-    except AssertionError as error:  # of brackets without partners, which a path may have
+    except AssertionError as error:  # of unmatched brackets, which a path may have
         value, fault = bare, error
     if _is_path(key, bare, value, present_value(cfg, key)):
         return os.path.expanduser(bare)

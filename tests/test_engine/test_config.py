@@ -11,7 +11,6 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from mmevm.apis import train as train_tool
-from mmevm.apis.arguments import parse_train_args
 from mmevm.engine.config import load_config, read_config, set_loaders
 from mmevm.engine.runner.resume import make_resumable
 from mmevm.errors import UsageError
@@ -47,7 +46,7 @@ def test_type_name_takes_every_spelling(settings: Any, expected: str) -> None:
 def test_mixed_precision_is_left_on_the_cpu(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_tool, 'on_cpu', lambda: True)
     cfg = Config(dict(optim_wrapper=dict(type=kind, loss_scale='dynamic', optimizer=dict(type='SGD', lr=1.0))))
-    train_tool._leave_amp_on_cpu(cfg)
+    train_tool._drop_amp_on_cpu(cfg)
     assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0))
 
 
@@ -107,8 +106,7 @@ def test_loaders_with_workers_keep_their_options() -> None:
 @pytest.mark.parametrize('name', ['upernet_evm_t', 'classifier_evm_t', 'retinanet_evm_t'])
 def test_our_configs_take_no_workers_as_an_option(name: str) -> None:
     options = [f'{phase}_dataloader.num_workers=0' for phase in ('train', 'val', 'test')]
-    args = parse_train_args([str(ROOT / f'configs/{name}.py'), '--cfg-options', *options])
-    cfg = load_config(args)
+    cfg = load_config(ROOT / f'configs/{name}.py', dict(option.split('=') for option in options))
     assert not any(cfg[f'{phase}_dataloader'].get('persistent_workers') for phase in ('train', 'val', 'test'))
 
 

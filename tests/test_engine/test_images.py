@@ -1,6 +1,5 @@
 """`mmevm.engine.checks.images` and `samples`: images that cannot be read are found, named and, on demand, left out."""
 
-import io
 import json
 import pickle
 from pathlib import Path
@@ -11,23 +10,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from mmevm.engine.checks.image_files import Fault, find_fault
 from mmevm.engine.checks.images import CheckedImages, CheckedImagesHook, checked
 from mmevm.engine.checks.samples import Checks, NamedErrors, SampleError
 from mmevm.errors import UsageError
 
+from .test_image_files import encoded
+
 pytestmark = pytest.mark.openmmlab
-
-
-def encoded(kind: str = 'JPEG', size: int = 64, **options: Any) -> bytes:
-    """A picture that is not uniform, so that it has rows to lose."""
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (size, size, 3), np.uint8))
-    ImageDraw.Draw(image).ellipse((4, 4, 40, 40), fill='red')
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -37,64 +28,6 @@ def scope() -> Any:
 
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
-
-
-class TestFindFault:
-    @pytest.mark.parametrize(
-        ('name', 'content'),
-        [
-            ('a.jpg', encoded()),
-            ('a.JPEG', encoded(progressive=True)),
-            ('a.png', encoded('PNG')),
-            ('a.bmp', encoded('BMP')),
-            ('a.webp', encoded('WEBP')),
-            ('padded.jpg', encoded() + bytes(5000)),
-            ('a.jpg', encoded('PNG')),
-            ('a.npy', b'anything'),
-            ('noise.tif', b'anything'),
-        ],
-    )
-    def test_sound_files_have_none(self, tmp_path: Path, name: str, content: bytes) -> None:
-        (tmp_path / name).write_bytes(content)
-        assert find_fault(str(tmp_path / name)) is None
-        assert find_fault(str(tmp_path / name), decode=True) is None
-
-    @pytest.mark.parametrize(
-        ('name', 'content', 'reason'),
-        [
-            ('a.jpg', b'', 'it is empty (0 bytes)'),
-            ('a.npy', b'', 'it is empty (0 bytes)'),
-            ('a.jpg', b'<html>not found</html>', "it is no image, but begins with b'<html>not found<'"),
-            ('a.png', b'version https://git-lfs.github.com', "it is no image, but begins with b'version https://'"),
-            ('a.jpg', encoded()[:300], 'it is truncated'),
-            ('a.png', encoded('PNG')[:3000], 'it is truncated'),
-            ('a.jpg', encoded()[:1], "it is no image, but begins with b'\\xff'"),
-        ],
-    )
-    def test_broken_files_have_one(self, tmp_path: Path, name: str, content: bytes, reason: str) -> None:
-        (tmp_path / name).write_bytes(content)
-        assert find_fault(str(tmp_path / name), 'pillow') == Fault(reason)
-        assert not find_fault(str(tmp_path / name)).readable
-
-    def test_files_that_are_absent_or_folders(self, tmp_path: Path) -> None:
-        assert find_fault(str(tmp_path / 'a.jpg')) == Fault('no such file or directory')
-        (tmp_path / 'b.jpg').mkdir()
-        assert find_fault(str(tmp_path / 'b.jpg')) == Fault('is a directory')
-
-    def test_a_truncated_picture_is_seen_by_its_end_with_a_thumbnail_inside(self, tmp_path: Path) -> None:
-        exif = Image.Exif()
-        whole = encoded(exif=exif.tobytes() + encoded(size=16))
-        (tmp_path / 'a.jpg').write_bytes(whole)
-        assert find_fault(str(tmp_path / 'a.jpg')) is None
-        (tmp_path / 'a.jpg').write_bytes(whole[:-200])
-        assert find_fault(str(tmp_path / 'a.jpg')).reason == 'it is truncated'
-
-    def test_damage_inside_is_seen_by_decoding(self, tmp_path: Path) -> None:
-        content = bytearray(encoded('PNG'))
-        content[1000:1400] = bytes(400)
-        (tmp_path / 'a.png').write_bytes(content)
-        assert find_fault(str(tmp_path / 'a.png')) is None
-        assert find_fault(str(tmp_path / 'a.png'), decode=True) is not None
 
 
 def classification(root: Path, contents: dict[str, bytes], **dataset: Any) -> dict:

@@ -32,7 +32,7 @@ def config() -> Config:
 
 def read(key: str, value: str) -> object:
     args = parse_train_args(['config.py', '--cfg-options', f'{key}={value}'])
-    return read_options(args.cfg_options, config())[key]
+    return read_options(args['cfg_options'], config())[key]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_surrounding_quotes_and_a_tilde_are_resolved(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv('HOME', '/home/me')
     assert read('data_root', "'/data/a b'") == '/data/a b'
     assert read('data_root', '~/data/a, b') == '/home/me/data/a, b'
-    assert parse_train_args(['c.py', '--work-dir=~/runs']).work_dir == '/home/me/runs'
+    assert parse_train_args(['c.py', '--work-dir=~/runs'])['work_dir'] == '/home/me/runs'
 
 
 def test_quotes_of_a_folder_that_exists_stay(tmp_path: os.PathLike, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_spaces_inside_of_names_stay() -> None:
 
 def test_options_of_several_flags_add_up_and_values_of_other_types_pass() -> None:
     args = parse_test_args(['c.py', 'x.pth', '--cfg-options', 'a=1', 'b=x=y', '--cfg-options', 'c=(1,2)'])
-    assert read_options(args.cfg_options, config()) == dict(a=1, b='x=y', c=(1, 2))
+    assert read_options(args['cfg_options'], config()) == dict(a=1, b='x=y', c=(1, 2))
     assert read_options(dict(a=[1], b=None), config()) == dict(a=[1], b=None)
 
 
@@ -150,4 +150,4 @@ def test_unclosed_brackets_and_arguments_without_a_value_are_refused(capsys: pyt
     with pytest.raises(SystemExit) as caught:
         parse_train_args(['c.py', '--cfg-options', 'data_root=/my', 'data'])
     assert caught.value.code == 2
-    assert "expects KEY=VALUE, got 'data'. A value with spaces has to be quoted" in capsys.readouterr().err
+    assert "expects KEY=VALUE, got 'data'. A value with spaces must be quoted" in capsys.readouterr().err

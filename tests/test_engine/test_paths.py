@@ -1,13 +1,14 @@
 """`mmevm.engine.checks.paths`: which paths a config needs, what is said when they are absent, and moving them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mmengine.config import Config
 
-from mmevm.engine.checks.datasets import leaf_datasets
-from mmevm.engine.checks.paths import check_data, missing_paths, move_data_root
+from mmevm.engine.checks.datasets import leaves
+from mmevm.engine.checks.paths import check_data, move_data_root
 from mmevm.errors import UsageError
 
 pytestmark = pytest.mark.openmmlab
@@ -40,10 +41,13 @@ def coco_like(root: str) -> Config:
     )
 
 
-def test_leaf_datasets_looks_into_wrappers() -> None:
-    cfg = coco_like('/data/coco')
-    files = [dataset['ann_file'] for dataset in leaf_datasets(cfg.train_dataloader.dataset)]
-    assert files == ['annotations/train.json', 'annotations/more.json']
+def missing_paths(cfg: Config, phases: list[str]) -> list[str]:
+    """The paths that :func:`check_data` reports as missing."""
+    try:
+        check_data(cfg, phases, '')
+    except UsageError as error:
+        return re.findall(r'^  missing: (\S+)', str(error), re.MULTILINE)
+    return []
 
 
 def test_missing_paths_lists_each_absent_file_and_folder_once(tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_check_data_says_where_how_to_get_it_and_how_to_make_miniature_data(tmp_
 def test_move_data_root_moves_data_sets_and_evaluators_alone() -> None:
     cfg = coco_like('data/coco/')
     move_data_root(cfg, '/elsewhere')
-    train = list(leaf_datasets(cfg.train_dataloader.dataset))
+    train = [leaf.settings for leaf in leaves(cfg, ['train'])]
     assert [dataset.data_root for dataset in train] == ['/elsewhere/'] * 2
     assert cfg.val_evaluator.ann_file == '/elsewhere/annotations/val.json'
     assert train[0].pipeline[0].path == 'data/coco//x'

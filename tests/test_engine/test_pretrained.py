@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import CheckpointError
-from mmevm.engine.hooks.pretrained import skip_overwritten
-from mmevm.engine.hooks.weights import StrictWeights
+from mmevm.engine.hooks.weights import StrictWeights, skip_overwritten
 
 NOWHERE = {'type': 'Pretrained', 'checkpoint': 'nowhere.pth'}
 CONSTANT = {'type': 'Constant', 'layer': 'Linear', 'val': 0.5}
@@ -46,20 +45,20 @@ class HiddenTeacher(Model):
         return {name: v for name, v in super().state_dict(*args, **kwargs).items() if not name.startswith('teacher')}
 
 
-def skipped(model: Model, state: State, folder: Path, whole: bool = False) -> set[str]:
+def skipped(model: Model, state: State, folder: Path, complete: bool = False) -> set[str]:
     """Modules that lose their pretrained weights to a file of ``state``."""
     before = {name for name, module in model.named_modules() if 'nowhere.pth' in str(getattr(module, 'init_cfg', ''))}
     torch.save({'state_dict': state}, folder / 'start.pth')
     path = str(folder / 'start.pth')
-    skip_overwritten(SimpleNamespace(model=model), StrictWeights(path, whole=whole), path)
+    skip_overwritten(SimpleNamespace(model=model), StrictWeights(path, complete=complete), path)
     return {name for name in before if 'nowhere.pth' not in str(model.get_submodule(name).init_cfg)}
 
 
 @pytest.mark.parametrize('own', [True, False], ids=['mmevm', 'other'])
-@pytest.mark.parametrize('whole', [True, False], ids=['resume', 'load_from'])
-def test_a_whole_checkpoint_leaves_no_pretrained_weights(own: bool, whole: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize('complete', [True, False], ids=['resume', 'load_from'])
+def test_a_whole_checkpoint_leaves_no_pretrained_weights(own: bool, complete: bool, tmp_path: Path) -> None:
     model = Model(NOWHERE, own, backbone=NOWHERE, neck=[CONSTANT, NOWHERE], bbox_head=None)
-    assert skipped(model, model.state_dict(), tmp_path, whole) == {'', 'backbone', 'neck'}
+    assert skipped(model, model.state_dict(), tmp_path, complete) == {'', 'backbone', 'neck'}
     assert model.neck.init_cfg == [CONSTANT] and model.backbone.init_cfg is None
     model.init_weights()  # opens no file
     assert model.neck.fc.weight.eq(0.5).all()
@@ -99,7 +98,7 @@ def test_a_head_for_other_classes_keeps_its_pretrained_weights(tmp_path: Path) -
 
 def test_a_teacher_that_files_leave_out_keeps_its_weights(tmp_path: Path) -> None:
     model = HiddenTeacher(backbone=NOWHERE, teacher=NOWHERE)
-    assert skipped(model, model.state_dict(), tmp_path, whole=True) == {'backbone'}
+    assert skipped(model, model.state_dict(), tmp_path, complete=True) == {'backbone'}
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_first(tmp_path: Path) -> None:
@@ -111,4 +110,4 @@ def test_a_checkpoint_that_does_not_fit_is_refused_first(tmp_path: Path) -> None
 
 
 def test_without_pretrained_weights_the_checkpoint_is_not_read() -> None:
-    skip_overwritten(SimpleNamespace(model=Model()), StrictWeights('none.pth', whole=True), 'none.pth')
+    skip_overwritten(SimpleNamespace(model=Model()), StrictWeights('none.pth', complete=True), 'none.pth')

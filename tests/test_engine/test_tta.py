@@ -8,17 +8,12 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 from mmevm.apis.evaluate import main
-from mmevm.engine.config import read_config
 from mmevm.engine.tta import set_tta
 from mmevm.errors import UsageError
 
+from .conftest import ROOT, our_config
+
 pytestmark = pytest.mark.openmmlab
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def ours(name: str) -> Config:
-    return read_config(ROOT / f'configs/{name}.py')
 
 
 @pytest.mark.parametrize(
@@ -36,13 +31,13 @@ def ours(name: str) -> Config:
 def test_detectors_with_masks_are_refused(address: str, part: str) -> None:
     cfg = get_config(address)
     model = cfg.model.copy()
-    with pytest.raises(UsageError, match=rf'merges boxes alone, and this model predicts masks \({part}\)'):
+    with pytest.raises(UsageError, match=rf'merges boxes only, and this model predicts masks \({part}\)'):
         set_tta(cfg)
     assert cfg.model == model
 
 
 def test_refused_masks_come_with_a_way_to_test_boxes_that_is_taken() -> None:
-    cfg = ours('mask_rcnn_evm_t_1x')
+    cfg = our_config('mask_rcnn_evm_t_1x')
     with pytest.raises(UsageError) as error:
         set_tta(cfg)
     options = str(error.value).partition('--cfg-options ')[2].rstrip('.').split()
@@ -74,7 +69,7 @@ def test_masks_are_refused_by_the_tool_before_anything_is_built(
     ],
 )
 def test_default_is_the_image_and_its_mirror(name: str, model: str, last: str, keys: tuple[str, ...]) -> None:
-    cfg = ours(name)
+    cfg = our_config(name)
     before = cfg.test_dataloader.dataset.pipeline
     set_tta(cfg)
     assert (cfg.model.type, cfg.model.module.backbone.type) == (model, 'mmevm.EfficientVMamba')
@@ -87,7 +82,7 @@ def test_default_is_the_image_and_its_mirror(name: str, model: str, last: str, k
 
 
 def test_every_data_set_keeps_its_own_pipeline() -> None:
-    cfg = ours('retinanet_evm_t')
+    cfg = our_config('retinanet_evm_t')
     one = cfg.test_dataloader.dataset
     other = dict(one, pipeline=[one.pipeline[0], dict(type='Resize', scale=(64, 64)), one.pipeline[-1]])
     cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
@@ -98,14 +93,14 @@ def test_every_data_set_keeps_its_own_pipeline() -> None:
 
 
 def test_segmentors_use_their_configs_augmentation() -> None:
-    cfg = ours('upernet_evm_t')
+    cfg = our_config('upernet_evm_t')
     set_tta(cfg)
     assert cfg.model.type == 'SegTTAModel'
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
 
 
 def changed(name: str, **changes: Any) -> Config:
-    cfg = ours(name)
+    cfg = our_config(name)
     cfg.merge_from_dict(changes)
     return cfg
 
@@ -116,8 +111,8 @@ def changed(name: str, **changes: Any) -> Config:
         ('upernet_evm_t', {'tta_pipeline': None}, 'needs tta_model and tta_pipeline in a segmentation config'),
         ('upernet_evm_t', {'tta_model': None}, 'needs tta_model and tta_pipeline in a segmentation config'),
         ('upernet_evm_t', {'model.type': 'DepthEstimator'}, 'DepthEstimator predicts depth'),
-        ('classifier_evm_t', {'model.head.type': 'MultiTaskHead'}, 'MultiTaskHead gives none'),
-        ('classifier_evm_t', {'model.type': 'ImageToImageRetriever', 'model.head': None}, 'Retriever gives none'),
+        ('classifier_evm_t', {'model.head.type': 'MultiTaskHead'}, 'MultiTaskHead has no such head'),
+        ('classifier_evm_t', {'model.type': 'ImageToImageRetriever', 'model.head': None}, 'Retriever has no such head'),
         ('retinanet_evm_t', {'default_scope': 'mmpose'}, "got default_scope = 'mmpose'"),
         (
             'retinanet_evm_t',

@@ -1,8 +1,5 @@
-"""configs/classifier_evm_t.py as a training of seconds on twelve pictures, for the tests of whole trainings."""
+"""configs/classifier_evm_t.py as a training run of seconds on twelve images."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from demo.mini_data import make_mini_data
@@ -28,8 +25,8 @@ train_cfg = dict(max_epochs=2, val_interval=2)
 train_dataloader = dict(
     batch_size={batch}, dataset=dict(data_root={data!r}, pipeline=[load, *train_crop, pack]), **loader)
 """
-#: Nothing that depends on chance or on the other pictures of a process's batch, and an optimizer whose steps grow with
-#: the gradient, as those of Adam do not.
+#: Nothing random and nothing that depends on the other images of a batch; and the steps of SGD grow with the gradient,
+#: as those of Adam do not.
 FROZEN = """
 model = dict(backbone=dict(norm_eval=True, drop_path_rate=0.), train_cfg=None)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(
@@ -39,24 +36,14 @@ randomness = dict(seed=0)
 
 
 def write_config(path: Path, data: Path, changes: str, batch: int = BATCH) -> Path:
-    """Write a config for the pictures of :func:`write_pictures`; a training writes its losses to ``losses/``."""
+    """Write a config for the images of :func:`write_pictures`; a run writes its losses to ``losses/``."""
     base = str(ROOT / 'configs/classifier_evm_t.py')
     path.write_text(_CONFIG.format(base=base, data=str(data), changes=changes, batch=batch))
     return path
 
 
 def write_pictures(folder: Path) -> Path:
-    """Render the pictures; returns the data root."""
+    """Render the images; returns the data root."""
     return make_mini_data(folder, ['imagenet'], image_size=64, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES)[
         0
     ].data_root
-
-
-def run(*command: object, cwd: Path, **variables: object) -> subprocess.CompletedProcess:
-    """Run a command in a folder, with one thread a process, and with the tests importable."""
-    cwd.mkdir(exist_ok=True)
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)}
-    environment.update({name: str(value) for name, value in variables.items()})
-    return subprocess.run(
-        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )

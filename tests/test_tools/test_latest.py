@@ -89,7 +89,7 @@ def test_a_run_without_a_checkpoint_that_opens_is_not_begun_anew(kept: str, trai
     assert f'--resume finds a training run in {trained.work}, and no checkpoint to continue from' in message
     assert {
         'torn': f'Cannot read {trained.work}/epoch_2.pth',
-        'best': 'best_toy_score_epoch_2.pth has weights alone',
+        'best': 'best_toy_score_epoch_2.pth contains weights only',
         'noted': f'names {trained.work}/epoch_2.pth, which is not there',
     }[kept] in message
     assert read(trained.folder) == [] and {path: path.read_bytes() for path in trained.work.glob('*.pth')} == before

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from mmevm.apis.evaluate import main as run_test
-from mmevm.engine.runner.lock import exclusive
+from mmevm.engine.runner.storage import exclusive
 from mmevm.errors import UsageError
 
 from .toy_runs import Toy
@@ -113,4 +113,4 @@ def test_a_file_system_without_locks_is_said(
     monkeypatch.setattr(FileLock, 'acquire', refuse)
     with exclusive([tmp_path]):
         pass
-    assert 'has no locks: make sure that no other training run writes there' in ''.join(capfd.readouterr())
+    assert 'does not support locks: make sure that no other training run writes there' in ''.join(capfd.readouterr())

@@ -131,7 +131,7 @@ def test_schedules_in_epochs_keep_their_place_and_those_in_iterations_their_coun
 
 def test_a_checkpoint_without_optimizer_is_said_to_begin_it_anew(toy: Toy) -> None:
     toy.train(options='train_cfg.max_epochs=1 default_hooks.checkpoint.save_optimizer=False')
-    assert lines(toy.train('--resume'), 'has no state of the optimizer')
+    assert lines(toy.train('--resume'), 'has no optimizer state')
 
 
 def test_less_epochs_than_are_done_are_said_to_leave_nothing(toy: Toy) -> None:

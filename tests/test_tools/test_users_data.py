@@ -135,6 +135,6 @@ def test_broken_images_are_refused_before_training_and_left_out_on_demand(
     log = max(tmp_path.glob('work_dirs/config/*/*.log')).read_text()
     assert f'left out 2 of {TRAIN_IMAGES} samples' in log and 'left out 1 of 5 samples' in log
     lines = read(tmp_path / 'losses')
-    trained = {name for line in lines for name in line['pictures']}
+    trained = {name for line in lines for name in line['images']}
     assert len(lines) == -(-(TRAIN_IMAGES - 2) // BATCH)
     assert trained == {path.name for path in images[2:]}

@@ -52,10 +52,10 @@ def tagger(num_classes: int, **options: int) -> tuple[nn.Module, Config]:
     return MODELS.build(cfg.model), cfg
 
 
-def fit(model: nn.Module, cfg: Config | None, state: State, whole: bool = False, **options: Any) -> State:
+def fit(model: nn.Module, cfg: Config | None, state: State, complete: bool = False, **options: Any) -> State:
     """What MMEngine gets to load, once the tools' hook has looked at a checkpoint."""
     runner, checkpoint = SimpleNamespace(model=model, cfg=cfg), {'state_dict': state, 'meta': {'epoch': 1}}
-    StrictWeights('start.pth', whole, **options).after_load_checkpoint(runner, checkpoint)
+    StrictWeights('start.pth', complete, **options).after_load_checkpoint(runner, checkpoint)
     return checkpoint['state_dict']
 
 
@@ -104,7 +104,7 @@ def test_training_does_not_start_from_a_file_that_lacks_what_is_class_sized() ->
 def test_evaluation_takes_no_other_number_of_classes() -> None:
     source, (model, cfg) = tagger(80)[0].state_dict(), tagger(3)
     with pytest.raises(CheckpointError, match='7 of another shape: label_embedding'):
-        fit(model, cfg, source, whole=True)
+        fit(model, cfg, source, complete=True)
 
 
 def test_a_model_that_cannot_be_built_for_more_classes_is_compared_as_it_is(log: list[str]) -> None:
@@ -118,9 +118,9 @@ def test_resuming_refuses_a_model_with_fewer_parts() -> None:
     """The optimizer's state in the file is for all of them."""
     model, cfg = tagger(3)
     source = model.state_dict() | {'mask_head.conv.weight': torch.ones(2)}
-    assert fit(model, cfg, source, whole=True).keys() == model.state_dict().keys()
+    assert fit(model, cfg, source, complete=True).keys() == model.state_dict().keys()
     with pytest.raises(CheckpointError, match=r'more parts, such as mask_head\.conv\.weight(.|\n)*load_from='):
-        fit(model, cfg, source, whole=True, resume=True)
+        fit(model, cfg, source, complete=True, resume=True)
 
 
 def runner_loads(model: nn.Module, state: State) -> None:
@@ -141,7 +141,7 @@ WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
 def test_mmengine_fills_wrapped_models_from_wrapped_names(wrap: Callable, prefix: str) -> None:
     source, (model, cfg) = tagger(3)[0].state_dict(), tagger(3)
     model = wrap(model)
-    runner_loads(model, fit(model, cfg, {prefix + name: value for name, value in source.items()}, whole=True))
+    runner_loads(model, fit(model, cfg, {prefix + name: value for name, value in source.items()}, complete=True))
     own = model.state_dict()
     assert all(torch.equal(a, b) for a, b in zip(own.values(), source.values(), strict=True))
 
@@ -203,7 +203,7 @@ def test_evaluation_leaves_out_what_the_config_leaves_out(
     whole = built(library, cfg)
     remove(cfg.model)
     model = built(library, cfg)
-    fit(model, cfg, whole.state_dict(), whole=True)
+    fit(model, cfg, whole.state_dict(), complete=True)
     assert log[-1].startswith(f'loaded {len(model.state_dict())} tensors from start.pth; dropped {part}')
     with pytest.raises(CheckpointError, match=rf'missing: {part}\.'):
-        fit(whole, cfg, model.state_dict(), whole=True)
+        fit(whole, cfg, model.state_dict(), complete=True)

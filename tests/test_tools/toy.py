@@ -16,6 +16,8 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mmevm.backbones import EfficientVMamba
+
 CONFIG = """
 custom_imports = dict(imports=['tests.test_tools.toy'], allow_failed_imports=False)
 default_scope = 'mmengine'
@@ -68,6 +70,33 @@ class ToyModel(BaseModel):
         if mode != 'loss':
             return list(predictions)
         return {'loss': (predictions - torch.stack(tuple(indices)) / 10).square().mean()}
+
+
+@DATASETS.register_module()
+class ToyImages(ToyDataset):
+    """Images of noise."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        image = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(index))
+        return {'inputs': image, 'indices': torch.tensor(index)}
+
+
+@MODELS.register_module()
+class ToyClassifier(BaseModel):
+    """A small backbone of mmevm whose batch norms are frozen, and a head for four classes."""
+
+    def __init__(self, data_preprocessor: Any = None) -> None:
+        super().__init__(data_preprocessor)
+        self.backbone = EfficientVMamba({'dims': [8], 'depths': [1]}, out_indices=(0,), norm_eval=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, inputs: list[Tensor], indices: list[Tensor], mode: str = 'tensor') -> Any:
+        """Return the loss, or the scores."""
+        (maps,) = self.backbone(torch.stack(tuple(inputs)))
+        scores = self.head(maps.mean((2, 3)))
+        if mode != 'loss':
+            return list(scores)
+        return {'loss': nn.functional.cross_entropy(scores, torch.stack(tuple(indices)) % 4)}
 
 
 @METRICS.register_module()

@@ -1,4 +1,4 @@
-"""What annotation files and folders call their classes, read as each kind of dataset reads them, but cheaply."""
+"""Class names in annotation files and folders, read as the datasets read them, but cheaply."""
 
 import functools
 import json
@@ -10,16 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-#: Smaller files are parsed as a whole, as the dataset will do again.
-_WHOLE = 20 * 2**20
-#: That many XML files are read; of more, evenly spaced ones.
+#: Larger files are searched instead of parsed.
+_PARSED_SIZE = 20 * 2**20
+#: How many XML files are read, evenly spaced.
 MAX_XML = 20_000
 _CATEGORIES = re.compile(rb'"categories"\s*:\s*(?=\[)')
 _CATEGORY_ID = re.compile(rb'"category_id"\s*:\s*(\d+)')
 
 
 class AnnotationError(ValueError):
-    """An annotation file that its dataset cannot read; the message says why, without the file's name."""
+    """An annotation file that its dataset cannot read; the message is the reason, without the file's name."""
 
 
 class Categories(NamedTuple):
@@ -37,13 +37,13 @@ class Categories(NamedTuple):
 
 
 def read_categories(path: str) -> Categories:
-    """Read the categories of a COCO file; of a large one without parsing its annotations.
+    """Read the categories of a COCO file, without parsing the annotations of a large one.
 
     Args:
         path (str): JSON file.
 
     Raises:
-        AnnotationError: The file is not JSON, is cut off, or has no categories.
+        AnnotationError: The file is not JSON, is truncated, or has no categories.
     """
     stat = os.stat(path)
     return _read_categories(path, stat.st_size, stat.st_mtime_ns)
@@ -51,7 +51,7 @@ def read_categories(path: str) -> Categories:
 
 @functools.lru_cache(maxsize=16)
 def _read_categories(path: str, size: int, _: int) -> Categories:
-    categories, used = _parse(path) if size <= _WHOLE else _scan(path)
+    categories, used = _parse(path) if size <= _PARSED_SIZE else _scan(path)
     if not isinstance(categories, list) or not categories:
         raise AnnotationError("it has no list 'categories'")
     if not all(isinstance(category, dict) and {'id', 'name'} <= category.keys() for category in categories):
@@ -81,7 +81,7 @@ def _parse(path: str) -> tuple[Any, set]:
 def _scan(path: str) -> tuple[Any, set]:
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if not content[-1024:].rstrip().endswith(b'}'):
-            raise AnnotationError('it is cut off')
+            raise AnnotationError('it is truncated')
         categories = next(
             (
                 found
@@ -94,7 +94,7 @@ def _scan(path: str) -> tuple[Any, set]:
 
 
 def _decode_list(content: mmap.mmap, start: int) -> list | None:
-    """The JSON list of objects with a name that begins at an offset, if there is one."""
+    """Decode a JSON list of objects with names from an offset, if there is one."""
     length = 2**16
     while True:
         try:
@@ -113,7 +113,7 @@ class XmlNames(NamedTuple):
     Attributes:
         counts (Counter[str]): Objects by name.
         read (int): Number of files read.
-        faults (list[str]): Files that are missing or no XML, each with the reason.
+        faults (list[str]): Files that are missing or not XML, each with the reason.
     """
 
     counts: Counter
@@ -130,14 +130,14 @@ def read_xml_names(paths: Sequence[str]) -> XmlNames:
         try:
             root = ElementTree.parse(path).getroot()
         except (OSError, ElementTree.ParseError) as error:
-            faults.append(f'{path}: {error.strerror if isinstance(error, OSError) else f"no XML, {error}"}')
+            faults.append(f'{path}: {error.strerror if isinstance(error, OSError) else f"not valid XML, {error}"}')
             continue
         counts.update(item.findtext('name', default='') for item in root.findall('object'))
     return XmlNames(counts, len(chosen), faults)
 
 
 def list_class_folders(path: str) -> tuple[str, ...]:
-    """The folders that MMPretrain takes for classes, in the order in which it numbers them."""
+    """Return the folders that MMPretrain takes for classes, in the order of their ids."""
     return tuple(sorted(entry.name for entry in os.scandir(path) if entry.is_dir()))
 
 
@@ -150,7 +150,7 @@ class LabelledLine(NamedTuple):
 
 
 def read_label_range(path: str) -> tuple[LabelledLine, LabelledLine] | None:
-    """Read a text file of MMPretrain's format: in each line a file and, after the last space, its class id.
+    """Read a text file of MMPretrain's format: one file per line and, after the last space, its class id.
 
     Args:
         path (str): Text file.
@@ -159,9 +159,10 @@ def read_label_range(path: str) -> tuple[LabelledLine, LabelledLine] | None:
         tuple[LabelledLine, LabelledLine] | None: The lines with the lowest and the highest id; ``None`` without lines.
 
     Raises:
-        AnnotationError: A line ends otherwise.
+        AnnotationError: A line has no class id.
     """
-    lowest = highest = None
+    lowest: LabelledLine | None = None
+    highest: LabelledLine | None = None
     with open(path, encoding='utf-8') as file:
         for number, line in enumerate(file, 1):
             text, _, end = line.strip().rpartition(' ')
@@ -175,7 +176,7 @@ def read_label_range(path: str) -> tuple[LabelledLine, LabelledLine] | None:
                 lowest = LabelledLine(label, number, text)
             if highest is None or label > highest.label:
                 highest = LabelledLine(label, number, text)
-    return None if lowest is None else (lowest, highest)
+    return None if lowest is None or highest is None else (lowest, highest)
 
 
 def read_data_list(path: str) -> tuple[Sequence[str] | None, Iterable[dict]]:

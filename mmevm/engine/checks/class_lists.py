@@ -1,84 +1,162 @@
-"""The classes of one dataset: what its settings name, and what its annotations have instead."""
+"""The classes of one dataset as its settings name them, and reports of how class lists differ."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from mmevm.engine.checks.class_ids import read_custom, read_data_list, read_label_maps
-from mmevm.engine.checks.class_names import read_coco, read_multilabel_voc, read_voc
-from mmevm.engine.checks.class_report import ClassList, Report, differences, stated_fault
-from mmevm.engine.checks.datasets import Leaf, dataset_class, is_remote, outline
+from mmevm.engine.checks.datasets import Leaf, dataset_class, outline
 
-# By library and name of the class whose `load_data_list` a dataset uses, which decides what its files are.
-_READERS: dict[tuple[str, str], Callable[[ClassList, Any, Report], ClassList]] = {
-    ('mmdet', 'CocoDataset'): read_coco,
-    ('mmdet', 'XMLDataset'): read_voc,
-    ('mmdet', 'BaseSegDataset'): read_label_maps,
-    ('mmseg', 'BaseSegDataset'): read_label_maps,
-    ('mmseg', 'BaseCDDataset'): read_label_maps,
-    ('mmpretrain', 'VOC'): read_multilabel_voc,
-    ('mmpretrain', 'CustomDataset'): read_custom,
-    ('mmengine', 'BaseDataset'): read_data_list,
-}
+#: How many names a message lists.
+LISTED = 10
 
 
-def _stated(leaf: Leaf) -> tuple[str, Any]:
-    """The setting that names a dataset's classes, and its value, ``None`` where its class's own names stay."""
+@dataclass
+class Report:
+    """The result of a comparison.
+
+    Attributes:
+        problems (list[str]): Errors.
+        notes (list[str]): Warnings.
+        wanted (tuple[str] | None): Class names that would fit the annotations, where the config's do not.
+        count (int | None): The number of classes that the heads need, where theirs is too low.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    wanted: tuple[str, ...] | None = None
+    count: int | None = None
+
+
+class ClassList(NamedTuple):
+    """The classes of one dataset.
+
+    Attributes:
+        leaf (Leaf): The dataset's settings.
+        names (tuple[str] | None): As the config or the dataset's class lists them.
+        stated (bool): Whether the config lists them.
+        scope (str | None): The config's ``default_scope``.
+        is_read (bool): Whether the format of its annotations is known.
+        numbered (tuple[str] | None): As its annotations number them, where they do so by name.
+        highest (int | None): The highest class id of its annotations, where they have ids.
+        things (int | None): How many of a panoptic dataset's classes are objects, which come first.
+        sampled (bool): Whether only some annotations were read.
+        source (str): Where the highest id was found, or the annotation file.
+    """
+
+    leaf: Leaf
+    names: tuple[str, ...] | None
+    stated: bool = False
+    scope: str | None = None
+    is_read: bool = False
+    numbered: tuple[str, ...] | None = None
+    highest: int | None = None
+    things: int | None = None
+    sampled: bool = False
+    source: str = ''
+
+    @property
+    def by_id(self) -> tuple[str, ...]:
+        """Names by class id."""
+        return (self.names if self.numbered is None else self.numbered) or ()
+
+
+def quoted(names: Iterable[Any], default: str = '') -> str:
+    """Return names in quotes, the first :data:`LISTED` of them, or ``default`` without any."""
+    return _join([repr(str(name)) for name in names]) or default
+
+
+def _join(items: Sequence[str]) -> str:
+    more = len(items) - LISTED
+    return ', '.join(items[:LISTED]) + (f' and {more} more' if more > 0 else '')
+
+
+def _plain(name: str) -> str:
+    return re.sub(r'[\s_-]+', '', name).casefold()
+
+
+def same_but_for_case(name: str, candidates: Iterable[str]) -> bool:
+    """Return whether a candidate differs only in case, spaces, underscores and hyphens."""
+    return _plain(name) in map(_plain, candidates)
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate most similar to a name, if any is similar; case, spaces and hyphens are ignored."""
+    plain = {_plain(candidate): candidate for candidate in candidates}
+    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.75)
+    return plain[close[0]] if close else None
+
+
+def differences(config: Sequence[str], found: Sequence[str], where: str) -> list[str]:
+    """Return lines that say which names of a config and of its annotations match and which do not."""
+    config_only = [name for name in config if name not in found]
+    found_only = [name for name in found if name not in config]
+    similar = {name: match for name in config_only if (match := nearest(name, found_only))}
+    # Misspelt names come first, so that they are among those listed.
+    config_only.sort(key=lambda name: name not in similar)
+    items = [f'{name!r} ({where}: {similar[name]!r})' if name in similar else repr(name) for name in config_only]
+    return [
+        f'  in both: {quoted((name for name in config if name in found), "none")}',
+        f'  in the config alone: {_join(items) or "none"}',
+        f'  {where} alone: {quoted(found_only, "none")}',
+    ]
+
+
+def stated_fault(key: str, value: Any) -> str | None:
+    """Return what is wrong with a list of class names in a config, or ``None``."""
+    if isinstance(value, str):
+        if '://' in value or os.path.isfile(os.path.expanduser(value)):
+            return None
+        names = tuple(part.strip() for part in value.split(',') if part.strip()) or ('name',)
+        return (
+            f'{key} is the string {value!r}, each letter of which would be a class. A tuple of '
+            f'names{" needs a comma even for one" if len(names) == 1 else ""}: {names!r}; a string can only be the '
+            'path of a file with one name per line.'
+        )
+    if not isinstance(value, list | tuple):
+        return f'{key} must be a list or tuple of names, got {value!r}'
+    if not value:
+        return f'{key} is empty'
+    wrong = next((name for name in value if not isinstance(name, str)), None)
+    return None if wrong is None else f'{key} must hold names, got {wrong!r}'
+
+
+def stated_classes(leaf: Leaf) -> tuple[str, Any]:
+    """Return the key and the value of the setting that names a dataset's classes; ``None`` for its class's own."""
     metainfo = leaf.settings.get('metainfo') or {}
     if isinstance(metainfo, Mapping) and metainfo.get('classes') is not None:
         return f'{leaf.key}.metainfo.classes', metainfo['classes']
     return f'{leaf.key}.classes', leaf.settings.get('classes')
 
 
-def _reader(dataset: Any) -> Callable[[ClassList, Any, Report], ClassList] | None:
-    base = next(base for base in type(dataset).__mro__ if 'load_data_list' in vars(base))
-    return _READERS.get((base.__module__.partition('.')[0], base.__name__))
-
-
-def examine(leaf: Leaf, scope: str | None, report: Report, read: bool = True) -> ClassList | None:
-    """Find a dataset's class names, and compare them with its annotations.
+def classes_of(leaf: Leaf, scope: str | None, report: Report) -> tuple[ClassList, Any] | None:
+    """Find a dataset's class names without reading its annotations.
 
     Args:
         leaf (Leaf): The dataset's settings.
         scope (str | None): The config's ``default_scope``.
-        report (Report): Takes what is found.
-        read (bool): Whether to look at the annotations.
+        report (Report): Gets the problems.
 
     Returns:
-        ClassList | None: ``None`` if there is a problem, or nothing is known.
+        tuple[ClassList, BaseDataset | None] | None: The names and the dataset without its annotations, if it is one of
+        MMEngine's; ``None`` if there is a problem or nothing is known.
     """
-    before = len(report.problems)
-    found = _from_settings(leaf, scope, report)
-    if found is None:
-        return None
-    entry, dataset = found
-    reader = None if dataset is None or is_remote(leaf.settings) else _reader(dataset)
-    if reader and read:
-        try:
-            entry = reader(entry, dataset, report)
-        except OSError as error:
-            report.problems.append(f'{leaf.key}: {error.filename}: {error.strerror}')
-        except Exception as error:  # of files in a form that nobody has thought of, which the dataset may know
-            report.notes.append(
-                f'{leaf.key}: its classes could not be compared with its annotations: {type(error).__name__}: {error}'
-            )
-    return entry._replace(is_read=reader is not None) if len(report.problems) == before else None
-
-
-def _from_settings(leaf: Leaf, scope: str | None, report: Report) -> tuple[ClassList, Any] | None:
-    """What the settings say of the classes, and the dataset without its annotations, if that can be had."""
-    key, stated = _stated(leaf)
-    metainfo = leaf.settings.get('metainfo') or {}
-    if 'CLASSES' in metainfo:
+    key, stated = stated_classes(leaf)
+    if 'CLASSES' in (leaf.settings.get('metainfo') or {}):
         report.problems.append(f'{leaf.key}.metainfo.CLASSES is not read: the key is classes, in lower case.')
         return None
     if stated is not None and (fault := stated_fault(key, stated)):
         report.problems.append(fault)
         return None
-    if isinstance(stated, list | tuple) and (known := _fixed_names(leaf, scope)) and not set(stated) <= set(known):
+    is_list = isinstance(stated, list | tuple)
+    known = _fixed_names(leaf, scope)
+    if is_list and known and not set(stated) <= set(known):
         report.problems += [
-            f'{key}: {leaf.name} knows {len(known)} classes, of which a config can choose some.',
+            f'{key}: {leaf.name} has {len(known)} classes, and a config can only select from them.',
             *differences(stated, known, f'in {leaf.name}'),
-            "For classes of your own: type='BaseSegDataset', the names in the order of the ids.",
+            "For classes of your own: type='BaseSegDataset', with the names in the order of the ids.",
         ]
         return None
     try:
@@ -88,35 +166,28 @@ def _from_settings(leaf: Leaf, scope: str | None, report: Report) -> tuple[Class
         report.problems.append(f'{leaf.key} ({leaf.name}) cannot be built: {reason}')
         return None
     if dataset is None:
-        return (ClassList(leaf, tuple(stated), True, scope), None) if isinstance(stated, list | tuple) else None
-    names = dataset.metainfo.get('classes')
+        return (ClassList(leaf, tuple(stated), True, scope), None) if is_list else None
+    names, things = dataset.metainfo.get('classes'), dataset.metainfo.get('thing_classes')
     if names is not None and (fault := stated_fault(f'{leaf.name}.METAINFO["classes"]', names)):
         report.problems.append(fault)
         return None
     _check_palette(leaf, dataset, names, report)
-    things = dataset.metainfo.get('thing_classes')
-    entry = ClassList(
-        leaf,
-        None if names is None else tuple(names),
-        stated is not None,
-        scope,
-        things=None if things is None else len(things),
-    )
-    return entry, dataset
+    names = None if names is None else tuple(names)
+    return ClassList(leaf, names, stated is not None, scope, things=None if things is None else len(things)), dataset
 
 
 def _fixed_names(leaf: Leaf, scope: str | None) -> Sequence[str] | None:
-    """The names that a segmentation dataset's class has, whose ids a choice of them is mapped from."""
+    """Return the names of a segmentation dataset's class; a config's selection is mapped from their ids."""
     kind = dataset_class(leaf.settings, scope)
-    return kind.METAINFO.get('classes') if hasattr(kind, 'get_label_map') else None
+    return getattr(kind, 'METAINFO', {}).get('classes') if hasattr(kind, 'get_label_map') else None
 
 
 def _check_palette(leaf: Leaf, dataset: Any, names: Sequence[str] | None, report: Report) -> None:
     palette = dataset.metainfo.get('palette')
     if not isinstance(palette, list | tuple) or not names or len(palette) >= len(names):
         return
-    said = f'{leaf.key}: the palette has {len(palette)} colours for {len(names)} classes'
+    fault = f'{leaf.key}: the palette has {len(palette)} colours for {len(names)} classes'
     if (leaf.settings.get('metainfo') or {}).get('palette') is not None:
-        report.problems.append(f'{said}. metainfo.palette needs one (R, G, B) for each class.')
+        report.problems.append(f'{fault}. metainfo.palette needs one (R, G, B) per class.')
     else:
-        report.notes.append(f'{said}, so that drawing will fail: give a metainfo.palette of {len(names)} colours.')
+        report.notes.append(f'{fault}, so that drawing will fail: give a metainfo.palette of {len(names)} colours.')

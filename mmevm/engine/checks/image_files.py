@@ -1,4 +1,4 @@
-"""What is wrong with an image file."""
+"""Faults of image files."""
 
 import io
 import os
@@ -14,11 +14,11 @@ _TRUNCATED = 'it is truncated'
 
 
 class Fault(NamedTuple):
-    """What is wrong with an image file.
+    """The fault of an image file.
 
     Attributes:
         reason (str): To follow the file's name.
-        readable (bool): Whether it decodes nevertheless, in part.
+        readable (bool): Whether it can still be decoded, in part.
     """
 
     reason: str
@@ -26,20 +26,20 @@ class Fault(NamedTuple):
 
 
 def is_known_format(path: str) -> bool:
-    """Whether :func:`find_fault` can tell more of a file than that it is missing or empty."""
+    """Return whether :func:`find_fault` can tell more than that a file is missing or empty."""
     return os.path.splitext(path)[1].lower() in _SUFFIXES
 
 
 def find_fault(path: str, backend: str = 'cv2', decode: bool = False) -> Fault | None:
-    """Look whether an image can be read, without decoding it where its header and its end are right.
+    """Check whether an image can be read, without decoding it if its header and its end are right.
 
     Args:
         path (str): Local file.
-        backend (str): What will decode it: ``'pillow'``, or OpenCV for any other name.
-        decode (bool): Decode it in any case.
+        backend (str): The decoder: ``'pillow'``, or OpenCV for any other name.
+        decode (bool): Always decode it.
 
     Returns:
-        Fault | None: ``None`` for a sound file, and for a full one of a format that is not known here.
+        Fault | None: ``None`` for a sound file, and for a file of unknown format that is not empty.
     """
     try:
         if not os.path.getsize(path):
@@ -57,11 +57,11 @@ def find_fault(path: str, backend: str = 'cv2', decode: bool = False) -> Fault |
 
 
 def _is_complete(file: BinaryIO) -> bool:
-    """Whether a header can be read, and a JPEG or PNG ends as it should."""
+    """Return whether the header can be read, and a JPEG or PNG has its end marker."""
     try:
         with Image.open(file) as image:
             kind = image.format
-    except Image.DecompressionBombError:  # so large that Pillow warns, which OpenCV may read
+    except Image.DecompressionBombError:  # too large for Pillow, but OpenCV may read it
         return True
     except Exception:  # whatever Pillow's readers raise for bytes that they do not expect
         return False
@@ -75,7 +75,7 @@ def _is_complete(file: BinaryIO) -> bool:
 
 
 def _has_end_of_image(file: BinaryIO) -> bool:
-    """Whether a JPEG has its end marker before other bytes, that of a thumbnail in its header not counted."""
+    """Return whether a JPEG has its end marker before trailing bytes; that of a thumbnail does not count."""
     file.seek(0)
     content = file.read()
     position = 2
@@ -87,8 +87,8 @@ def _has_end_of_image(file: BinaryIO) -> bool:
 def _decoding_fault(content: bytes, backend: str) -> Fault | None:
     pillow, opencv = _pillow_fault(content), _opencv_fault(content)
     if pillow if backend == 'pillow' else opencv:
-        return Fault(pillow or opencv)
-    # OpenCV fills what is missing with grey.
+        return Fault(pillow or opencv or '')
+    # OpenCV fills the missing part with grey.
     return Fault(pillow, readable=True) if pillow == _TRUNCATED else None
 
 
@@ -99,7 +99,7 @@ def _pillow_fault(content: bytes) -> str | None:
     except Image.DecompressionBombError:
         return None
     except UnidentifiedImageError:
-        return f'it is no image, but begins with {content[:16]!r}'
+        return f'it is not an image, but starts with {content[:16]!r}'
     except Exception as error:  # whatever Pillow's readers raise for bytes that they do not expect
         return _TRUNCATED if 'truncated' in str(error).lower() else f'it is damaged: {error}'
     return None

@@ -1,7 +1,7 @@
-"""Images that cannot be read: looked for before training, named where they turn up, and left out on demand.
+"""Images that cannot be read: found before training, named when they cause an error, and left out on demand.
 
-The datasets of a runner are built as its config says, and then checked. In every one of them a wrapper of the pipeline
-names the files of a sample that fails, in the processes that load data, too.
+A runner's datasets are built as its config says, and then checked. A wrapper of their pipeline names the files of a
+sample that fails, in the data loading processes, too.
 """
 
 import logging
@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from mmevm.engine.checks.class_lists import LISTED
 from mmevm.engine.checks.datasets import WRAPPED
 from mmevm.engine.checks.image_files import Fault, find_fault
 from mmevm.engine.checks.samples import (
@@ -31,9 +32,8 @@ from mmevm.engine.checks.samples import (
 )
 from mmevm.errors import UsageError
 
-#: Seconds after which a check gives up on a dataset, unless images are to be left out, which takes a look at each.
+#: Seconds after which the check of a dataset stops, unless images are to be left out, for which all are checked.
 SECONDS = 30.0
-_LISTED = 10
 
 
 def _loads_label_maps(pipeline: Any) -> bool:
@@ -44,17 +44,18 @@ def _loads_label_maps(pipeline: Any) -> bool:
 
 
 def _may_fail(pipeline: Any) -> bool:
-    """Whether the config has MMCV leave out unreadable images itself."""
+    """Return whether MMCV leaves out unreadable images itself."""
     return any(getattr(step, 'ignore_empty', False) for step in transforms(pipeline))
 
 
-def _look(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str, Fault]]]:
-    """Look at this process's share of a dataset's files; returns the number of samples seen and faults by index."""
-    faults, seen, end = {}, 0, time.monotonic() + SECONDS
+def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str, Fault]]]:
+    """Check this process's share of a dataset's files; return the number of samples seen and the faults by index."""
+    faults: dict[int, tuple[str, Fault]] = {}
+    seen, end = 0, time.monotonic() + SECONDS
     pipeline = dataset.pipeline
     backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
     with_maps = _loads_label_maps(pipeline)
-    # In any order, so that a check that gives up has seen something of everything.
+    # In random order, so that a check that stops early has seen something of everything.
     for index in np.random.default_rng(0).permutation(len(dataset))[get_rank() :: get_world_size()].tolist():
         sample = dataset.get_data_info(index)
         files = list(sample_files(sample))
@@ -71,14 +72,14 @@ def _look(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str, Fault
     return seen, faults
 
 
-def _listed(faults: list[tuple[str, Fault]]) -> str:
-    lines = [f'  {path}: {fault.reason}' for path, fault in faults[:_LISTED]]
-    rest = len(faults) - _LISTED
-    return '\n'.join(lines + ([f'  and {rest} more'] if rest > 0 else []))
+def _list(faults: list[tuple[str, Fault]]) -> str:
+    lines = [f'  {path}: {fault.reason}' for path, fault in faults[:LISTED]]
+    more = len(faults) - LISTED
+    return '\n'.join(lines + ([f'  and {more} more'] if more > 0 else []))
 
 
 def check_images(dataset: Any, checks: Checks) -> int:
-    """Look at a dataset's image files before they are used, and leave out those that cannot be read.
+    """Check a dataset's image files before they are used, and leave out those that cannot be read.
 
     Args:
         dataset (BaseDataset): One of MMEngine's, fully initialised; in distributed runs, in all processes.
@@ -88,15 +89,15 @@ def check_images(dataset: Any, checks: Checks) -> int:
         int: How many samples were left out.
 
     Raises:
-        UsageError: Some cannot be read, and are not to be left out.
+        UsageError: Some cannot be read and are not to be left out.
     """
     count = len(dataset)
     if not count or reads_elsewhere(dataset.pipeline) or not any(True for _ in sample_files(dataset.get_data_info(0))):
         return 0
     begin = time.monotonic()
-    # All processes meet here; an error of one must not leave the others waiting.
+    # A collective call follows, for which an error of one process must not leave the others waiting.
     try:
-        result: Any = _look(dataset, checks)
+        result: Any = _find_faults(dataset, checks)
     except UsageError as error:
         result = str(error)
     results = all_gather_object(result)
@@ -115,20 +116,20 @@ def check_images(dataset: Any, checks: Checks) -> int:
 
 
 def _decide(dataset: Any, faults: dict[int, tuple[str, Fault]], checks: Checks, name: str, count: int) -> int:
-    """Leave out the samples with faults, refuse them, or only say what is wrong with them."""
+    """Leave out the samples with faults, refuse them, or only warn of them."""
     if not faults:
         return 0
     unreadable = [(path, fault) for path, fault in faults.values() if not fault.readable]
     partial = [(path, fault) for path, fault in faults.values() if fault.readable]
     if not checks.skip and unreadable and not _may_fail(dataset.pipeline):
         raise UsageError(
-            f'{name}: {len(unreadable)} of {count} samples cannot be read:\n{_listed(unreadable)}\n'
+            f'{name}: {len(unreadable)} of {count} samples cannot be read:\n{_list(unreadable)}\n'
             'Replace them or remove them from the dataset, or leave them out with --skip-broken.'
         )
-    listing = _listed(unreadable + partial)
+    listing = _list(unreadable + partial)
     if not checks.skip:
         print_log(
-            f'{name}: {len(faults)} of {count} samples are damaged and used as far as they can be read; '
+            f'{name}: {len(faults)} of {count} samples are damaged, and what can be read of them is used; '
             f'--skip-broken leaves them out:\n{listing}',
             logger='current',
             level=logging.WARNING,
@@ -142,8 +143,8 @@ def _decide(dataset: Any, faults: dict[int, tuple[str, Fault]], checks: Checks, 
     return len(faults)
 
 
-def _prepared(kind: Any, checks: Checks) -> Any:
-    """A ``type`` that builds a dataset of another type and checks it."""
+def _builder_of(kind: Any, checks: Checks) -> Any:
+    """Return a function for ``type`` that builds a dataset of type ``kind`` and checks it."""
 
     def build(**settings: Any) -> Any:
         dataset = DATASETS.build(dict(settings, type=kind))
@@ -152,21 +153,21 @@ def _prepared(kind: Any, checks: Checks) -> Any:
             dataset.full_init()
             left_out = check_images(dataset, checks)
         if callable(getattr(dataset, 'pipeline', None)):
-            dataset.pipeline = _named(dataset, checks, left_out)
+            dataset.pipeline = _with_named_errors(dataset, checks, left_out)
         return dataset
 
     return build
 
 
-def _named(dataset: Any, checks: Checks, left_out: int = 0) -> NamedErrors:
+def _with_named_errors(dataset: Any, checks: Checks, left_out: int = 0) -> NamedErrors:
     if not isinstance(dataset, BaseDataset) or dataset.test_mode:
-        # Only MMEngine's datasets draw another sample for one that is left out, and only for training.
+        # Only MMEngine's datasets replace samples that are left out, and only in training.
         checks = replace(checks, is_training=False)
     return NamedErrors(dataset.pipeline, checks, getattr(dataset, 'ignore_index', 255), left_out)
 
 
 def _with_checks(settings: Any, checks: Checks) -> Any:
-    """The settings of a dataset, inside of whatever wraps it, that build a checked one."""
+    """Return the settings of a dataset, and of its wrappers, that build a checked one."""
     if isinstance(settings, list | tuple):
         return type(settings)(_with_checks(part, checks) for part in settings)
     if not isinstance(settings, Mapping):
@@ -177,12 +178,12 @@ def _with_checks(settings: Any, checks: Checks) -> Any:
         if isinstance(settings.get(name), list | tuple | Mapping)
     }
     if not inner and 'type' in settings:
-        inner = {'type': _prepared(settings['type'], checks)}
+        inner = {'type': _builder_of(settings['type'], checks)}
     return ConfigDict(dict(settings, **inner))
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:
-    """The datasets inside of wrappers."""
+    """Yield the datasets inside wrappers."""
     inner = [getattr(dataset, name) for name in WRAPPED if getattr(dataset, name, None) is not None]
     if not inner:
         yield dataset
@@ -192,23 +193,23 @@ def _leaves(dataset: Any) -> Iterator[Any]:
 
 
 class CheckedImagesHook(Hook):
-    """Keeps up what :class:`CheckedImages` began."""
+    """Keeps the checks of :class:`CheckedImages` in force while training and evaluating."""
 
     # After MMDetection's hook that changes the pipeline for the last epochs.
     priority = 'VERY_LOW'
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Name the files of failing samples in a pipeline that has taken the place of the first one, too."""
+        """Wrap pipelines that have replaced the first one."""
         for dataset in _leaves(runner.train_dataloader.dataset):
             if callable(getattr(dataset, 'pipeline', None)) and not isinstance(dataset.pipeline, NamedErrors):
-                dataset.pipeline = _named(dataset, replace(runner.checks, is_training=True))
+                dataset.pipeline = _with_named_errors(dataset, replace(runner.checks, is_training=True))
 
     def before_val(self, runner: Any) -> None:
-        """Let metrics count the images that were left out as if there had been none."""
+        """Remove the images that were left out from the metrics."""
         _leave_out_of_metrics(runner.val_loop)
 
     def before_test(self, runner: Any) -> None:
-        """Let metrics count the images that were left out as if there had been none."""
+        """Remove the images that were left out from the metrics."""
         _leave_out_of_metrics(runner.test_loop)
 
 
@@ -218,13 +219,13 @@ def _leave_out_of_metrics(loop: Any) -> None:
         return
     samples = [dataset.get_data_info(index) for dataset in datasets for index in range(len(dataset))]
     for metric in loop.evaluator.metrics:
-        # COCO's metrics evaluate all images of their file unless they have been told which.
+        # COCO's metrics evaluate all images of their file unless they have a list.
         if getattr(metric, 'img_ids', ()) is None and all('img_id' in sample for sample in samples):
             metric.img_ids = [sample['img_id'] for sample in samples]
 
 
 class CheckedImages:
-    """Mixin of a runner that checks the images of its data loaders."""
+    """Mixin for a runner that checks the images of its data loaders."""
 
     checks = Checks()
 
@@ -232,17 +233,17 @@ class CheckedImages:
         """Build the loop, whose samples are trained on."""
         evaluation, self.checks = self.checks, replace(self.checks, is_training=True)
         try:
-            return super().build_train_loop(loop)
+            return super().build_train_loop(loop)  # type: ignore[misc]
         finally:
             self.checks = evaluation
 
     def build_dataloader(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        """Build a data loader, its datasets checked."""
+        """Build a data loader with checked datasets."""
         if isinstance(dataloader, Mapping):
             dataloader = ConfigDict(dict(dataloader, dataset=_with_checks(dataloader['dataset'], self.checks)))
-        return super().build_dataloader(dataloader, *args, **kwargs)
+        return super().build_dataloader(dataloader, *args, **kwargs)  # type: ignore[misc]
 
 
-def checked(runner_class: type, checks: Checks) -> type:
-    """A runner's class with the images of its data loaders checked."""
+def checked(runner_class: type, checks: Checks) -> Any:
+    """Return a runner's class that checks the images of its data loaders."""
     return type(runner_class.__name__, (CheckedImages, runner_class), {'checks': checks})

@@ -1,4 +1,4 @@
-"""Where a config expects its data: find the paths, move them to another root, and say what is missing."""
+"""Where a config expects its data: find the paths, move them to another root, and report what is missing."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mmevm.engine.checks.datasets import Leaf, dataset_class, evaluators, is_remote, leaves, outline
 from mmevm.errors import UsageError
 
-# By type of dataset: what it is, where it comes from, and where tools/make_mini_data.py puts a miniature of it.
+# By type of dataset: its name, its source, and where tools/make_mini_data.py puts a miniature of it.
 _SOURCES = {
     'CocoDataset': (
         'COCO 2017',
@@ -29,13 +29,13 @@ _SOURCES = {
     ),
 }
 _FILE_SETTING = re.compile(r'_(file|path)$')
-# What a path has to be: a file, a folder, or either.
+# 'file', 'folder', or None for either.
 _Kind = str | None
 _Paths = Iterator[tuple[Any, _Kind]]
 
 
 class _Need(NamedTuple):
-    """A path that has to exist, what kind it is, and the setting, of a dataset of some type perhaps, that names it."""
+    """A path that must exist: its kind, and the key of the setting and the type of the dataset that name it."""
 
     path: str
     kind: _Kind
@@ -43,7 +43,7 @@ class _Need(NamedTuple):
     dataset: str | None = None
 
     def problem(self) -> str | None:
-        """What is wrong with it, or ``None``."""
+        """Return what is wrong with it, or ``None``."""
         is_folder = os.path.isdir(self.path)
         if not os.path.exists(self.path):
             fault = 'missing'
@@ -61,12 +61,12 @@ def _is_local(path: Any) -> bool:
 
 
 def _stated_paths(settings: Mapping, joined: bool) -> _Paths:
-    """Paths that settings name themselves.
+    """Yield the paths in a dataset's settings.
 
     Args:
-        settings (Mapping): Of a dataset.
-        joined (bool): Whether its class joins them with ``data_root``, as MMEngine's do. Of other classes that is not
-            known, and one that exists either way will do.
+        settings (Mapping): The settings.
+        joined (bool): Whether its class joins them with ``data_root``, as MMEngine's do. For other classes, a path
+            that exists either way is accepted.
     """
     root = settings.get('data_root') or ''
     prefix = settings.get('data_prefix')
@@ -78,13 +78,13 @@ def _stated_paths(settings: Mapping, joined: bool) -> _Paths:
 
 
 def _class_paths(dataset: Any, settings: Mapping) -> _Paths:
-    """Paths of an outlined dataset, among them those that its class adds to the settings."""
+    """Yield the paths of an outlined dataset, including those that its class adds to the settings."""
     yield dataset.ann_file, 'file'
     for path in dataset.data_prefix.values():
         yield path, 'folder'
     root = dataset.data_root or ''
     for name, value in {**vars(dataset), **settings}.items():
-        # CrowdHuman does without its extra file: it then measures the images.
+        # CrowdHuman's extra file is optional: without it, the images are measured.
         if name == 'ann_file' or name.startswith(('_', 'extra')) or not _FILE_SETTING.search(name):
             continue
         # Some classes join these with the root, some do not.
@@ -99,7 +99,7 @@ def _dataset_paths(leaf: Leaf, scope: str | None) -> _Paths:
     try:
         dataset = outline(settings, scope)
     except Exception as error:
-        # Some classes look for their files at once; a list of them says more than their own errors.
+        # Some classes open their files at once; a list of those missing helps more than their errors.
         stated = list(_stated_paths(settings, joined=True))
         if not any(need.problem() for need in _needs(stated, leaf.key)):
             raise UsageError(f'{leaf.key} ({leaf.name}) cannot be built: {error}') from error
@@ -116,7 +116,7 @@ def _needs(paths: Iterable[tuple[Any, _Kind]], key: str, dataset: str | None = N
 
 
 def _all_needs(cfg: Any, phases: Iterable[str]) -> list[_Need]:
-    """What the phases need, each path once, in the config's order."""
+    """Return what the phases need, each path once, in the config's order."""
     phases, needs = list(phases), []
     for leaf in leaves(cfg, phases):
         needs += _needs(_dataset_paths(leaf, cfg.get('default_scope')), leaf.key, leaf.name)
@@ -128,30 +128,17 @@ def _all_needs(cfg: Any, phases: Iterable[str]) -> list[_Need]:
     return [need for need in needs if first[need.path] is need]
 
 
-def missing_paths(cfg: Any, phases: Iterable[str]) -> list[str]:
-    """List the files and folders that the data loaders and evaluators of ``phases`` name and that do not exist.
-
-    Args:
-        cfg (Config): A whole config.
-        phases (Iterable[str]): Any of ``'train'``, ``'val'``, ``'test'``.
-
-    Returns:
-        list[str]: Absolute paths, each once, in the config's order.
-    """
-    return [need.path for need in _all_needs(cfg, phases) if not os.path.exists(need.path)]
-
-
 def check_data(cfg: Any, phases: Iterable[str], command: str) -> None:
-    """Stop with directions when data that the config needs is absent.
+    """Stop with instructions if data that the config needs is missing.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
         phases (Iterable[str]): The phases that will run.
-        command (str): The command line so far, repeated in the directions.
+        command (str): The command line so far, repeated in the instructions.
 
     Raises:
-        UsageError: Something is missing, empty, or a folder instead of a file; the message says what, how to get it and
-            how to make miniature data.
+        UsageError: Something is missing, empty, or a folder instead of a file; the message says what, how to get it,
+            and how to make miniature data.
     """
     faulty = [(need, problem) for need in _all_needs(cfg, phases) if (problem := need.problem())]
     if not faulty:
@@ -175,7 +162,7 @@ def check_data(cfg: Any, phases: Iterable[str], command: str) -> None:
 def _moved(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
         for key, item in value.items():
-            # Pipelines hold paths of other kinds; only data sets and evaluators lie under the root.
+            # Pipelines have other paths; only those of datasets and evaluators are below the root.
             if key != 'pipeline':
                 value[key] = _moved(item, old, new)
     elif isinstance(value, list | tuple):
@@ -188,8 +175,8 @@ def _moved(value: Any, old: str, new: str) -> Any:
 def move_data_root(cfg: Any, new_root: str) -> None:
     """Point every data loader and evaluator to ``new_root``.
 
-    A config's ``data_root`` is a variable that its data sets were built from, so that merging a new value into the
-    finished config would change nothing.
+    A config's ``data_root`` is a variable from which its datasets were built, so merging a new value into the finished
+    config would change nothing.
 
     Args:
         cfg (Config): Changed in place.
@@ -201,12 +188,12 @@ def move_data_root(cfg: Any, new_root: str) -> None:
     if not isinstance(new_root, str) or not new_root:
         raise UsageError(f'data_root needs a folder, got {new_root!r}.')
     phases = ('train', 'val', 'test')
-    roots = {leaf.settings.get('data_root') for leaf in leaves(cfg, phases)}
-    roots = {root.rstrip('/') for root in roots if root}
+    roots = {leaf.settings.get('data_root') or '' for leaf in leaves(cfg, phases)} - {''}
+    roots = {root.rstrip('/') for root in roots}
     if len(roots) != 1:
         raise UsageError(
             f'data_root={new_root} needs a config with one data root, got {sorted(roots) or "none"}; set '
-            'train_dataloader.dataset.data_root and its like one by one.'
+            'train_dataloader.dataset.data_root and the others one by one.'
         )
     old = roots.pop()
     for phase in phases:

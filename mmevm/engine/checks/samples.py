@@ -1,4 +1,4 @@
-"""Samples of datasets: their files, their class ids, and pipelines that name both when something is wrong with them."""
+"""Samples of datasets: their files, their class ids, and pipelines whose errors name them."""
 
 import logging
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from mmevm.engine.checks.class_ids import sample_labels
+from mmevm.engine.checks.class_readers import sample_labels
 from mmevm.engine.checks.datasets import is_remote
 from mmevm.engine.checks.image_files import find_fault, is_known_format
 from mmevm.errors import UsageError
@@ -19,13 +19,13 @@ _SKIP = 'Replace it or remove it from the dataset, or leave such images out with
 
 
 class SampleError(UsageError):
-    """A sample that cannot be used, named.
+    """A sample that cannot be used.
 
-    torch raises the errors of processes that load data anew, with their traceback for a message; this takes the message
-    out of it.
+    torch raises the errors of data loading processes again with their traceback as the message; this class extracts
+    the message.
     """
 
-    #: Only the process that meets it knows it, of several that train together.
+    #: The other processes of a distributed run do not raise it.
     in_one_process = True
 
     def __init__(self, message: str) -> None:
@@ -37,10 +37,10 @@ class Checks:
     """What to do about samples that cannot be used.
 
     Attributes:
-        skip (bool): Whether they are left out, or an error.
-        classes (int | None): Class ids of training samples have to be below it.
+        skip (bool): Whether they are left out instead of an error.
+        classes (int | None): Upper bound of the class ids of training samples.
         is_training (bool): Whether the samples are trained on. Those of evaluations cannot be replaced by others, even
-            where the dataset would, as MMPretrain's do.
+            if the dataset would, as MMPretrain's do.
     """
 
     skip: bool = False
@@ -64,10 +64,10 @@ class NamedErrors:
     """A pipeline whose errors name the files of the sample.
 
     Args:
-        pipeline (Callable): What it stands for; attributes are passed through.
+        pipeline (Callable): The wrapped pipeline; attributes are passed through.
         checks (Checks): What to do about samples that cannot be used.
         ignore_index (int): The value of pixels without a class.
-        left_out (int): Images that were left out before.
+        left_out (int): How many images the dataset was reduced by.
     """
 
     def __init__(self, pipeline: Any, checks: Checks, ignore_index: int = 255, left_out: int = 0) -> None:
@@ -79,7 +79,7 @@ class NamedErrors:
         return getattr(self.pipeline, name)
 
     def __call__(self, sample: dict) -> dict | None:
-        """Run the pipeline; returns what it returns, or ``None`` for an image to be left out of training."""
+        """Run the pipeline; return its result, or ``None`` for an image to be left out of training."""
         files = list(sample_files(sample))
         if self.checks.is_training:
             require_known_class(sample, files, self.checks.classes)
@@ -88,7 +88,7 @@ class NamedErrors:
         except Exception as error:
             unreadable = self._unreadable(files, error)
             if unreadable and self.checks.skip and self.checks.is_training:
-                # The dataset draws another sample for it.
+                # The dataset then draws another sample.
                 print_log(f'Left out: {unreadable}', logger='current', level=logging.WARNING)
                 return None
             if unreadable:
@@ -97,39 +97,38 @@ class NamedErrors:
                 error.add_note(f'while preparing {", ".join(path for _, path in files) or "a sample without files"}')
             raise
         if self.checks.is_training and self.checks.classes is not None:
-            self._require_known_pixels(result, files)
+            self._require_known_pixels(result, files, self.checks.classes)
         return result
 
     def _unreadable(self, files: list[tuple[str, str]], error: Exception) -> str | None:
-        """The file that an error is about, and why, or ``None`` if its cause is another."""
+        """Return the file that caused an error, and its fault, or ``None`` if the cause is another."""
         if reads_elsewhere(self.pipeline):
             return None
         for key, path in files:
             fault = find_fault(path, decoder(self.pipeline, key), decode=True)
             if fault and not fault.readable:
                 return f'{path}: {fault.reason}'
-        strange = [path for _, path in files if not is_known_format(path)]
+        unknown = [path for _, path in files if not is_known_format(path)]
         steps = (type(frame.f_locals.get('self')).__name__ for frame, _ in traceback.walk_tb(error.__traceback__))
-        if strange and any(name.startswith('Load') for name in steps):
-            return f'{strange[0]}: {type(error).__name__}: {error}'
+        if unknown and any(name.startswith('Load') for name in steps):
+            return f'{unknown[0]}: {type(error).__name__}: {error}'
         return None
 
-    def _require_known_pixels(self, result: Any, files: list[tuple[str, str]]) -> None:
-        packed = result.get('data_samples') if isinstance(result, Mapping) else None
+    def _require_known_pixels(self, result: Any, files: list[tuple[str, str]], classes: int) -> None:
+        packed: Any = result.get('data_samples') if isinstance(result, Mapping) else None
         if type(packed).__name__ != 'SegDataSample' or 'gt_sem_seg' not in packed:
             return
         pixels = packed.gt_sem_seg.data
-        beyond = pixels[(pixels >= self.checks.classes) & (pixels != self.ignore_index)]
+        beyond = pixels[(pixels >= classes) & (pixels != self.ignore_index)]
         if beyond.numel():
             raise SampleError(
-                f'{files[-1][1]} has the class id {int(beyond.max())}; the model has the classes 0 to '
-                f'{self.checks.classes - 1}.'
+                f'{files[-1][1]} has the class id {int(beyond.max())}; the model has the classes 0 to {classes - 1}.'
             )
 
 
 def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: int | None) -> None:
-    """Raise an error if a sample has a class id beyond a number of classes."""
-    # Where a sample comes with text, its ids count the phrases in it.
+    """Raise an error if a sample has a class id outside of the model's classes."""
+    # In samples with text, the ids count its phrases.
     if classes is None or 'text' in sample:
         return
     for label in sample_labels(sample):
@@ -139,17 +138,17 @@ def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: 
 
 
 def transforms(pipeline: Any) -> list[Any]:
-    """The steps of a pipeline."""
+    """Return the steps of a pipeline."""
     return list(getattr(pipeline, 'transforms', ()))
 
 
 def decoder(pipeline: Any, key: str) -> str:
-    """What decodes the images, or the label maps, of a pipeline."""
+    """Return the decoder of a pipeline's images or label maps."""
     prefix, default = ('LoadAnnotations', 'pillow') if key == 'seg_map_path' else ('LoadImage', 'cv2')
     loading = (step for step in transforms(pipeline) if type(step).__name__.startswith(prefix))
     return next((getattr(step, 'imdecode_backend', default) for step in loading), default)
 
 
 def reads_elsewhere(pipeline: Any) -> bool:
-    """Whether a step of a pipeline reads from elsewhere than the local disk."""
+    """Return whether a step of a pipeline reads from anywhere but the local disk."""
     return any(is_remote(vars(step)) for step in transforms(pipeline) if hasattr(step, '__dict__'))

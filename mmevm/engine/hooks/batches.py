@@ -1,8 +1,8 @@
-"""Batches of one image on which batch norms cannot be trained, found before training and not at the end of an epoch."""
+"""Batches of one image on which batch norms cannot be trained, found before training starts."""
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from mmevm.engine.hooks.weights import unwrap
 from mmevm.errors import UsageError
 
 _MESSAGE = (
@@ -23,26 +24,27 @@ _MESSAGE = (
 
 
 def smallest_batch(loader: DataLoader) -> tuple[int, int] | None:
-    """The size of the smallest batch of an epoch in this process, and of the other batches.
+    """Return the sizes of the smallest batch of an epoch in this process and of the other batches.
 
     Args:
-        loader (DataLoader): With any batch sampler that has PyTorch's attributes.
+        loader (DataLoader): Its batch sampler needs PyTorch's attributes.
 
     Returns:
-        tuple[int, int] | None: Both sizes, or None where they cannot be told.
+        tuple[int, int] | None: Both sizes, or None if they are unknown.
     """
     batches = loader.batch_sampler
     size, sampler = getattr(batches, 'batch_size', None), getattr(batches, 'sampler', None)
-    if size is None or not hasattr(sampler, '__len__'):
+    if size is None or not isinstance(sampler, Sized):
         return None
-    rest = len(sampler) % size
-    whole = rest == 0 or getattr(batches, 'drop_last', False) or isinstance(sampler, InfiniteSampler)
-    return (size if whole else rest), size
+    remainder = len(sampler) % size
+    if getattr(batches, 'drop_last', False) or isinstance(sampler, InfiniteSampler):
+        remainder = 0
+    return remainder or size, size
 
 
 @contextlib.contextmanager
-def _same_chance() -> Iterator[None]:
-    """Leaves the random number generators as they were."""
+def _kept_random_state() -> Iterator[None]:
+    """Restore the random number generators afterwards."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -53,19 +55,20 @@ def _same_chance() -> Iterator[None]:
 
 
 def norms_of_one_value(model: nn.Module, loader: DataLoader) -> list[str]:
-    """Names of the batch norms that would train on one value per channel in a batch of one image.
+    """Find the batch norms that would train on one value per channel in a batch of one image.
 
     Args:
-        model (nn.Module): A model of MMEngine's; it is left as it is.
-        loader (DataLoader): Its first image is taken for all.
+        model (nn.Module): A model of MMEngine's; it is not changed.
+        loader (DataLoader): Its first image represents all.
 
     Returns:
-        list[str]: Names, in the order of the forward pass.
+        list[str]: Their names in the order of the forward pass.
     """
-    was_training, found = model.training, {}
+    was_training = model.training
+    found: dict[str, None] = {}
     model.train()
     # Synchronised norms take their statistics from all processes.
-    norms = {
+    norms: dict[nn.Module, str] = {
         module: name
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm)
@@ -73,18 +76,18 @@ def norms_of_one_value(model: nn.Module, loader: DataLoader) -> list[str]:
         and not (isinstance(module, nn.SyncBatchNorm) and get_world_size() > 1)
     }
 
-    def look(module: nn.Module, inputs: tuple) -> None:
+    def check(module: nn.Module, inputs: tuple) -> None:
         if inputs[0].numel() == inputs[0].shape[1]:
             found[norms[module]] = None
 
-    handles = [module.register_forward_pre_hook(look) for module in norms]
-    # In evaluation mode, which has the same shapes, changes no statistics, and does not fail. What cannot be run like
-    # this is left to training.
+    handles = [module.register_forward_pre_hook(check) for module in norms]
+    # Evaluation mode has the same shapes, changes no statistics and does not fail on single values. Models that cannot
+    # be run like this are left to training.
     model.eval()
     try:
-        with _same_chance(), torch.no_grad(), contextlib.suppress(Exception):
+        with _kept_random_state(), torch.no_grad(), contextlib.suppress(Exception):
             batch = loader.collate_fn([loader.dataset[0]])
-            model(**model.data_preprocessor(batch, True), mode='tensor')
+            model(**model.get_submodule('data_preprocessor')(batch, True), mode='tensor')
     finally:
         for handle in handles:
             handle.remove()
@@ -101,7 +104,7 @@ def _ways_out(cfg: Any, names: list[str], images: int, size: int) -> str:
             key = 'train_dataloader.batch_sampler' if cfg.train_dataloader.get('batch_sampler') else 'train_dataloader'
             ways.insert(0, f'{key}.drop_last=True to leave that batch out')
     if all(name.startswith('backbone.') for name in names):
-        ways.append('model.backbone.norm_eval=True to train with the statistics that the norms have')
+        ways.append('model.backbone.norm_eval=True to train with the running statistics of the norms')
         ways.append('larger images')
     else:
         ways.append('group norms in the heads (norm_cfg)')
@@ -109,21 +112,19 @@ def _ways_out(cfg: Any, names: list[str], images: int, size: int) -> str:
 
 
 class SingleImageCheck(Hook):
-    """Refuses, before the first iteration, batches of one image in which a batch norm would see one value per channel.
+    """Refuses batches of one image in which a batch norm would see one value per channel before the first iteration.
 
-    PyTorch raises "Expected more than 1 value per channel when training", which is at the end of the first epoch where
-    the last batch is the one with one image.
+    PyTorch would raise "Expected more than 1 value per channel when training", if only the last batch has one image at
+    the end of the first epoch.
     """
 
     def before_train(self, runner: Any) -> None:
-        """Look at the sizes of the batches, and of the maps of an image where that matters.
+        """Check the sizes of the batches and, if one has a single image, of its feature maps.
 
         Raises:
             UsageError: There are such batches and norms.
         """
-        model = runner.model
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
+        model = unwrap(runner.model)
         sizes = smallest_batch(runner.train_dataloader)
         if sizes is None or sizes[0] != 1 or not hasattr(model, 'data_preprocessor'):
             return

@@ -1,17 +1,18 @@
-"""Saving checkpoints so that the last complete one survives a full disk, a kill and a read-only folder."""
+"""Checkpoints and logs that survive a full disk, a killed process and a read-only folder."""
 
+import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mmengine.dist import all_gather_object, is_main_process
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook, LoggerHook
 from mmengine.optim import OptimWrapperDict
 
 from mmevm.engine.hooks.position import position
-from mmevm.engine.runner.storage import register_durable_backend, remove_drafts, write_file
+from mmevm.engine.runner.storage import remove_drafts, write_file
 from mmevm.errors import UsageError, free_space, size
 from mmevm.registry import HOOKS
 
@@ -19,7 +20,7 @@ _INTERRUPTED = re.compile(r'iter_\d+\.pth')
 
 
 def expected_size(runner: Any) -> int:
-    """Bytes that a checkpoint will take at least: weights, their average, and the optimizer's moments."""
+    """Return a lower bound of a checkpoint's bytes: weights, their average, and the optimizer's moments."""
     tensors = [*runner.model.parameters(), *runner.model.buffers()]
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if any(isinstance(hook, EMAHook) for hook in runner.hooks):
@@ -33,7 +34,7 @@ def expected_size(runner: Any) -> int:
 
 
 class _KeepUntilSaved:
-    """A file backend that puts deletions off."""
+    """A file backend that records deletions instead of executing them."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -43,7 +44,7 @@ class _KeepUntilSaved:
         return getattr(self._backend, name)
 
     def remove(self, path: str) -> None:
-        """Note a file."""
+        """Record a file."""
         self.outdated.append(path)
 
     rmtree = remove
@@ -51,9 +52,9 @@ class _KeepUntilSaved:
 
 @HOOKS.register_module()
 class DurableCheckpointHook(CheckpointHook):
-    """MMEngine's hook, with a checkpoint deleted only when the one that replaces it is complete.
+    """MMEngine's hook, but a checkpoint is deleted only after its successor is complete.
 
-    Every process of a distributed run learns when saving fails, and ends with the same sentence.
+    If saving fails in one process of a distributed run, all end with the same message.
 
     Args:
         *args (Any): Of ``CheckpointHook``.
@@ -64,10 +65,11 @@ class DurableCheckpointHook(CheckpointHook):
     """
 
     saved: tuple[int, int] | None = None
+    file_backend: Any
+    last_ckpt: str | None
 
     def before_train(self, runner: Any) -> None:
-        """Find the folder, see whether a checkpoint has room in it, and leave other folders' files alone."""
-        register_durable_backend()
+        """Find the folder and check that it has space for a checkpoint."""
         super().before_train(runner)
         self._adopt_best(runner)
         if '://' in str(self.out_dir):
@@ -87,7 +89,7 @@ class DurableCheckpointHook(CheckpointHook):
             )
 
     def _adopt_best(self, runner: Any) -> None:
-        """Look for the best checkpoint in this run's folder, whatever folder the resumed run was in."""
+        """Take the best checkpoint from this run's folder, whatever folder the resumed run had."""
         for key in [key for key in runner.message_hub.runtime_info if key.startswith('best_ckpt')]:
             name = re.split(r'[/\\]', str(runner.message_hub.get_info(key)))[-1]
             path = self.file_backend.join_path(self.out_dir, name)
@@ -100,7 +102,7 @@ class DurableCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """Let all processes end if one that writes cannot."""
+        """End all processes if one cannot write."""
         failure = None
         try:
             yield
@@ -112,7 +114,7 @@ class DurableCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _replacing(self, runner: Any) -> Iterator[None]:
-        """Save first, and delete what is outdated afterwards."""
+        """Delete outdated checkpoints only after the new one is saved."""
         backend, previous = self.file_backend, self.last_ckpt
         if isinstance(backend, _KeepUntilSaved):
             yield
@@ -142,7 +144,7 @@ class DurableCheckpointHook(CheckpointHook):
                     backend.rmtree(path)
 
     def _save(self, runner: Any, name: str, meta: dict, temporary: bool = False) -> None:
-        """Save a checkpoint to continue from, and note it as the last one."""
+        """Save a checkpoint to continue from, and record it as the last one."""
         previous = runner.message_hub.get_info('interrupt_ckpt')
         if temporary or previous:
             runner.message_hub.update_info('interrupt_ckpt', name if temporary else '')
@@ -163,12 +165,12 @@ class DurableCheckpointHook(CheckpointHook):
         if is_main_process():
             write_file(os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
         self.saved = saved
-        # The name comes from a file.
+        # The name may come from a checkpoint, which could name any file.
         if previous != name and isinstance(previous, str) and _INTERRUPTED.fullmatch(previous):
             self.file_backend.remove(self.file_backend.join_path(self.out_dir, previous))
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
-        # As MMEngine's, which deletes the outdated checkpoint before and writes `last_checkpoint` in place.
+        # As in MMEngine, which deletes the outdated checkpoint first and overwrites `last_checkpoint` in place.
         with self._replacing(runner):
             if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
                 if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
@@ -183,7 +185,7 @@ class DurableCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
 
     def save_now(self, runner: Any) -> None:
-        """Save the present state as ``iter_<N>.pth``, until a regular checkpoint follows."""
+        """Save the current state as ``iter_<N>.pth``, which the next regular checkpoint replaces."""
         epoch, iteration = position(runner)
         if self.saved != (epoch, iteration):
             with self._replacing(runner):
@@ -191,13 +193,13 @@ class DurableCheckpointHook(CheckpointHook):
 
 
 def save_now(runner: Any) -> str | None:
-    """Save the present state of a training run, unless it has just been saved.
+    """Save the current state of a training run, unless it has just been saved.
 
     Args:
-        runner (Runner): Between two iterations, with the weights that are trained in its model.
+        runner (Runner): Between two iterations, with the trained weights, not their average, in its model.
 
     Returns:
-        str | None: The newest checkpoint; None if the run has no checkpoint hook, and wants none.
+        str | None: The newest checkpoint; None if the run has no checkpoint hook.
     """
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     if isinstance(hook, DurableCheckpointHook):
@@ -205,10 +207,55 @@ def save_now(runner: Any) -> str | None:
         return hook.last_ckpt
     if hook is None:
         return None
-    # A class of somebody else's.
+    # A user's own class.
     epoch, iteration = position(runner)
     name = f'iter_{iteration}.pth'
     runner.save_checkpoint(
         hook.out_dir, name, meta=dict(epoch=epoch, iter=iteration), by_epoch=False, backend_args=hook.backend_args
     )
     return f'{hook.out_dir}/{name}'
+
+
+@HOOKS.register_module()
+class DurableLoggerHook(LoggerHook):
+    """MMEngine's hook, but training continues without logs while there is no space for them.
+
+    Args:
+        *args (Any): Of ``LoggerHook``.
+        **kwargs (Any): Of ``LoggerHook``.
+    """
+
+    _has_warned = False
+
+    def before_run(self, runner: Any) -> None:
+        """Let the log file's handler warn once instead of printing a traceback per line."""
+        super().before_run(runner)
+        for handler in runner.logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                # MMEngine creates the handler, so it cannot be a subclass.
+                handler.handleError = lambda record: self._warn(  # type: ignore[method-assign]
+                    runner, 'The log file cannot be written'
+                )
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the losses."""
+        self._try(runner, super().after_train_iter, *args, **kwargs)
+
+    def after_val_epoch(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the metrics."""
+        self._try(runner, super().after_val_epoch, *args, **kwargs)
+
+    def after_run(self, runner: Any) -> None:
+        """Close the visualizer and copy the logs."""
+        self._try(runner, super().after_run)
+
+    def _try(self, runner: Any, write: Callable, *args: Any, **kwargs: Any) -> None:
+        try:
+            write(runner, *args, **kwargs)
+        except OSError as error:
+            self._warn(runner, f'Logs cannot be written to {runner.log_dir} ({error})')
+
+    def _warn(self, runner: Any, message: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            runner.logger.warning(f'{message}; training continues, and what is logged meanwhile is lost')

@@ -1,11 +1,12 @@
-"""Where a training run is: kept in its checkpoints, and carried over when the epochs have another length.
+"""The position of a training run: kept in its checkpoints, and converted when epochs have another length.
 
-MMEngine counts iterations. With another batch size, number of processes or dataset size the same number is another
-place in the training. The epoch, and within it the share that is done, keeps its meaning.
+MMEngine counts iterations. With another batch size, number of processes or dataset size, the same number means another
+position in the schedule. The epoch and the fraction of it that is done keep their meaning.
 """
 
 import logging
-from typing import Any
+from collections.abc import Sized
+from typing import Any, cast
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
@@ -25,23 +26,23 @@ _NAMES = {
 
 
 def describe(loader: DataLoader) -> dict[str, int]:
-    """What decides how much data an iteration and an epoch take."""
+    """Return what determines the amount of data in an iteration and an epoch."""
     batch_size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
     facts = {'batch_size': batch_size, 'processes': get_world_size()}
     try:
-        facts |= {'samples': len(loader.dataset), 'epoch_length': len(loader)}
+        facts |= {'samples': len(cast(Sized, loader.dataset)), 'epoch_length': len(loader)}
     except TypeError:  # datasets that are streams have no length
         pass
     return {name: value for name, value in facts.items() if isinstance(value, int)}
 
 
 def position(runner: Any) -> tuple[int, int]:
-    """Epochs and iterations that are done, at any moment of a training run with a :class:`PositionHook`."""
+    """Return the completed epochs and iterations of a training run with a :class:`PositionHook`."""
     return next(hook for hook in runner.hooks if isinstance(hook, PositionHook)).done
 
 
 def _epoch_length(meta: dict, info: dict, current: int) -> int | None:
-    """Iterations per epoch of the run that wrote a checkpoint; None if the checkpoint does not tell."""
+    """Return the iterations per epoch of the run that wrote a checkpoint, None if they are unknown."""
     stored = (meta.get('train_data') or {}).get('epoch_length')
     if stored:
         return stored
@@ -57,16 +58,16 @@ def convert(epoch: int, iteration: int, old: int, new: int) -> int:
     """Express an iteration number in epochs of another length.
 
     Args:
-        epoch (int): Whole epochs before it.
-        iteration (int): Iterations before it, of epochs of ``old`` iterations.
-        old (int): Length of an epoch so far.
-        new (int): Length of an epoch from now on.
+        epoch (int): Completed epochs.
+        iteration (int): Completed iterations, in epochs of ``old`` iterations.
+        old (int): Previous length of an epoch.
+        new (int): New length of an epoch.
 
     Returns:
-        int: Iterations before it, of epochs of ``new``; rounded down, so that no part of an epoch is left out.
+        int: Completed iterations in epochs of ``new``, rounded down so that no part of an epoch is skipped.
     """
     done = iteration - epoch * old
-    # Other tools' checkpoints of runs that had changed their batch size before: only the epoch can be trusted.
+    # Other tools' runs that changed their batch size earlier: only the epoch can be trusted.
     done = done if 0 <= done <= old else 0
     return epoch * new + done * new // old
 
@@ -89,10 +90,10 @@ class PositionHook(Hook):
     """Writes the position and the amount of data into checkpoints, and converts both when one is resumed from.
 
     Attributes:
-        done (tuple[int, int]): Epochs and iterations that are done.
+        done (tuple[int, int]): Completed epochs and iterations.
     """
 
-    # Before all others: MMEngine's own overwrite what the checkpoint's run looked like.
+    # Before MMEngine's own hooks, which overwrite the data of the checkpoint's run.
     priority = 'HIGHEST'
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ class PositionHook(Hook):
         self._notes: list[str] = []
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Convert position and schedules to this run's epochs; weights alone have neither."""
+        """Convert position and schedules to this run's epochs, unless the checkpoint contains weights only."""
         meta = checkpoint.get('meta') or {}
         if not isinstance(runner._train_loop, BaseLoop) or 'epoch' not in meta or 'iter' not in meta:
             return
@@ -111,7 +112,7 @@ class PositionHook(Hook):
             self._convert(runner, checkpoint, before['epoch_length'], now['epoch_length'])
         self._notes = [self._change(runner, meta, before, now)]
         if 'optimizer' not in checkpoint:
-            self._notes.append('The checkpoint has no state of the optimizer, which begins anew')
+            self._notes.append('The checkpoint has no optimizer state; the optimizer starts afresh')
 
     def _convert(self, runner: Any, checkpoint: dict, old: int | None, new: int) -> None:
         meta = checkpoint['meta']
@@ -127,7 +128,7 @@ class PositionHook(Hook):
 
     @staticmethod
     def _convert_schedule(scheduler: _ParamScheduler, state: dict, step: int) -> None:
-        # The new one has its milestones in iterations of the new length; what the old one reached is kept.
+        # The new scheduler has its milestones in iterations of the new length; the rates reached so far are kept.
         last_step = max(-1, min(step, scheduler.end - 1) - scheduler.begin)
         kept = {name: state[name] for name in ('base_values', '_last_value') if name in state}
         state.update({**scheduler.state_dict(), **kept, '_global_step': step, 'last_step': last_step})
@@ -143,42 +144,42 @@ class PositionHook(Hook):
             return ''
         text = f'Resuming with other data per iteration ({", ".join(changes)}): '
         if isinstance(runner.train_loop, IterBasedTrainLoop):
-            return text + f'continuing at iteration {meta["iter"]}; iterations are what counts, whatever they hold.'
+            return text + f'continuing at iteration {meta["iter"]}; only iterations count, whatever their batch size.'
         done = meta['iter'] - meta['epoch'] * now['epoch_length']
         part = f' and {done} of {now["epoch_length"]} iterations of the next' if done else ''
         return text + (
             f'continuing after epoch {meta["epoch"]}{part}, which counts as iteration {meta["iter"]}. Learning rate '
-            'schedules in epochs keep their place; the learning rate itself is not scaled.'
+            'schedules in epochs keep their position; the learning rate itself is not scaled.'
         )
 
     def before_train(self, runner: Any) -> None:
-        """Say what has changed, and where there is nothing left to train."""
+        """Log what has changed, and whether there is nothing left to train."""
         loop = runner.train_loop
         self.done = (loop.epoch, loop.iter)
-        # A checkpoint that only gave its weights leaves the run at its beginning.
+        # A checkpoint that only provided weights leaves the run at iteration 0.
         for note in filter(None, self._notes if loop.iter else []):
             runner.logger.warning(note)
         by_iterations = isinstance(loop, IterBasedTrainLoop)
-        done, whole = (loop.iter, loop.max_iters) if by_iterations else (loop.epoch, loop.max_epochs)
-        if done >= whole:
+        done, total = (loop.iter, loop.max_iters) if by_iterations else (loop.epoch, loop.max_epochs)
+        if done >= total:
             unit, key = ('iterations', 'max_iters') if by_iterations else ('epochs', 'max_epochs')
-            level = logging.WARNING if done > whole else logging.INFO
+            level = logging.WARNING if done > total else logging.INFO
             runner.logger.log(
                 level,
                 f'Nothing is left to train: {done} {unit} are done, and train_cfg.{key} is '
-                f'{whole}. Raise it to train longer.',
+                f'{total}. Raise it to train longer.',
             )
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        """Count the iteration, which the loop does only after all hooks."""
+        """Count the iteration, which the loop does after all hooks."""
         self.done = (runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Count the epoch, which the loop does only after all hooks."""
+        """Count the epoch, which the loop does after all hooks."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             self.done = (runner.epoch + 1, runner.iter)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Write the position; MMEngine's FlexibleRunner is an epoch ahead where it saves the best checkpoint."""
+        """Write the position; MMEngine's FlexibleRunner counts one epoch too many in the best checkpoint."""
         epoch, iteration = self.done
         checkpoint['meta'].update(epoch=epoch, iter=iteration, train_data=describe(runner.train_dataloader))

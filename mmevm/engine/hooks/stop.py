@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: a training run finishes its iteration and saves, everything else just ends.
+"""Signals that end a process: a training run finishes its iteration and saves, everything else just ends.
 
 The exit status is 128 plus the signal's number, as for programs that a signal kills: 143 for SIGTERM, 130 for SIGINT.
 """
@@ -39,24 +39,29 @@ class Interrupted(SystemExit):
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
+        self.signum = signum
 
 
 class _Request:
-    """What this process has been asked, and whether it is in a state that has to be saved first."""
+    """The signal that this process has received, and whether it must save its state first."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget signals and handlers."""
         self.signum = 0
         self.since = 0.0
         self.is_training = False
-        self.owner: int | None = None  # the process that handles signals, not one that loads its data
-        # What handled signals before.
+        self.owner: int | None = None  # the process that handles signals, as opposed to its data loading processes
+        # The previous handlers.
         self.previous: dict[int, Any] = {}
-        # Shared with the processes that load data, which outlive signals to the group until it is set.
+        # Shared with the data loading processes, which survive signals to the process group until it is set.
         self.is_over = mmap.mmap(-1, 1)
         self.is_over[0] = 1
 
     def begin(self) -> None:
-        """Finish iterations from now on before a signal ends the process."""
+        """From now on, finish the iteration before a signal ends the process."""
         if not self.is_training:
             self.is_training = True
             for signum in self.previous.keys() & set(_SIGNALS):
@@ -65,7 +70,7 @@ class _Request:
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         if os.getpid() != self.owner:
-            # A process that loads data: a terminal's SIGINT is its parent's affair.
+            # A data loading process: the parent handles a terminal's SIGINT.
             if signum != signal.SIGINT:
                 os._exit(128 + signum)
             return
@@ -73,7 +78,7 @@ class _Request:
         if self.signum and now - self.since < _SAME_REQUEST:
             return
         if self.signum or not self.is_training:
-            # torch would raise its own error here when the processes that load data end first.
+            # torch's handler would raise its own error when the data loading processes end first.
             self.previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self.signum:
             for child in multiprocessing.active_children():
@@ -99,10 +104,10 @@ def _handlers() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _request.__init__()
+    _request.reset()
     _request.owner = os.getpid()
-    # A process that waits for the first one, which may have refused to start, is in no state to handle signals.
-    handler = signal.SIG_DFL if _RANKS and _RANKS[0] != '0' else _request.receive
+    # A process that waits for the first one, which may have refused to start, cannot handle signals.
+    handler: Any = signal.SIG_DFL if _RANKS and _RANKS[0] != '0' else _request.receive
     for signum in _SIGNALS:
         # Some are ignored on purpose, as by nohup.
         if signal.getsignal(signum) not in (signal.SIG_IGN, None):
@@ -111,14 +116,14 @@ def _handlers() -> Iterator[None]:
     try:
         yield
     finally:
-        for signum, handler in _request.previous.items():
-            signal.signal(signum, handler or signal.SIG_DFL)
+        for number, previous in _request.previous.items():
+            signal.signal(number, previous or signal.SIG_DFL)
         _request.previous = {}
         _request.is_over[0] = 1
 
 
 def interruptible(run: Callable[[], int]) -> int:
-    """Run a tool that ends orderly when a signal asks it to.
+    """Run a tool that ends cleanly on a signal.
 
     Args:
         run (Callable): The tool; returns its exit status.
@@ -130,14 +135,14 @@ def interruptible(run: Callable[[], int]) -> int:
         try:
             return run()
         except Interrupted as interrupted:
-            return interrupted.code
+            return 128 + interrupted.signum
 
 
 class _Shield:
-    """A data loader's ``worker_init_fn`` that lets its process outlive signals which the whole group gets.
+    """A data loader's ``worker_init_fn`` that lets its process survive signals to the process group.
 
-    Terminals, torchrun and Slurm signal the processes that load data, too. The training process still needs them to
-    finish its iteration, and would otherwise fail with their exit. It ends them itself.
+    Terminals, torchrun and Slurm signal the data loading processes, too. The training process needs them to finish its
+    iteration, would otherwise fail when they exit, and ends them itself.
 
     Args:
         init (Callable | None): The loader's own ``worker_init_fn``.
@@ -159,8 +164,8 @@ class _Shield:
 
 
 def shield(loader: DataLoader) -> DataLoader:
-    """Let a data loader's processes outlive signals while a training run handles them."""
-    # Only forked processes share memory with this one without more ado.
+    """Let a data loader's processes survive signals while a training run handles them."""
+    # Only forked processes share `is_over` with this one.
     is_forked = multiprocessing.get_start_method() == 'fork' and not loader.multiprocessing_context
     if is_forked and not _request.is_over[0] and not isinstance(loader.worker_init_fn, _Shield):
         loader.worker_init_fn = _Shield(loader.worker_init_fn)
@@ -169,9 +174,9 @@ def shield(loader: DataLoader) -> DataLoader:
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """Ends a training run at the iteration after a signal, with a checkpoint, in all its processes at once."""
+    """Ends a training run after the iteration in which a signal came, with a checkpoint, in all processes at once."""
 
-    # After those that update, log and save.
+    # After the hooks that update, log and save.
     priority = 'LOWEST'
 
     def __init__(self) -> None:
@@ -179,38 +184,38 @@ class StopHook(Hook):
         self._is_averaged = False
 
     def before_train(self, runner: Any) -> None:
-        """Let the processes that load data live until they are no longer needed."""
+        """Keep the data loading processes alive until they are no longer needed."""
         shield(runner.train_dataloader)
         if runner.val_loop is not None:
             shield(runner.val_dataloader)
 
     def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        """From here on, there is something to save."""
+        """Finish iterations from here on."""
         _request.begin()
 
     def after_train(self, runner: Any) -> None:
-        """The training run has saved what it wanted to."""
+        """Let signals end the process at once again."""
         _request.is_training = False
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        """Stop here, unless gradients are being accumulated, which checkpoints do not hold."""
+        """Stop here, unless gradients are being accumulated, which checkpoints do not contain."""
         wrapper = runner.optim_wrapper
         parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
         if all(part.should_update() for part in parts if hasattr(part, 'should_update')):
             self.stop_if_asked(runner)
 
     def before_val(self, runner: Any) -> None:
-        """Count the batches that every process has, of which some may have one more."""
+        """Count the batches that all processes have; some may have one more."""
         common = torch.tensor(len(runner.val_dataloader))
         all_reduce(common, 'min')
         self._common_batches = int(common)
 
     def before_val_epoch(self, runner: Any) -> None:
-        """The model may hold averaged weights from here on."""
+        """Note that the model may have averaged weights from here on."""
         self._is_averaged, self._batches = True, 0
 
     def after_val_iter(self, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        """Stop here, where all processes can agree on it."""
+        """Stop here, if all processes reach this point."""
         # MMPretrain's EMAHook may evaluate a second time, with the trained weights.
         self._is_averaged &= batch_idx >= self._batches
         self._batches = batch_idx + 1
@@ -226,7 +231,7 @@ class StopHook(Hook):
         """Save and end all processes if one of them has received a signal.
 
         Args:
-            runner (Runner): In a place that all processes reach equally often.
+            runner (Runner): At a point that all processes reach equally often.
 
         Raises:
             Interrupted: If so.
@@ -239,7 +244,11 @@ class StopHook(Hook):
         if self._is_averaged:
             self._take_trained_weights(runner)
         path = save_now(runner)
-        outcome = f'with {path}, where --resume continues' if path else 'without a checkpoint: the config wants none'
+        outcome = (
+            f'with {path}, where --resume continues'
+            if path
+            else 'without a checkpoint: the config has no checkpoint hook'
+        )
         runner.logger.info(f'{signal.Signals(signum).name}: ended {outcome}')
         runner.visualizer.close()
         _request.is_training = False

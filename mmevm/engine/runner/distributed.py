@@ -1,4 +1,4 @@
-"""Distributed runs without an accelerator: the process group and the model wrapper that MMEngine lacks for them."""
+"""Distributed runs without an accelerator: the process group and the model wrapper that MMEngine lacks."""
 
 import logging
 import os
@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
-from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from mmevm.errors import UsageError
-from mmevm.registry import type_name
+from mmevm.registry import MODEL_WRAPPERS, type_name
 
-# What each launcher calls the number of a process and their count.
+# The variables of each launcher for the rank and the number of processes.
 _VARIABLES = {
     'pytorch': ('RANK', 'WORLD_SIZE'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS'),
@@ -26,7 +25,7 @@ _VARIABLES = {
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """MMEngine's wrapper for models on the CPU.
 
-    torch synchronises batch norms on accelerators alone. Here each process normalises by its own pictures, unless the
+    torch synchronises batch norms on accelerators only. Here each process normalises by its own images, unless the
     norms are frozen (``model.backbone.norm_eval=True``).
 
     Args:
@@ -38,7 +37,7 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
     def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
         if any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
             print_log(
-                'torch has no SyncBN on the CPU: every process normalises by its own pictures',
+                'torch has no SyncBN on the CPU: every process normalises by its own images',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -58,21 +57,21 @@ def require_launcher(launcher: str) -> None:
 
 
 def is_first_process(launcher: str) -> bool:
-    """Whether this process will be number 0 of the run, before there is a process group that could tell."""
+    """Return whether this process has rank 0; there may be no process group yet."""
     return launcher == 'none' or os.environ[_VARIABLES[launcher][0]] == '0'
 
 
 def _slurm_master() -> str:
-    """Name of the job's first machine."""
+    """Return the name of the job's first machine."""
     nodes = os.environ['SLURM_NODELIST']
     done = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
     return done.stdout.split()[0]
 
 
 def prepare_cpu_run(cfg: Any) -> None:
-    """Join the process group over gloo, and let ``cfg`` wrap the model for the CPU.
+    """Join the process group with the gloo backend, and let ``cfg`` wrap the model for the CPU.
 
-    MMEngine's own ``init_dist`` would choose a GPU first; it leaves a group alone that is there already.
+    MMEngine's own ``init_dist`` would select a GPU first; it keeps an existing group.
 
     Args:
         cfg (Config): With ``launcher`` set; ``model_wrapper_cfg``, or an FSDP ``strategy``, is changed in place.
@@ -89,5 +88,6 @@ def prepare_cpu_run(cfg: Any) -> None:
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
     )
-    if type_name(wrapper, 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
-        cfg.model_wrapper_cfg = dict(wrapper, type='mmengine.CPUDistributedDataParallel')
+    # Our own name is in configs that earlier runs have dumped.
+    if type_name(wrapper) in (None, 'MMDistributedDataParallel', 'CPUDistributedDataParallel'):
+        cfg.model_wrapper_cfg = dict(wrapper, type='mmevm.CPUDistributedDataParallel')

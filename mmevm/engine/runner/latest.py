@@ -1,4 +1,4 @@
-"""The checkpoint that ``--resume`` continues from: the newest in the run's own folder that opens."""
+"""The checkpoint that ``--resume`` continues from: the newest one in the run's own folder that can be loaded."""
 
 import os
 import re
@@ -10,7 +10,9 @@ from typing import Any
 from mmengine.hooks import CheckpointHook
 
 from mmevm.checkpoint import CheckpointError, load_file
+from mmevm.engine.hooks.checkpoint import DurableCheckpointHook
 from mmevm.errors import UsageError
+from mmevm.registry import type_name
 
 _TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
 
@@ -22,10 +24,10 @@ class Candidate:
     Attributes:
         path (str): The file.
         session (str): When the process that wrote it was started.
-        epoch (int): Whole epochs that are done.
-        iteration (int): Iterations that are done.
-        seed (int | None): Of its run.
-        skipped (tuple[str, ...]): Why other files cannot be continued from.
+        epoch (int): Completed epochs.
+        iteration (int): Completed iterations.
+        seed (int | None): The seed of its run.
+        skipped (tuple[str, ...]): Why other files cannot be used.
     """
 
     path: str
@@ -37,31 +39,27 @@ class Candidate:
 
     @property
     def age(self) -> tuple:
-        """What is greater for a newer one: files that a later run left behind it count less than those it wrote."""
+        """Sort key, greater for newer checkpoints; those of a later run come after all of an earlier one."""
         return self.session, self.epoch, self.iteration
 
 
-def is_type(kind: Any, cls: type) -> bool:
-    """Whether a config's ``type``, a name or the class itself, means one of MMEngine's classes."""
+def is_type(settings: Any, *classes: type) -> bool:
+    """Return whether a config's ``type``, a name or the class itself, means a class of MMEngine's or mmevm's."""
+    kind = settings.get('type') if isinstance(settings, dict) else None
     if not isinstance(kind, str):
-        return kind is cls
-    scope, _, name = kind.rpartition('.')
-    return name == cls.__name__ and scope.split('.')[0] in ('', 'mmengine')
+        return kind in classes
+    is_ours = '.' not in kind or kind.startswith(('mmengine.', 'mmevm.'))
+    return is_ours and type_name(settings) in {cls.__name__ for cls in classes}
 
 
 def checkpoint_hooks(cfg: Any) -> list[dict]:
-    """The settings of a config's checkpoint hooks."""
+    """Return the settings of a config's checkpoint hooks."""
     hooks = [(cfg.get('default_hooks') or {}).get('checkpoint'), *(cfg.get('custom_hooks') or [])]
-    return [
-        hook
-        for hook in hooks
-        if isinstance(hook, dict)
-        and (is_type(hook.get('type'), CheckpointHook) or hook.get('type') == 'mmevm.DurableCheckpointHook')
-    ]
+    return [hook for hook in hooks if is_type(hook, CheckpointHook, DurableCheckpointHook)]
 
 
 def checkpoint_folders(cfg: Any) -> list[Path]:
-    """The local folders that a config's training run saves checkpoints in, its work folder first."""
+    """Return the local folders that a training run saves checkpoints in, its work folder first."""
     folders = [Path(cfg.work_dir)]
     for hook in checkpoint_hooks(cfg):
         if hook.get('out_dir') and '://' not in str(hook['out_dir']):
@@ -70,7 +68,7 @@ def checkpoint_folders(cfg: Any) -> list[Path]:
 
 
 def saved_checkpoints(cfg: Any) -> list[Path]:
-    """The checkpoints in these folders by the names that the config gives them, whether they open or not."""
+    """Return the files in these folders with the names of checkpoints, whether they can be loaded or not."""
     templates = {*_TEMPLATES, *(hook['filename_tmpl'] for hook in checkpoint_hooks(cfg) if hook.get('filename_tmpl'))}
     names = re.compile('|'.join(re.escape(template).replace(r'\{\}', r'\d+') for template in sorted(templates)))
     return [
@@ -86,16 +84,16 @@ def read_meta(path: str | os.PathLike) -> dict:
     """Read a checkpoint's ``meta``, without its tensors.
 
     Raises:
-        CheckpointError: It does not open.
+        CheckpointError: It cannot be loaded.
     """
     if os.path.isdir(path):
-        raise CheckpointError(f'{path} is a folder of sharded checkpoints, which cannot be opened as data only')
+        raise CheckpointError(f'{path} is a folder of sharded checkpoints, which cannot be loaded weights-only')
     meta = load_file(path, mmap=zipfile.is_zipfile(path)).get('meta')
     return meta if isinstance(meta, dict) else {}
 
 
 def seed_of(meta: dict) -> int | None:
-    """The seed of the run that wrote a checkpoint."""
+    """Return the seed of the run that wrote a checkpoint."""
     seed = meta.get('seed')
     return seed if isinstance(seed, int) else None
 
@@ -103,13 +101,13 @@ def seed_of(meta: dict) -> int | None:
 def _candidate(path: Path) -> Candidate:
     meta = read_meta(path)
     if not all(isinstance(meta.get(key), int) for key in ('epoch', 'iter')):
-        raise CheckpointError(f'{path} has weights and no state of a training run')
+        raise CheckpointError(f'{path} contains weights only, not the state of a training run')
     session = re.search(r'\d{8}_\d{6}$', str(meta.get('experiment_name', '')))
     return Candidate(str(path), session[0] if session else '', meta['epoch'], meta['iter'], seed_of(meta))
 
 
 def _require_intact(path: str) -> None:
-    # torch reads tensors without looking at the checksums that it wrote.
+    # torch does not verify the checksums that it writes.
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -124,7 +122,7 @@ def _refusal(cfg: Any, faults: list[str]) -> UsageError:
                 f'--resume finds a training run in {os.path.abspath(cfg.work_dir)}, '
                 'and no checkpoint to continue from:',
                 *(f'  {fault}' for fault in faults),
-                'To continue from another file: --resume CHECKPOINT. To begin anew: move these files away, '
+                'To continue from another file: --resume CHECKPOINT. To start over: move these files away, '
                 'or choose another folder with --work-dir.',
             ]
         )
@@ -132,13 +130,13 @@ def _refusal(cfg: Any, faults: list[str]) -> UsageError:
 
 
 def _without_checkpoints(cfg: Any) -> str | None:
-    """What else tells of a training run whose checkpoints are not in its folders: a remote one that is noted."""
+    """Return a remote checkpoint that a run without local ones has recorded; refuse other traces of such a run."""
     note = Path(cfg.work_dir, 'last_checkpoint')
     named = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
     if '://' in named:
         return named
     faults = [
-        f'{path} has weights alone, as the best checkpoints do'
+        f'{path} contains weights only, as the best checkpoints do'
         for folder in checkpoint_folders(cfg)
         for path in sorted(folder.glob('best_*.pth'))
     ]
@@ -151,10 +149,10 @@ def _without_checkpoints(cfg: Any) -> str | None:
 
 
 def find_latest(cfg: Any) -> Candidate | None:
-    """Find the checkpoint with which the last run in a config's folders got furthest.
+    """Find the most advanced checkpoint of the last run in a config's folders.
 
-    MMEngine's own note, ``last_checkpoint``, holds an absolute path: that of another folder after copying, and of
-    nothing after moving.
+    MMEngine's own record, ``last_checkpoint``, has an absolute path, which is wrong after the folder was copied or
+    moved.
 
     Args:
         cfg (Config): With ``work_dir``.
@@ -163,7 +161,7 @@ def find_latest(cfg: Any) -> Candidate | None:
         Candidate | None: None if no run has saved anything yet.
 
     Raises:
-        UsageError: There are checkpoints, and none of them can be continued from.
+        UsageError: There are checkpoints, but none to continue from.
     """
     paths = saved_checkpoints(cfg)
     if not paths:

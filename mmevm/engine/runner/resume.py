@@ -1,12 +1,12 @@
 """Training runs that continue after an interruption as if there had been none.
 
-MMEngine restores weights, optimizer, schedules and iteration. Missing from it are the draws of chance: the order of the
-images where the config has no seed, dropout and augmentation; and the place in an epoch, if a checkpoint was saved in
-the middle of one (``default_hooks.checkpoint.by_epoch=False``, or a signal).
+MMEngine restores weights, optimizer, schedules and iteration. It does not restore random draws (the order of the images
+if the config has no seed, dropout, augmentation), nor the position in an epoch if a checkpoint was saved in the middle
+of one (``default_hooks.checkpoint.by_epoch=False``, or a signal).
 """
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from mmevm.engine.hooks.checkpoint import DurableCheckpointHook
-from mmevm.engine.hooks.logger import DurableLoggerHook
+from mmevm.engine.hooks.checkpoint import DurableCheckpointHook, DurableLoggerHook
 from mmevm.engine.hooks.position import PositionHook
 from mmevm.engine.hooks.stop import StopHook, shield
 from mmevm.engine.runner.latest import is_type
@@ -28,7 +27,7 @@ _DATA, _MODEL = range(2)
 
 
 def _reseed(runner: Any, iteration: int, purpose: int) -> None:
-    """Make what chance draws next depend on nothing but the run's seed, the iteration and the process."""
+    """Seed the random number generators by the run's seed, the iteration and the rank."""
     sequence = np.random.SeedSequence([runner.seed, iteration, get_rank(), purpose])
     seed = int(sequence.generate_state(1)[0])
     random.seed(seed)
@@ -38,7 +37,7 @@ def _reseed(runner: Any, iteration: int, purpose: int) -> None:
 
 @HOOKS.register_module()
 class ReseedHook(Hook):
-    """Gives every iteration its own seed, so that dropout and MixUp draw the same after an interruption."""
+    """Gives every iteration its own seed, so that dropout and MixUp are the same after an interruption."""
 
     priority = 'VERY_HIGH'
 
@@ -49,10 +48,12 @@ class ReseedHook(Hook):
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """MMEngine's loop over epochs, which begins a resumed epoch at the batch where its checkpoint was saved."""
+    """MMEngine's loop over epochs, but a resumed epoch starts at the batch after its checkpoint."""
+
+    _iter: int
 
     def run_epoch(self) -> None:
-        """Train on the batches of an epoch, without those that the checkpoint holds already."""
+        """Train on the batches of an epoch, except those that were trained on before the checkpoint."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         first = self._epoch * len(self.dataloader)
@@ -61,16 +62,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             # Resumed without a PositionHook, after epochs of another length.
             self._iter, done = first, 0
         if done:
-            print_log(f'Leaving out the {done} batches of this epoch that were trained on already', logger='current')
+            print_log(f'Skipping the {done} batches of this epoch that were trained on already', logger='current')
         if done < len(self.dataloader):
-            self._train_rest(first, done)
+            self._train_from(first, done)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    def _train_rest(self, first: int, done: int) -> None:
+    def _train_from(self, first: int, done: int) -> None:
         batches = iter(self.dataloader)
         for index in range(len(self.dataloader)):
-            # For images that are loaded in this process; MMEngine seeds those that load for it.
+            # For images that are loaded in this process; MMEngine seeds the data loading processes.
             _reseed(self.runner, first + index, _DATA)
             batch = next(batches)
             if index >= done:
@@ -79,7 +80,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """MMEngine's loop over iterations, whose data outlives a signal until the iteration ends.
+    """MMEngine's loop over iterations, but its data loading processes survive a signal until the iteration ends.
 
     Args:
         runner (Runner): The runner.
@@ -88,34 +89,33 @@ class ResumableIterLoop(IterBasedTrainLoop):
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, **kwargs: Any) -> None:
-        # Built here, as MMEngine 0.10.7 starts its processes at once.
+        # MMEngine 0.10.7 would start its processes as soon as it has built it.
         if isinstance(dataloader, dict):
             by_rank = runner._randomness_cfg.get('diff_rank_seed', False)
             dataloader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=by_rank)
-        super().__init__(runner, shield(dataloader), **kwargs)
+        super().__init__(runner, shield(cast(DataLoader, dataloader)), **kwargs)
 
 
-_LOOPS = {EpochBasedTrainLoop: ResumableEpochLoop, IterBasedTrainLoop: ResumableIterLoop}
-_DURABLE = {CheckpointHook: DurableCheckpointHook, LoggerHook: DurableLoggerHook}
-_ADDED = (PositionHook, ReseedHook, StopHook)
+_LOOPS: dict[type, type] = {EpochBasedTrainLoop: ResumableEpochLoop, IterBasedTrainLoop: ResumableIterLoop}
+_DURABLE: dict[type, type] = {CheckpointHook: DurableCheckpointHook, LoggerHook: DurableLoggerHook}
+_ADDED: tuple[type, ...] = (PositionHook, ReseedHook, StopHook)
 
 
 def _replace(settings: Any, replacements: dict[type, type]) -> None:
-    """Let ``type`` name our form of one of MMEngine's classes, or of those that mmevm once registered there."""
-    kind = settings.get('type') if isinstance(settings, dict) else None
+    """Replace one of MMEngine's classes in ``type``, or an earlier name of its replacement."""
     for theirs, ours in replacements.items():
-        if is_type(kind, theirs) or is_type(kind, ours):
+        if is_type(settings, theirs, ours):
             settings['type'] = f'mmevm.{ours.__name__}'
 
 
 def make_resumable(cfg: Any) -> None:
-    """Put our hooks and loops in the place of MMEngine's own into a config; those of others are left alone.
+    """Replace MMEngine's hooks and loops in a config by ours; those of others stay.
 
     Args:
-        cfg (Config): Changed in place. It may be one that has been through this before.
+        cfg (Config): Changed in place. It may have been through this before.
 
     Raises:
-        UsageError: It describes no training.
+        UsageError: It has no ``train_cfg``.
     """
     loop = cfg.get('train_cfg')
     if not loop:
@@ -126,10 +126,7 @@ def make_resumable(cfg: Any) -> None:
     hooks = dict(cfg.get('default_hooks') or {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
     hooks.setdefault('logger', dict(type='LoggerHook'))
-    added = [f'{scope}.{ours.__name__}' for ours in _ADDED for scope in ('mmevm', 'mmengine')]
-    custom = [
-        hook for hook in cfg.get('custom_hooks') or [] if not (isinstance(hook, dict) and hook.get('type') in added)
-    ]
+    custom = [hook for hook in cfg.get('custom_hooks') or [] if not is_type(hook, *_ADDED)]
     for hook in (*hooks.values(), *custom):
         _replace(hook, _DURABLE)
     cfg.default_hooks = hooks
@@ -137,11 +134,11 @@ def make_resumable(cfg: Any) -> None:
 
 
 def adopt_seed(cfg: Any, seed: int | None) -> None:
-    """Take the seed of the run that ``cfg`` resumes, where ``cfg`` has none.
+    """Use the seed of the run that ``cfg`` resumes if ``cfg`` has none.
 
-    MMEngine does so itself, but only after the data loaders, which shuffle by the seed, have been built.
+    MMEngine does so, too, but only after it has built the data loaders, which shuffle by the seed.
     """
     randomness = cfg.get('randomness') or {}
     if randomness.get('seed') is None and seed is not None:
-        print_log(f"The images come in the order of the checkpoint's seed, {seed}", logger='current')
+        print_log(f"Using the checkpoint's seed, {seed}, for the order of the images", logger='current')
         cfg.randomness = dict(randomness, seed=seed)

@@ -1,4 +1,4 @@
-"""`classifier_classes`: every key that states a number of classes is named before a model is built."""
+"""`check_classifier`: every key that states a number of classes is named before a model is built."""
 
 import re
 import shlex
@@ -10,13 +10,13 @@ from mmengine.config import Config, DictAction
 
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
-from mmevm.engine.checks.classifier_classes import check_classifier
-from mmevm.engine.config import read_config
+from mmevm.engine.checks.class_counts import check_classifier
 from mmevm.errors import UsageError
+
+from .conftest import ROOT, our_config
 
 pytestmark = pytest.mark.openmmlab
 
-ROOT = Path(__file__).resolve().parents[2]
 PHASES = ('train', 'val')
 
 
@@ -32,7 +32,7 @@ def folders(tmp_path: Path) -> Path:
 
 def own_data(root: Path, **dataset: Any) -> Config:
     """configs/classifier_evm_t.py with a user's own folders in place of ImageNet."""
-    cfg = read_config(ROOT / 'configs/classifier_evm_t.py')
+    cfg = our_config('classifier_evm_t')
     for phase in ('train', 'val', 'test'):
         own = dict(type='CustomDataset', data_root=str(root), data_prefix='train' if phase == 'train' else 'val')
         cfg[f'{phase}_dataloader'].dataset = dict(own, pipeline=[], **dataset)
@@ -156,7 +156,7 @@ def test_data_sets_with_labels_of_their_own_are_bound_to_them() -> None:
 
 
 def test_labels_in_files_may_be_fewer_than_imagenets() -> None:
-    cfg = read_config(ROOT / 'configs/classifier_evm_t.py')
+    cfg = our_config('classifier_evm_t')
     cfg.merge_from_dict({'model.head.num_classes': 10, 'data_preprocessor.num_classes': 10})
     check_classifier(cfg, PHASES)
     cfg.data_preprocessor.num_classes = 1000
@@ -174,11 +174,11 @@ def test_preprocessor_counts_only_where_labels_are_mixed(folders: Path) -> None:
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*classifier*.py')), ids=lambda path: path.stem)
 def test_our_configs_agree(path: Path) -> None:
-    check_classifier(read_config(path), ('train', 'val', 'test'))
+    check_classifier(our_config(path.stem), ('train', 'val', 'test'))
 
 
 def test_other_configs_pass() -> None:
-    check_classifier(read_config(ROOT / 'configs/retinanet_evm_t.py'), PHASES)
+    check_classifier(our_config('retinanet_evm_t'), PHASES)
     masked = dict(type='MAE', head=dict(type='MAEHead'))
     check_classifier(Config(dict(default_scope='mmpretrain', model=masked)), PHASES)
     check_classifier(Config(dict(default_scope='mmpretrain')), PHASES)

@@ -1,0 +1,158 @@
+"""The numbers of classes that a config states for its model, and whether a classification config agrees on one."""
+
+import inspect
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from mmengine.registry import MODELS
+
+from mmevm.engine.checks.annotations import list_class_folders
+from mmevm.engine.checks.class_lists import Report, classes_of, stated_classes
+from mmevm.engine.checks.datasets import Leaf, evaluators, leaves, resolve
+from mmevm.engine.options import present_value
+from mmevm.errors import UsageError
+from mmevm.registry import type_name
+
+# Parts of a model whose number of classes, if they have one, is not the dataset's.
+_OTHER_CLASSES = {
+    'data_preprocessor',
+    'backbone',
+    'neck',
+    'rpn_head',
+    'semantic_head',
+    'task_heads',
+    'init_cfg',
+    'train_cfg',
+    'test_cfg',
+}
+# Heads that learn boundaries.
+_OTHER_HEADS = {'STDCHead'}
+
+
+def class_counts(cfg: Any) -> dict[str, int]:
+    """Return the numbers of classes that a config states for its model.
+
+    Args:
+        cfg (Config): A complete config of MMDetection, MMSegmentation or MMPretrain.
+
+    Returns:
+        dict[str, int]: By dotted key, e.g. ``model.roi_head.bbox_head.0.num_classes``: those of all heads, losses and
+        data preprocessors that count the dataset's classes, but not of region proposals and the like. Heads that state
+        no number have their class's default.
+    """
+    model = cfg.get('model') or {}
+    counts = dict(_counts(model, 'model', cfg.get('default_scope')))
+    key = 'model.data_preprocessor' if 'data_preprocessor' in model else 'data_preprocessor'
+    preprocessor = present_value(cfg, key) or {}
+    # MMPretrain's uses its number only where labels become vectors, as MixUp needs them.
+    if preprocessor.get('to_onehot') or preprocessor.get('batch_augments', model.get('train_cfg')):
+        counts |= _counts(preprocessor, key, None)
+    return counts
+
+
+def _counts(part: Any, key: str, scope: str | None) -> Iterator[tuple[str, int]]:
+    if isinstance(part, list | tuple):
+        for index, item in enumerate(part):
+            yield from _counts(item, f'{key}.{index}', scope)
+    if not isinstance(part, Mapping) or part.get('class_agnostic') or type_name(part) in _OTHER_HEADS:
+        return
+    count = part.get('num_classes')
+    if count is None and 'num_things_classes' in part:
+        yield f'{key}.num_things_classes', part['num_things_classes'] + part.get('num_stuff_classes', 0)
+    elif count is None and key.rstrip('.0123456789').endswith('head'):
+        count = _default_count(part, scope)
+    if isinstance(count, int) and not isinstance(count, bool):
+        yield f'{key}.num_classes', count
+    for name, value in part.items():
+        if name not in _OTHER_CLASSES:
+            yield from _counts(value, f'{key}.{name}', scope)
+
+
+def _default_count(head: Mapping, scope: str | None) -> int | None:
+    """Return the default number of classes of a head's class."""
+    kind = resolve(MODELS, head.get('type'), scope)
+    for base in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        init = vars(base).get('__init__')
+        if init and 'num_classes' in (parameters := inspect.signature(init).parameters):
+            return parameters['num_classes'].default
+    return None
+
+
+class _Stated(NamedTuple):
+    """A number of classes, where the config states it, and whether all others must be equal."""
+
+    key: str
+    number: int
+    is_binding: bool = True
+
+
+def _stated_by_model(cfg: Any, is_training: bool) -> Iterator[_Stated]:
+    for key, count in class_counts(cfg).items():
+        if is_training or key == 'model.head.num_classes':
+            yield _Stated(key, count)
+    loss = cfg.model['head'].get('loss')
+    weights = loss.get('class_weight') if isinstance(loss, Mapping) else None
+    if is_training and isinstance(weights, list | tuple):
+        yield _Stated('model.head.loss.class_weight', len(weights))
+
+
+def _stated_by_data(leaf: Leaf, scope: str | None) -> Iterator[_Stated]:
+    found = classes_of(leaf, scope, Report())  # check_classes reports the problems
+    if found is None:
+        return
+    entry, dataset = found
+    if entry.names is not None:
+        key = stated_classes(leaf)[0] if entry.stated else f'{leaf.key} ({leaf.name})'
+        # Datasets that read their labels from files, as ImageNet does, may have any.
+        reads_labels = any(base.__name__ == 'CustomDataset' for base in type(dataset).__mro__)
+        yield _Stated(key, len(entry.names), entry.stated or not reads_labels)
+    if leaf.name == 'CustomDataset' and dataset.with_label and not dataset.ann_file:
+        folder = dataset.img_prefix
+        if os.path.isdir(folder):
+            # MMPretrain takes hidden folders for classes, too; check_classes names them.
+            count = sum(not name.startswith('.') for name in list_class_folders(folder))
+            yield _Stated(f'{leaf.key} ({leaf.name}), folders in {folder}', count)
+
+
+def _excessive_topk(cfg: Any, metrics: Iterable[tuple[str, Mapping]], is_training: bool, count: int) -> dict[str, list]:
+    """Return the values of ``topk`` that exceed the number of classes, by key."""
+    head = cfg.model['head']
+    users = [('model.head', head)] if is_training and head.get('cal_acc') else []
+    values = {f'{key}.topk': settings.get('topk') or 1 for key, settings in (*users, *metrics)}
+    lists = {key: list(topk) if isinstance(topk, list | tuple) else [topk] for key, topk in values.items()}
+    return {key: topk for key, topk in lists.items() if max(topk) > count}
+
+
+def check_classifier(cfg: Any, phases: Iterable[str]) -> None:
+    """Stop if parts of a classification config state different numbers of classes.
+
+    Args:
+        cfg (Config): A complete config; others than MMPretrain's, and models without one classification head, pass.
+        phases (Iterable[str]): The phases that will run.
+
+    Raises:
+        UsageError: They differ, or ``topk`` exceeds the number of classes; the message lists all keys.
+    """
+    phases, scope = list(phases), cfg.get('default_scope')
+    head = (cfg.get('model') or {}).get('head')
+    if scope != 'mmpretrain' or not isinstance(head, dict) or not head.get('num_classes'):
+        return
+    data = [stated for leaf in leaves(cfg, phases) for stated in _stated_by_data(leaf, scope)]
+    metrics = [(key, settings) for _, key, settings in evaluators(cfg, phases)]
+    stated = [*_stated_by_model(cfg, 'train' in phases), *data]
+    stated += [
+        _Stated(f'{key}.num_classes', settings['num_classes'])
+        for key, settings in metrics
+        if settings.get('num_classes')
+    ]
+    # The data is given; the config can change.
+    count = next((item.number for item in data if item.is_binding), head['num_classes'])
+    topk = _excessive_topk(cfg, metrics, 'train' in phases, count)
+    if all(item.number == count for item in stated if item.is_binding) and not topk:
+        return
+    lines = [f'  {item.key}: {item.number}' for item in stated] + [f'  {key}: {values}' for key, values in topk.items()]
+    changes = [f'{item.key}={count}' for item in stated if item.key.endswith('.num_classes') and item.number != count]
+    changes += [f"'{key}={[value for value in values if value <= count] or [1]}'" for key, values in topk.items()]
+    advice = f'\nFor {count} classes: --cfg-options {" ".join(changes)}' if changes else ''
+    raise UsageError('The config does not agree on the number of classes:\n' + '\n'.join(lines) + advice)
