@@ -1,16 +1,15 @@
 """The cost of a config's model at the image size at which the paper's tables state it."""
 
-import copy
 import dataclasses
 import inspect
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmevm.analysis.complexity import Complexity, count, require_extension
+from mmevm.engine.tasks import build_model
 from mmevm.registry import scope_of
 
 SIZES = {'mmdet': (800, 1280), 'mmseg': (512, 2048), 'mmpretrain': (224, 224)}
@@ -23,23 +22,6 @@ _MASKS = 100
 # attention, need them to run, and take as long as they do. What they raise without is among these.
 _DEVICES = (('meta', 'meta'), ('cpu', 'meta'), ('cpu', 'cpu'))
 _LACKS_VALUES = (RuntimeError, NotImplementedError, TypeError)
-
-
-def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
-    """Builds a config's model; ``init_cfg`` is left alone, so nothing is downloaded.
-
-    Args:
-        cfg (Config): A config.
-        device (str): Where; on 'meta' the model has shapes and no values, and takes no time.
-
-    Returns:
-        nn.Module: The model.
-    """
-    from mmengine.registry import MODELS, init_default_scope
-
-    init_default_scope(scope_of(cfg) or 'mmengine')
-    with torch.device(device):
-        return MODELS.build(copy.deepcopy(cfg.model))  # some models write into their configs
 
 
 def measure(cfg: Any, size: tuple[int, int] | None = None) -> Complexity:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
 from mmevm.engine.config import read_config
 from mmevm.engine.runner.storage import write_file
+from mmevm.engine.tasks import build_model
 from mmevm.errors import UsageError, exit_status
 from mmevm.version import __version__
 
@@ -124,8 +125,6 @@ def metafile_entry(args: argparse.Namespace, scope: str, path: Path, parameters:
 
 def publish(args: argparse.Namespace) -> None:
     """Checks, strips and writes; says what lies where."""
-    from mmevm.analysis.tasks import build_model
-
     cfg = read_config(args.config)
     if not Path(args.checkpoint).expanduser().is_file():
         raise UsageError(f'Checkpoint not found: {Path(args.checkpoint).expanduser().absolute()}')
