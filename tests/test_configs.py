@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmevm.analysis.tasks import build_model
+from mmevm.engine.tasks import build_model
 
 pytestmark = pytest.mark.openmmlab
 

@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from mmevm.analysis.tasks import build_model
 from mmevm.checkpoint import CheckpointError
+from mmevm.engine.tasks import build_model
 
 from .parity import Fixture
 from .test_configs import NAMES, load

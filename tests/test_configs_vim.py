@@ -11,10 +11,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
 from demo.mini_data import make_mini_data
-from mmevm.analysis.tasks import build_model
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import fit_checkpoint, load_checkpoint, load_file
+from mmevm.engine.tasks import build_model
 from mmevm.zoo import ENTRIES
 
 from .parity import Fixture

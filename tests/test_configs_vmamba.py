@@ -9,12 +9,12 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 
 from demo.mini_data import make_mini_data
-from mmevm.analysis import measure
-from mmevm.analysis.tasks import build_model
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import load_checkpoint, load_file
 from mmevm.checkpoint.load import fit_checkpoint
+from mmevm.engine.tasks import build_model
+from tools.analysis.complexity import measure
 
 from .parity import Fixture
 from .test_configs import BY_NAME, decays, load
