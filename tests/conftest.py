@@ -1,5 +1,6 @@
 """What all tests share: equal starting conditions, GPU tests only with a GPU, the compiled extension on request."""
 
+import functools
 import os
 import random
 from collections.abc import Iterator
@@ -49,6 +50,16 @@ def unchanged_globals() -> Iterator[None]:
     for kind in kinds:
         kind._instance_dict.clear()
         kinds += kind.__subclasses__()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cached_metafiles() -> Iterator[None]:
+    """Reads the libraries' metafiles once: MMEngine reads them all, for 0.3 s, for each `mmdet::` base of a config."""
+    from mmengine.config import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, 'load', functools.cache(utils.load))
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -1,11 +1,10 @@
-"""Every dense T config, and EfficientVMamba's classifier, trains an iteration and is evaluated on miniature data.
+"""One config per task trains an iteration and is evaluated on miniature data, through the tools' own entry points.
 
-Changed are the data root, where the pretrained weights lie, the pictures' size, the batch and the training's length.
-Pictures are loaded in this process, because loaders' processes would outlive a training that is not a program of its
-own; tests/test_tools runs one that is, with them. VMamba's and Vim's classifiers are trained in tests of their own.
+Changed are the data root, where the pretrained weights are, the images' size, the batch and the training's length.
+Images are loaded in this process, because loaders' processes would outlive a training run that is not a program of its
+own; tests/test_tools runs one that is, with them.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -16,152 +15,149 @@ from mmengine.logging import MessageHub
 from demo.mini_data import make_mini_data
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
-from mmevm.backbones import EfficientVMamba, Vim, VMamba
+from mmevm.backbones import EfficientVMamba, Vim
 from mmevm.checkpoint import load_file
+from mmevm.zoo import ENTRIES
 
 from .parity import Fixture
-from .test_configs import BY_NAME
+from .recipes import PATHS
 from .test_configs_pretrained import contents, upstream_file, upstream_state
 
 pytestmark = pytest.mark.openmmlab
 
 SIZE = '(64,64)'
-DATA = {'retinanet': 'coco', 'mask': 'coco', 'upernet': 'ade/ADEChallengeData2016', 'classifier': 'imagenet'}
-METRIC = {'retinanet': 'coco/bbox_mAP', 'mask': 'coco/segm_mAP', 'upernet': 'mIoU', 'classifier': 'accuracy/top1'}
-# One iteration has found nothing of which a detector is sure.
-UNSURE = {'retinanet': 'model.test_cfg.score_thr=0.', 'mask': 'model.test_cfg.rcnn.score_thr=0.'}
-
 PHASES = ('train', 'val', 'test')
 TRAIN, VAL, TEST = (f'{phase}_dataloader.dataset.pipeline' for phase in PHASES)
-DETECT = [f'{VAL}.1.scale={SIZE}', f'{TEST}.1.scale={SIZE}', 'train_cfg.max_epochs=1']
-SEGMENT = [
+DETECT = [
+    'train_dataloader.batch_size=2',
     f'{TRAIN}.2.scale={SIZE}',
-    f'{TRAIN}.3.crop_size={SIZE}',
-    f'model.data_preprocessor.size={SIZE}',
     f'{VAL}.1.scale={SIZE}',
     f'{TEST}.1.scale={SIZE}',
-    'train_cfg.max_iters=1',
-    'train_cfg.val_interval=1',
+    'train_cfg.max_epochs=1',
 ]
+# One iteration has found nothing of which a detector is sure.
 CHANGES = {
-    'retinanet_evm_t': [f'{TRAIN}.2.scale={SIZE}', *DETECT],
-    'mask_rcnn_evm_t_1x': [f'{TRAIN}.2.scale={SIZE}', *DETECT],
-    'mask_rcnn_evm_t_3x': [
-        *(f'{TRAIN}.3.transforms.{step}.scales=[{SIZE}]' for step in ('0.0', '1.0', '1.2')),
-        f'{TRAIN}.3.transforms.1.1.crop_size=(40,48)',
-        *DETECT,
+    'retinanet_evm_t': ['data_root={}/coco', 'model.test_cfg.score_thr=0.', *DETECT],
+    'mask_rcnn_evm_t_1x': ['data_root={}/coco', 'model.test_cfg.rcnn.score_thr=0.', *DETECT],
+    'upernet_vim_t': [
+        'data_root={}/ade/ADEChallengeData2016',
+        'train_dataloader.batch_size=2',
+        f'{TRAIN}.2.scale={SIZE}',
+        f'{TRAIN}.3.crop_size={SIZE}',
+        f'model.data_preprocessor.size={SIZE}',
+        f'{VAL}.1.scale={SIZE}',
+        f'{TEST}.1.scale={SIZE}',
+        'train_cfg.max_iters=1',
+        'train_cfg.val_interval=1',
     ],
-    'mask_rcnn_vmamba_t_1x': [f'{TRAIN}.2.scale={SIZE}', *DETECT],
-    'upernet_evm_t': SEGMENT,
-    'upernet_evm_t_640': SEGMENT,
-    'upernet_vmamba_t': SEGMENT,
-    'upernet_vim_t': SEGMENT,
-    'classifier_evm_t': [
+    'classifier_vim_t_stride8': [
+        'data_root={}/imagenet',
+        'train_dataloader.batch_size=2',
         f'{TRAIN}.1.scale=64',
-        f'{VAL}.1.scale=64',
-        f'{VAL}.2.crop_size=64',
-        f'{TEST}.1.scale=64',
-        f'{TEST}.2.crop_size=64',
+        *(f'{pipeline}.1.scale=64' for pipeline in (VAL, TEST)),
+        *(f'{pipeline}.2.crop_size=64' for pipeline in (VAL, TEST)),
         'train_cfg.max_epochs=1',
     ],
 }
+METRIC = {'retinanet': 'coco/bbox_mAP', 'mask': 'coco/segm_mAP', 'upernet': 'mIoU', 'classifier': 'accuracy/top1'}
 
 
 @pytest.fixture(scope='module')
 def mini_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two training and two validation pictures of each data set, in the real layouts."""
+    """Two training and two validation images of each dataset, in the real layouts."""
     out = tmp_path_factory.mktemp('mini')
     make_mini_data(out, image_size=96, train_images=2, val_images=2)
     return out
 
 
+@pytest.fixture(scope='module')
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with files like the released ones, with other numbers."""
+    cache = tmp_path_factory.mktemp('cache')
+    (cache / 'zoo').mkdir()
+    upstream_file('tiny', cache / 'zoo')
+    state = Fixture('vim_tiny_64x64').state(outnorm=False) | {'pos_embed': torch.zeros(1, 14 * 14 + 1, 192)}
+    torch.save({'model': state}, cache / 'zoo' / ENTRIES['vim_tiny'].file)
+    return cache
+
+
+@pytest.fixture
+def desk(mini_data: Path, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('MMEVM_CACHE', str(zoo))
+    monkeypatch.setenv('MMEVM_OFFLINE', '1')
+    return mini_data
+
+
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The sizes of all batches that any backbone is given from here on."""
+    """The sizes of all batches that a backbone is given from here on."""
     shapes = []
-
-    def watch(kind: type) -> None:
+    for kind in (EfficientVMamba, Vim):
         original = kind.forward
-        monkeypatch.setattr(kind, 'forward', lambda self, x: (shapes.append(tuple(x.shape)), original(self, x))[1])
 
-    for kind in (EfficientVMamba, VMamba, Vim):
-        watch(kind)
+        def forward(self, x, original=original):
+            shapes.append(tuple(x.shape))
+            return original(self, x)
+
+        monkeypatch.setattr(kind, 'forward', forward)
     return shapes
 
 
-def pretrained(name: str, folder: Path) -> Path:
-    """Upstream's file of the backbone's variant, with other numbers."""
-    fixtures = {'vmamba': 'vmamba_tiny_s1l8_64x96', 'vim': 'vim_tiny_64x64'}
-    found = [fixture for backbone, fixture in fixtures.items() if f'_{backbone}_' in name]
-    if not found:
-        return upstream_file('tiny', folder)
-    path = folder / 'upstream.pth'
-    torch.save({'model': Fixture(found[0]).state(outnorm=False)}, path)
-    return path
-
-
-def options(name: str, data: Path, folder: Path) -> list[str]:
-    """The changes to a config, for the tools' command line."""
-    kind = name.split('_')[0]
-    changes = [f'data_root={data / DATA[kind]}', 'train_dataloader.batch_size=2', *CHANGES[name]]
-    for phase in PHASES:
-        changes += [f'{phase}_dataloader.num_workers=0', f'{phase}_dataloader.persistent_workers=False']
-    if kind != 'classifier':
-        changes.append(f'model.backbone.init_cfg.checkpoint={pretrained(name, folder)}')
-    return ['--cfg-options', *changes, *([UNSURE[kind]] if kind in UNSURE else [])]
+def options(name: str, data: Path) -> list[str]:
+    """Return the changes to a config, for the tools' command line."""
+    workers = [f'{phase}_dataloader.{key}' for phase in PHASES for key in ('num_workers=0', 'persistent_workers=False')]
+    return ['--cfg-options', *(change.format(data) for change in CHANGES[name]), *workers]
 
 
 def logged(key: str) -> float:
-    """The last value of a scalar in the last training or evaluation."""
+    """Return the last value of a scalar in the last training or evaluation."""
     return MessageHub.get_current_instance().get_scalar(key).current()
 
 
 @pytest.mark.parametrize('name', CHANGES)
 def test_config_trains_and_is_evaluated_on_miniature_data(
-    name: str, mini_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, ...]]
+    name: str, desk: Path, seen: list[tuple[int, ...]], capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = [str(BY_NAME[name]), '--work-dir', 'work', *options(name, mini_data, tmp_path)]
+    command = [str(PATHS[name]), '--work-dir', 'work', *options(name, desk)]
     metric = METRIC[name.split('_')[0]]
     assert run_train(command) == 0
     assert np.isfinite(logged('train/loss')) and logged('train/loss') > 0
-    # The training batch, then the two validation pictures.
+    # The training batch, then the two validation images.
     assert seen[0][0] == 2 and sum(shape[0] for shape in seen) == 4
     assert np.isfinite(logged(f'val/{metric}'))
+    assert ('interpolated' in capsys.readouterr().out) == ('vim' in name)
     checkpoint = next(Path('work').glob('*_1.pth'))
     assert load_file(checkpoint)['meta']['iter'] == 1
     seen.clear()
     several = name.startswith('upernet')
     assert run_test([command[0], str(checkpoint), *(['--tta'] if several else []), *command[1:]]) == 0
-    # Two pictures; a segmentor sees each at six scales, straight and flipped.
+    # Two images; a segmentor sees each at six scales, straight and flipped.
     assert (sum(shape[0] for shape in seen), len(set(seen))) == ((24, 6) if several else (2, 1))
     assert np.isfinite(logged(f'test/{metric}'))
 
 
-def test_evaluating_upstreams_file_uses_all_of_its_weights(
-    mini_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluating_upstreams_file_uses_all_of_its_weights(desk: Path, zoo: Path, monkeypatch) -> None:
     from mmpretrain.models import ImageClassifier
 
-    monkeypatch.chdir(tmp_path)
     evaluated = []
     predict = ImageClassifier.predict
-    monkeypatch.setattr(
-        ImageClassifier,
-        'predict',
-        lambda self, *args, **kwargs: (evaluated.append(contents(self.state_dict())), predict(self, *args, **kwargs))[
-            1
-        ],
-    )
-    command = options('classifier_evm_t', mini_data, tmp_path)
-    assert run_test([str(BY_NAME['classifier_evm_t']), str(upstream_file('tiny', tmp_path)), *command]) == 0
+
+    def watched(self, *args, **kwargs):
+        evaluated.append(contents(self.state_dict()))
+        return predict(self, *args, **kwargs)
+
+    monkeypatch.setattr(ImageClassifier, 'predict', watched)
+    command = options('classifier_vim_t_stride8', desk)
+    assert run_test([str(PATHS['classifier_evm_t']), str(zoo / 'zoo/efficient_vmamba_tiny.ckpt'), *command]) == 0
     assert evaluated == [contents(upstream_state('tiny'))]
 
 
 def test_evaluating_a_detector_refuses_the_weights_of_a_classifier(
-    mini_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    desk: Path, zoo: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = options('retinanet_evm_t', mini_data, tmp_path)
-    assert run_test([str(BY_NAME['retinanet_evm_t']), str(upstream_file('tiny', tmp_path)), *command]) == 2
-    assert re.search(r'lacks \d+ tensors of backbone, neck, bbox_head', capsys.readouterr().err)
+    command = [str(PATHS['retinanet_evm_t']), str(zoo / 'zoo/efficient_vmamba_tiny.ckpt')]
+    assert run_test([*command, *options('retinanet_evm_t', desk)]) == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in ('efficient_vmamba_tiny.ckpt', 'backbone, neck, bbox_head'))

@@ -8,7 +8,7 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from mmevm.analysis.tasks import build_model
+from mmevm.engine.tasks import build_model
 from tests.compiled_mmcv.test_operators import assert_equal
 
 pytestmark = pytest.mark.openmmlab

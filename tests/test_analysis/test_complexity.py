@@ -1,5 +1,6 @@
-"""`mmevm.analysis.complexity`: every rule against a count by hand, and the whole against MMEngine's and the paper's."""
+"""`tools/analysis/complexity.py`: every rule against a count by hand, the sums against MMEngine's and the papers'."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ from mmengine.analysis.complexity_analysis import FlopAnalyzer
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmevm.analysis import Complexity, complexity, count, measure
 from mmevm.backbones import EfficientVMamba
 from mmevm.layers import SS2D, BidirectionalMamba
 from mmevm.ops import Route, extension, selective_scan, visual_scan
+from tools.analysis.complexity import Complexity, count, main, measure
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.usefixtures('extension')]
 
@@ -107,7 +110,6 @@ def test_count_refuses_to_count_without_the_extension(monkeypatch: pytest.Monkey
     monkeypatch.setattr(extension, 'LOAD_ERROR', 'it was not built')
     with pytest.raises(RuntimeError, match='needs the compiled extension.*it was not built'):
         count(nn.Linear(2, 2), (1, 2))
-    assert complexity.extension is extension
 
 
 def test_measure_gives_the_papers_figures_of_other_peoples_models() -> None:
@@ -127,3 +129,28 @@ def test_measure_gives_the_papers_figures_of_other_peoples_models() -> None:
 def test_measure_names_the_scopes_it_knows() -> None:
     with pytest.raises(ValueError, match="must be one of mmdet, mmseg, mmpretrain, got 'mmpose'"):
         measure(Config(dict(default_scope='mmpose', model=dict(type='X'))))
+
+
+def test_command_prints_a_row_for_each_config(capsys: pytest.CaptureFixture) -> None:
+    assert main([str(ROOT / 'configs' / name) for name in ('retinanet_evm_t.py', 'classifier_evm_s.py')]) == 0
+    rows = [re.split(r'\s{2,}', line.strip()) for line in capsys.readouterr().out.splitlines() if '_evm_' in line]
+    assert rows == [
+        ['retinanet_evm_t', '800 x 1280', '15.991', '167.524', '218.0'],
+        ['classifier_evm_s', '224 x 224', '11.274', '1.338', '9.6'],
+    ]
+
+
+def test_command_takes_another_size(capsys: pytest.CaptureFixture) -> None:
+    assert main([str(ROOT / 'configs/classifier_evm_t.py'), '--size', '64', '96']) == 0
+    assert re.search(r'classifier_evm_t +64 x 96 +6\.494 ', capsys.readouterr().out)
+
+
+def test_command_names_a_missing_config(capsys: pytest.CaptureFixture) -> None:
+    assert main(['no/such.py']) == 2
+    assert re.search(r'Config file not found: /.*/no/such\.py', capsys.readouterr().err)
+
+
+@pytest.mark.parametrize('arguments', [[], ['--table', 'x.md', '--size', '64', '64']], ids=['nothing', 'both'])
+def test_command_refuses_contradictory_arguments(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        main(arguments)

@@ -1,17 +1,19 @@
-"""`mmevm.analysis.scan_order`: tables by hand, loops that know the papers' orders, and what the layers really do."""
+"""`tools/analysis/scan_order.py`: tables by hand, the papers' orders as loops, what the layers do, and the figure."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageColor
 from torch import Tensor, nn
 
-from mmevm.analysis.scan_order import SCANS, places, reach
 from mmevm.layers import ES2D, SS2D, BidirectionalMamba
+from tools.analysis.scan_order import SCANS, centres, draw_scan_order, main, positions, reach
 
-# The 4 x 4 map's tokens by their places in each route, dots for those that it passes by.
-PLACES = {
+# The positions of a 4 x 4 map's tokens on each route, dots for those that it skips.
+POSITIONS = {
     'ES2D': [
         '0 . 1 .   . . . .   2 . 3 .   . . . .',
         '. . . .   0 . 2 .   . . . .   1 . 3 .',
@@ -33,9 +35,9 @@ PLACES = {
 
 
 @pytest.mark.parametrize('name', SCANS)
-def test_places_on_a_map_of_four_by_four(name: str) -> None:
-    expected = [[-1 if part == '.' else int(part) for part in line.split()] for line in PLACES[name]]
-    assert [places(one).tolist() for one in reach(SCANS[name], 4, 4)] == expected
+def test_positions_on_a_map_of_four_by_four(name: str) -> None:
+    expected = [[-1 if part == '.' else int(part) for part in line.split()] for line in POSITIONS[name]]
+    assert [positions(one).tolist() for one in reach(SCANS[name], 4, 4)] == expected
 
 
 def _walks(name: str, height: int, width: int) -> list[list[int]]:
@@ -113,3 +115,81 @@ def test_token_counts_the_class_token_in_the_middle(row: int, col: int, token: i
 def test_reach_refuses_an_empty_map() -> None:
     with pytest.raises(ValueError, match='at least one row and one column, got 0 x 3'):
         reach(SCANS['SS2D'], 0, 3)
+
+
+_ORANGE = ImageColor.getrgb('#f5b041')
+
+
+def test_centres_put_the_class_token_between_its_neighbours() -> None:
+    # Behind the last patch of the second of four rows, and between the first two of the second of three.
+    assert centres(SCANS['Vim'], 4, 4)[7:10].tolist() == [[3, 1], [1.5, 1.5], [0, 2]]
+    assert centres(SCANS['Vim'], 3, 3)[3:6].tolist() == [[0, 1], [0.5, 1], [1, 1]]
+    assert centres(SCANS['SS2D'], 2, 3).tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
+
+
+def _orange(path: str, columns: int) -> list[int]:
+    """Pixels in the colour of what is seen, by panel."""
+    pixels = np.array(Image.open(path).convert('RGB')).astype(int)
+    seen = np.abs(pixels - _ORANGE).max(axis=-1) < 3
+    # The legend, which has the colour too, lies in the lowest part, and the scan's name at the left.
+    panels = seen[: int(0.8 * seen.shape[0]), int(0.06 * seen.shape[1]) :]
+    return [int(part.sum()) for part in np.array_split(panels, columns, axis=1)]
+
+
+def test_draw_scan_order_colours_what_the_first_token_sees(tmp_path: Path) -> None:
+    path = draw_scan_order({'SS2D': SCANS['SS2D']}, tmp_path / 'order.png', (4, 4), (0, 0))
+    row, column, row_back, column_back, _ = _orange(path, 5)
+    # Itself alone, forward; all sixteen, backward.
+    assert row == pytest.approx(column, rel=0.2) and row_back == pytest.approx(column_back, rel=0.2)
+    assert 12 < row_back / row < 24
+
+
+def test_draw_scan_order_colours_one_phase_of_es2d(tmp_path: Path) -> None:
+    path = draw_scan_order({'ES2D': SCANS['ES2D']}, tmp_path / 'order.png', (4, 4), (2, 3))
+    counts = _orange(path, 5)
+    # Row 2 and column 3 are of phase (0, 1), the third route.
+    assert counts[2] > 0 and counts[0] == counts[1] == counts[3] == 0
+
+
+@pytest.mark.parametrize(
+    'size, query, message',
+    [
+        ((1, 1), (0, 0), 'at least two cells, got 1 x 1'),
+        ((0, 4), (0, 0), 'at least two cells, got 0 x 4'),
+        ((3, 4), (3, 0), r'must be in the map of 3 x 4 cells, got \(3, 0\)'),
+        ((3, 4), (0, -1), r'must be in the map of 3 x 4 cells, got \(0, -1\)'),
+    ],
+)
+def test_draw_scan_order_refuses(size: tuple, query: tuple, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw_scan_order(SCANS, tmp_path / 'order.png', size, query)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_prints_what_the_token_sees(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / 'order.png'
+    assert main(['--map', '4', '4', '--token', '2', '3', '--out', str(out)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    # ES2D: the last of its phase's four. SS2D: places 11 and 14, and as many from the end. Vim: the class token too.
+    assert lines[1:4] == [
+        'ES2D 4 of 16 tokens; through each route: 0, 0, 4, 0'.split(),
+        'SS2D 16 of 16 tokens; through each route: 12, 15, 5, 2'.split(),
+        'Vim 17 of 17 tokens; through each route: 13, 5'.split(),
+    ]
+    assert lines[4] == [str(out)] and Image.open(out).width == 1600
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--map', '4', '25'], 'must be at most 24 x 24'),
+        (['--map', '4', '4', '--token', '4', '0'], 'must be in the map of 4 x 4 cells'),
+        (['--out', 'no/such/folder/x.png'], 'no/such/folder/x.png cannot be drawn'),
+    ],
+)
+def test_command_names_what_does_not_fit(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err

@@ -9,8 +9,8 @@ from mmengine.analysis import ActivationAnalyzer, FlopAnalyzer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmevm.analysis.complexity import count
 from mmevm.backbones import EfficientVMamba, Vim, VMamba
+from tools.analysis.complexity import count
 
 pytestmark = pytest.mark.usefixtures('extension')
 

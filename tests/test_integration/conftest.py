@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from mmevm.analysis.tasks import build_model
+from mmevm.engine.tasks import build_model
 
 from ..parity import Fixture
 

@@ -9,15 +9,19 @@ import yaml
 from mmengine.config import Config
 from modelindex.load_model_index import load as load_model_index
 
-from mmevm.analysis.report import TABLES
-from mmevm.analysis.tasks import build_model
+from mmevm.engine.tasks import build_model
 from mmevm.inferencers import models, released_weights
 from mmevm.zoo import ENTRIES
+from tools.analysis.reproduction import TABLES
 
 pytestmark = pytest.mark.openmmlab
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPER = {row.config: dict(zip(table.metrics, row.metrics, strict=False)) for table in TABLES for row in table.rows}
+PAPER = {
+    row['config']: dict(zip(table.get('metrics', ()), row.get('results', '').split(), strict=True))
+    for table in TABLES
+    for row in table['rows']
+}
 # The metafiles' names of metrics, which are OpenMMLab's, and the tables'.
 METRICS = {
     'classifier': {'Top 1 Accuracy': 'top-1'},

@@ -1,4 +1,4 @@
-"""`mmevm.analysis.measure` on the libraries' models and on ours in their place: published figures, counts by hand."""
+"""`measure` on the libraries' models, and on ours in their place: published figures, counts by hand."""
 
 import math
 from pathlib import Path
@@ -8,10 +8,9 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from torch import Tensor, nn
 
-from mmevm.analysis import count, measure
-from mmevm.analysis.tasks import _detect, _Parts, build_model
 from mmevm.backbones import EfficientVMamba
-from mmevm.cli.complexity import main
+from mmevm.engine.tasks import build_model
+from tools.analysis.complexity import _detect, count, main, measure
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.usefixtures('extension')]
 
@@ -159,8 +158,7 @@ def test_count_is_the_same_with_values_and_without() -> None:
     cfg = with_our_backbone('mmdet::detr/detr_r50_8xb2-150e_coco.py', neck=dict(in_channels=WIDTHS[-1:]))
     cfg.model.backbone.out_indices = (3,)
     model = build_model(cfg)
-    run = _Parts(_detect)
-    assert count(model, (1, 3, *SIZE), run=run, device='cpu') == count(model, (1, 3, *SIZE), run=run)
+    assert count(model, (1, 3, *SIZE), run=_detect, device='cpu') == count(model, (1, 3, *SIZE), run=_detect)
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
