@@ -74,7 +74,7 @@ def _set_resume(cfg: Any, source: str) -> None:
         cfg.load_from, seed = found.path, found.seed
     elif source.startswith('mmevm://'):
         raise UsageError(
-            f'--resume needs a training checkpoint, and the zoo has weights only. To start from them: '
+            f'--resume needs a training checkpoint, and the zoo has weights alone. To start from them: '
             f'--cfg-options load_from={source}, without --resume'
         )
     else:

@@ -27,6 +27,6 @@ def our_config(name: str) -> Config:
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is printed instead of refused."""
-    said: list[str] = []
-    monkeypatch.setattr('mmevm.engine.checks.classes.print_log', lambda message, **_: said.append(message))
-    return said
+    lines: list[str] = []
+    monkeypatch.setattr('mmevm.engine.checks.classes.print_log', lambda line, **_: lines.append(line))
+    return lines

@@ -25,10 +25,12 @@ class TestCoco:
 
     def test_a_name_in_other_case_is_refused_with_the_spelling_of_the_file(self, tmp_path: Path) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'Dog', 'bird', 'traffic-light'])
-        said = problems(detection(tmp_path, ('cat', 'dog', 'traffic light')))
-        assert "in both: 'cat'" in said
-        assert "in the config alone: 'dog' (in the file: 'Dog'), 'traffic light' (in the file: 'traffic-light')" in said
-        assert "classes = ('cat', 'Dog', 'traffic-light')" in said
+        message = problems(detection(tmp_path, ('cat', 'dog', 'traffic light')))
+        assert "in both: 'cat'" in message
+        assert (
+            "in the config alone: 'dog' (in the file: 'Dog'), 'traffic light' (in the file: 'traffic-light')" in message
+        )
+        assert "classes = ('cat', 'Dog', 'traffic-light')" in message
 
     def test_a_name_that_the_file_lacks_is_refused_for_it_would_move_the_others(self, tmp_path: Path) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'dog'])
@@ -48,12 +50,12 @@ class TestCoco:
         )
         cfg = detection(tmp_path, None, **heads)
         cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
-        said = problems(cfg, 'train', 'val').splitlines()
-        assert "  classes = ('balloon', 'kite flyer')" in said
-        assert '  train_dataloader = dict(dataset=dict(dataset=dict(metainfo=dict(classes=classes))))' in said
-        assert '  val_dataloader = dict(dataset=dict(metainfo=dict(classes=classes)))' in said
-        assert '  model = dict(roi_head=dict(mask_head=dict(num_classes=2)))' in said
-        assert '  # model.roi_head.bbox_head.0.num_classes = 2' in said
+        message = problems(cfg, 'train', 'val').splitlines()
+        assert "  classes = ('balloon', 'kite flyer')" in message
+        assert '  train_dataloader = dict(dataset=dict(dataset=dict(metainfo=dict(classes=classes))))' in message
+        assert '  val_dataloader = dict(dataset=dict(metainfo=dict(classes=classes)))' in message
+        assert '  model = dict(roi_head=dict(mask_head=dict(num_classes=2)))' in message
+        assert '  # model.roi_head.bbox_head.0.num_classes = 2' in message
 
     def test_the_lines_to_write_make_a_config_that_passes(self, tmp_path: Path) -> None:
         for split in ('train', 'val'):
@@ -68,8 +70,8 @@ class TestCoco:
 
     def test_names_in_another_order_than_the_file_are_refused(self, tmp_path: Path) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'dog', 'bird'])
-        said = problems(detection(tmp_path, ('dog', 'cat')))
-        assert 'order of the file' in said and "classes = ('cat', 'dog')" in said
+        message = problems(detection(tmp_path, ('dog', 'cat')))
+        assert 'order of the file' in message and "classes = ('cat', 'dog')" in message
 
     def test_two_categories_of_one_name_are_refused(self, tmp_path: Path) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'dog', 'cat'])
@@ -78,18 +80,18 @@ class TestCoco:
     def test_training_and_validation_that_disagree_are_refused(self, tmp_path: Path) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'dog', 'bird'])
         write_coco(tmp_path / 'val.json', ['bird', 'cat', 'dog'])
-        said = problems(detection(tmp_path, ('cat', 'dog', 'bird'), val=('bird', 'cat', 'dog')), 'train', 'val')
-        assert 'train_dataloader.dataset and val_dataloader.dataset number their classes differently' in said
-        said = problems(detection(tmp_path, ('cat', 'dog'), val=('bird', 'cat', 'dog')), 'train', 'val')
-        assert "val_dataloader.dataset alone: 'bird'" in said
+        message = problems(detection(tmp_path, ('cat', 'dog', 'bird'), val=('bird', 'cat', 'dog')), 'train', 'val')
+        assert 'train_dataloader.dataset and val_dataloader.dataset number their classes differently' in message
+        message = problems(detection(tmp_path, ('cat', 'dog'), val=('bird', 'cat', 'dog')), 'train', 'val')
+        assert "val_dataloader.dataset alone: 'bird'" in message
 
     def test_the_metric_has_a_file_of_its_own(self, tmp_path: Path) -> None:
         for split in ('train', 'val'):
             write_coco(tmp_path / f'{split}.json', ['cat', 'dog'])
         cfg = detection(tmp_path, ('cat', 'dog'))
         cfg.val_evaluator.ann_file = str(write_coco(tmp_path / 'other.json', ['Cat', 'dog']))
-        said = problems(cfg, 'train', 'val')
-        assert 'val_evaluator' in said and "'cat' (in the file: 'Cat')" in said
+        message = problems(cfg, 'train', 'val')
+        assert 'val_evaluator' in message and "'cat' (in the file: 'Cat')" in message
 
     def test_category_ids_that_the_file_does_not_define(self, tmp_path: Path, notes: list[str]) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'dog'], ids=[0, 1])
@@ -99,7 +101,9 @@ class TestCoco:
         check_classes(detection(tmp_path, ('cat', 'dog'), 2), ('train',))
         assert len(notes) == 1 and 'do not define: 7' in notes[0]
 
-    def test_a_class_without_annotations_is_told_of_the_training_set(self, tmp_path: Path, notes: list[str]) -> None:
+    def test_a_class_without_annotations_is_reported_for_the_training_set(
+        self, tmp_path: Path, notes: list[str]
+    ) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'dog'], ids=[1])
         check_classes(detection(tmp_path, ('cat', 'dog'), 2), ('train',))
         assert len(notes) == 1 and notes[0].endswith("has no annotation of 'dog'")
@@ -126,8 +130,8 @@ class TestCoco:
         info = dict(categories=[1, 2], text='"categories": [{"id": 1, "name": "no"}]')
         path = write_coco(tmp_path / 'train.json', ['cat', 'Ding', 'Ährenfeld'], ids=[0, 1], info=info)
         path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding='utf-8')
-        said = problems(detection(tmp_path, ('cat', 'Dingo', 'ährenfeld')))
-        assert "'ährenfeld' (in the file: 'Ährenfeld')" in said
+        message = problems(detection(tmp_path, ('cat', 'Dingo', 'ährenfeld')))
+        assert "'ährenfeld' (in the file: 'Ährenfeld')" in message
         assert len(notes) == 1 and 'do not define: 0' in notes[0]
         path.write_text(path.read_text()[:-40])
         assert 'it is truncated' in problems(detection(tmp_path, ('cat',)))
@@ -156,7 +160,7 @@ class TestCoco:
 
 class TestLists:
     @pytest.mark.parametrize(
-        ('value', 'said'),
+        ('value', 'message'),
         [
             (
                 'cat',
@@ -170,7 +174,7 @@ class TestLists:
         ],
     )
     @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-    def test_what_is_no_list_of_names_is_refused(self, scope: str, value: Any, said: str) -> None:
+    def test_what_is_no_list_of_names_is_refused(self, scope: str, value: Any, message: str) -> None:
         dataset = dict(
             type={'mmdet': 'CocoDataset', 'mmseg': 'BaseSegDataset', 'mmpretrain': 'CustomDataset'}[scope],
             data_root='data',
@@ -178,7 +182,7 @@ class TestLists:
             metainfo=dict(classes=value),
         )
         cfg = Config(dict(default_scope=scope, model={}, train_dataloader=dict(dataset=dataset)))
-        assert problems(cfg).startswith('train_dataloader.dataset.metainfo.classes ') and said in problems(cfg)
+        assert problems(cfg).startswith('train_dataloader.dataset.metainfo.classes ') and message in problems(cfg)
 
     def test_a_file_of_names_is_read(self, tmp_path: Path) -> None:
         write_coco(tmp_path / 'train.json', ['cat', 'traffic light'])

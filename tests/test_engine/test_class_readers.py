@@ -29,8 +29,8 @@ class TestXml:
         assert notes == ["train_dataloader.dataset: 2 objects in 1 XML files are of no class and left out: 'cow'"]
 
     def test_a_name_in_other_case_or_no_name_at_all_is_refused(self, tmp_path: Path) -> None:
-        said = problems(self.config(tmp_path, ['cat', 'dog'], ['cat', 'Dog']))
-        assert "'dog' (in the files: 'Dog')" in said and "classes = ('Dog', 'cat')" in said
+        message = problems(self.config(tmp_path, ['cat', 'dog'], ['cat', 'Dog']))
+        assert "'dog' (in the files: 'Dog')" in message and "classes = ('Dog', 'cat')" in message
         assert 'in both: none' in problems(self.config(tmp_path, ['cat', 'dog'], ['car', 'plane']))
 
     def test_a_rare_class_may_be_absent(self, tmp_path: Path, notes: list[str]) -> None:
@@ -43,9 +43,9 @@ class TestXml:
         assert f'{tmp_path}/Annotations/train1.xml: not valid XML' in problems(cfg)
 
     def test_more_names_than_the_head_has_classes(self, tmp_path: Path) -> None:
-        said = problems(self.config(tmp_path, ['cat', 'dog', 'cow'], ['cat'], count=2))
-        assert "3 classes, 'cat', 'dog', 'cow', are more than model.bbox_head.num_classes = 2 allows" in said
-        assert 'model = dict(bbox_head=dict(num_classes=3))' in said
+        message = problems(self.config(tmp_path, ['cat', 'dog', 'cow'], ['cat'], count=2))
+        assert "3 classes, 'cat', 'dog', 'cow', are more than model.bbox_head.num_classes = 2 allows" in message
+        assert 'model = dict(bbox_head=dict(num_classes=3))' in message
 
     def test_mmpretrains_multi_label_form(self, tmp_path: Path) -> None:
         voc(tmp_path, [], ['cat', 'Dog'])
@@ -58,25 +58,25 @@ class TestClassification:
     def test_folders_of_validation_have_to_be_those_of_training(self, tmp_path: Path) -> None:
         train, same = folders(tmp_path / 'train', 'ant', 'bee', 'cow'), folders(tmp_path / 'same', 'ant', 'bee', 'cow')
         check_classes(classification(3, train, same), ('train', 'val'))
-        said = problems(classification(3, train, folders(tmp_path / 'val', 'ant', 'cow')), 'train', 'val')
-        assert "train_dataloader.dataset alone: 'bee'" in said and 'val_dataloader.dataset alone: none' in said
+        message = problems(classification(3, train, folders(tmp_path / 'val', 'ant', 'cow')), 'train', 'val')
+        assert "train_dataloader.dataset alone: 'bee'" in message and 'val_dataloader.dataset alone: none' in message
 
     def test_a_hidden_folder_counts_as_a_class(self, tmp_path: Path) -> None:
         train = folders(tmp_path, '.ipynb_checkpoints', 'ant', 'bee')
-        said = problems(classification(2, train))
-        assert "3 classes, '.ipynb_checkpoints', 'ant', 'bee', are more than model.head.num_classes = 2" in said
+        message = problems(classification(2, train))
+        assert "3 classes, '.ipynb_checkpoints', 'ant', 'bee', are more than model.head.num_classes = 2" in message
 
     def test_names_have_to_be_as_many_as_folders_and_in_their_order(self, tmp_path: Path) -> None:
         train = folders(tmp_path, 'ant', 'bee')
         check_classes(classification(2, dict(train, metainfo=dict(classes=('Ant', 'Bee')))), ('train',))
         check_classes(classification(2, dict(train, classes=['first', 'second'])), ('train',))
-        said = problems(classification(2, dict(train, metainfo=dict(classes=('bee', 'ant')))))
-        assert 'in alphabetical order' in said and "classes = ('ant', 'bee')" in said
-        said = problems(classification(3, dict(train, metainfo=dict(classes=('ant', 'bee', 'cow')))))
-        assert 'has 2 folders, each of which is a class, and there are 3 names' in said
-        said = problems(classification(1000, dict(train, type='ImageNet')))
-        assert 'there are 1000 names' in said and "type='CustomDataset'" in said
-        assert '  model = dict(head=dict(num_classes=2))' in said.splitlines()
+        message = problems(classification(2, dict(train, metainfo=dict(classes=('bee', 'ant')))))
+        assert 'in alphabetical order' in message and "classes = ('ant', 'bee')" in message
+        message = problems(classification(3, dict(train, metainfo=dict(classes=('ant', 'bee', 'cow')))))
+        assert 'has 2 folders, each of which is a class, and there are 3 names' in message
+        message = problems(classification(1000, dict(train, type='ImageNet')))
+        assert 'there are 1000 names' in message and "type='CustomDataset'" in message
+        assert '  model = dict(head=dict(num_classes=2))' in message.splitlines()
 
     def listing(self, root: Path, *lines: str) -> dict:
         root.mkdir(exist_ok=True)
@@ -86,14 +86,14 @@ class TestClassification:
     def test_class_ids_beyond_the_heads_are_refused_with_their_line(self, tmp_path: Path) -> None:
         train = self.listing(tmp_path, 'a 1.jpg 0', 'b.jpg 2', 'c.jpg 1')
         check_classes(classification(3, train), ('train',))
-        said = problems(classification(2, train))
-        assert f'line 2 of {tmp_path}/list.txt, b.jpg has the class id 2, and model.head.num_classes = 2' in said
-        assert 'model = dict(head=dict(num_classes=3))' in said
+        message = problems(classification(2, train))
+        assert f'line 2 of {tmp_path}/list.txt, b.jpg has the class id 2, and model.head.num_classes = 2' in message
+        assert 'model = dict(head=dict(num_classes=3))' in message
         check_classes(classification(3, train, data_preprocessor=dict(num_classes=2)), ('train',))
-        said = problems(classification(3, train, data_preprocessor=dict(num_classes=2, to_onehot=True)))
-        assert 'data_preprocessor.num_classes = 2 allows 0 to 1' in said
-        said = problems(classification(3, dict(train, metainfo=dict(classes=('a', 'b')))))
-        assert 'there are 2 names of classes, for the ids 0 to 1, and line 2' in said
+        message = problems(classification(3, train, data_preprocessor=dict(num_classes=2, to_onehot=True)))
+        assert 'data_preprocessor.num_classes = 2 allows 0 to 1' in message
+        message = problems(classification(3, dict(train, metainfo=dict(classes=('a', 'b')))))
+        assert 'there are 2 names of classes, for the ids 0 to 1, and line 2' in message
 
     @pytest.mark.parametrize('line', ['b.jpg cat', 'b.jpg', 'b.jpg,1', ''])
     def test_lines_of_another_format_are_quoted(self, tmp_path: Path, line: str) -> None:
@@ -106,18 +106,18 @@ class TestClassification:
         check_classes(classification(3, dict(self.listing(tmp_path, 'a.jpg'), with_label=False)), ('train',))
 
     @pytest.mark.parametrize(
-        ('labels', 'count', 'said'),
+        ('labels', 'count', 'message'),
         [
             ([0, 2], 2, 'has the class id 2, and model.head.num_classes = 2'),
             ([[0, 1], [2]], 2, 'class id 2'),
         ],
     )
-    def test_mmengines_json(self, tmp_path: Path, labels: list, count: int, said: str) -> None:
+    def test_mmengines_json(self, tmp_path: Path, labels: list, count: int, message: str) -> None:
         samples = [dict(img_path=f'{index}.jpg', gt_label=label) for index, label in enumerate(labels)]
         content = dict(metainfo=dict(classes=['a', 'b', 'c']), data_list=samples)
         (tmp_path / 'a.json').write_text(json.dumps(content))
         train = dict(type='MultiLabelDataset', ann_file='a.json', data_root=str(tmp_path))
-        assert said in problems(classification(count, train))
+        assert message in problems(classification(count, train))
         assert "in the file alone: 'c'" in problems(classification(3, dict(train, metainfo=dict(classes=('a', 'b')))))
 
 
@@ -127,9 +127,11 @@ class TestSegmentation:
         check_classes(segmentation(tmp_path, [0, 1, 3], 3, reduce_zero_label=True), ('train',))
 
     def test_ids_beyond_the_classes_are_refused(self, tmp_path: Path) -> None:
-        said = problems(segmentation(tmp_path, [0, 1, 3], 3))
-        assert f'{tmp_path}/maps/1.png has the class id 3, and model.decode_head.num_classes = 3 allows 0 to 2' in said
-        assert 'reduce_zero_label=True' in said and 'model.auxiliary_head.0.num_classes = 3' in said
+        message = problems(segmentation(tmp_path, [0, 1, 3], 3))
+        assert (
+            f'{tmp_path}/maps/1.png has the class id 3, and model.decode_head.num_classes = 3 allows 0 to 2' in message
+        )
+        assert 'reduce_zero_label=True' in message and 'model.auxiliary_head.0.num_classes = 3' in message
 
     def test_colours_and_ids_of_two_bytes_are_refused(self, tmp_path: Path) -> None:
         assert 'maps/1.png has 3 channels' in problems(segmentation(tmp_path, [0, 1], 3, mode='RGB'))
@@ -137,8 +139,8 @@ class TestSegmentation:
 
     def test_names_beyond_a_known_list_are_refused_with_the_nearest(self, tmp_path: Path) -> None:
         cfg = segmentation(tmp_path, [0], 3, type='ADE20KDataset', metainfo=dict(classes=('wall', 'Sky', 'robot')))
-        said = problems(cfg)
-        assert "'Sky' (in ADE20KDataset: 'sky'), 'robot'" in said and "type='BaseSegDataset'" in said
+        message = problems(cfg)
+        assert "'Sky' (in ADE20KDataset: 'sky'), 'robot'" in message and "type='BaseSegDataset'" in message
         cfg.train_dataloader.dataset.metainfo.classes = ('sky', 'wall', 'tree')
         check_classes(cfg, ('train',))
 

@@ -77,14 +77,14 @@ def test_a_tracking_dataset_may_have_more_names_than_its_detector() -> None:
     check_classes(cfg, ('train', 'val'))
 
 
-def test_annotations_in_an_unforeseen_form_are_told_and_not_refused(tmp_path: Path, notes: list[str]) -> None:
+def test_annotations_in_an_unforeseen_form_are_reported_and_not_refused(tmp_path: Path, notes: list[str]) -> None:
     (tmp_path / 'a.json').write_text(json.dumps(dict(metainfo={}, data_list=['a.jpg'])))
     train = dict(type='MultiLabelDataset', ann_file='a.json', data_root=str(tmp_path))
     check_classes(classification(3, train), ('train',))
     assert len(notes) == 1 and 'could not be compared with its annotations: AttributeError' in notes[0]
 
 
-def test_fewer_classes_than_the_head_has_are_told(tmp_path: Path, notes: list[str]) -> None:
+def test_fewer_classes_than_the_head_has_are_reported(tmp_path: Path, notes: list[str]) -> None:
     write_coco(tmp_path / 'train.json', ['cat', 'dog'])
     check_classes(detection(tmp_path, ('cat', 'dog'), 80), ('train',))
     assert notes == [

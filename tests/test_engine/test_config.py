@@ -1,4 +1,4 @@
-"""`mmevm.engine.config`: configs of every style are read, and what cannot be read is said."""
+"""`mmevm.engine.config`: configs of every style are read, and what cannot be read is refused."""
 
 from pathlib import Path
 from typing import Any

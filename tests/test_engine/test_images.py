@@ -31,7 +31,7 @@ def scope() -> Any:
 
 
 def classification(root: Path, contents: dict[str, bytes], **dataset: Any) -> dict:
-    """A loader of pictures in two folders."""
+    """A loader of images in two folders."""
     for name, content in contents.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -66,10 +66,10 @@ class TestLoaders:
     def paths(self, loader: Any) -> list[str]:
         return [Path(batch['data_samples'][0].img_path).name for batch in loader]
 
-    def test_sound_pictures_pass(self, tmp_path: Path) -> None:
+    def test_sound_images_pass(self, tmp_path: Path) -> None:
         assert self.paths(build(classification(tmp_path, GOOD))) == ['1.jpg', '2.jpg', '3.jpg']
 
-    def test_broken_pictures_are_refused_by_name_before_training(self, tmp_path: Path) -> None:
+    def test_broken_images_are_refused_by_name_before_training(self, tmp_path: Path) -> None:
         loader = classification(tmp_path, {**GOOD, 'b/0.jpg': b'', 'b/text.png': b'<html>'})
         with pytest.raises(UsageError) as caught:
             build(loader)
@@ -77,7 +77,7 @@ class TestLoaders:
         assert f'{tmp_path}/b/0.jpg: it is empty (0 bytes)' in str(caught.value)
         assert '--skip-broken' in str(caught.value)
 
-    def test_broken_pictures_are_left_out_on_demand(self, tmp_path: Path) -> None:
+    def test_broken_images_are_left_out_on_demand(self, tmp_path: Path) -> None:
         loader = classification(tmp_path, {**GOOD, 'a/0.jpg': b'', 'b/4.jpg': encoded()[:500]})
         built = build(loader, skip=True)
         assert self.paths(built) == ['1.jpg', '2.jpg', '3.jpg']
@@ -102,7 +102,7 @@ class TestLoaders:
             == dict(RepeatDataset=6, ConcatDataset=6, ClassBalancedDataset=3, KFoldDataset=2)[loader['dataset']['type']]
         )
 
-    def test_a_dataset_without_any_sound_picture(self, tmp_path: Path) -> None:
+    def test_a_dataset_without_any_sound_image(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match='none of 2 samples can be read'):
             build(classification(tmp_path, {'a/1.jpg': b'', 'a/2.jpg': b'x'}), skip=True)
 
@@ -124,7 +124,7 @@ class TestLoaders:
             list(build(classification(tmp_path, {}, test_mode=True), skip=True))
 
     def test_formats_without_a_check_are_named_by_the_step_that_loads_them(self, tmp_path: Path) -> None:
-        loader = classification(tmp_path, {**GOOD, 'b/x.tif': b'no picture at all'})
+        loader = classification(tmp_path, {**GOOD, 'b/x.tif': b'no image at all'})
         with pytest.raises(SampleError, match=rf'Cannot read {tmp_path}/b/x\.tif: '):
             list(build(loader))
         assert 'x.tif' not in self.paths(build(loader, skip=True))
@@ -137,12 +137,12 @@ class TestLoaders:
         assert not isinstance(caught.value, UsageError)
         assert any('1.jpg' in note for note in getattr(caught.value, '__notes__', ['1.jpg']))
 
-    def test_a_loader_that_leaves_out_empty_pictures_itself_is_warned_and_not_refused(self, tmp_path: Path) -> None:
+    def test_a_loader_that_leaves_out_empty_images_itself_is_warned_and_not_refused(self, tmp_path: Path) -> None:
         loader = classification(tmp_path, {**GOOD, 'a/0.jpg': b''})
         loader['dataset']['pipeline'][0]['ignore_empty'] = True
         assert len(build(loader).dataset) == 4
 
-    def test_pictures_that_are_kept_elsewhere_are_not_looked_for(self, tmp_path: Path) -> None:
+    def test_images_that_are_kept_elsewhere_are_not_looked_for(self, tmp_path: Path) -> None:
         loader = classification(tmp_path, {**GOOD, 'a/0.jpg': b''})
         loader['dataset']['pipeline'][0]['backend_args'] = dict(backend='lmdb', db_path='x')
         assert len(build(loader).dataset) == 4
@@ -150,11 +150,11 @@ class TestLoaders:
     def test_a_check_that_takes_too_long_gives_up_and_says_how_far_it_was(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        said: list[str] = []
+        lines: list[str] = []
         monkeypatch.setattr('mmevm.engine.checks.images.SECONDS', 0.0)
-        monkeypatch.setattr('mmevm.engine.checks.images.print_log', lambda message, **_: said.append(message))
+        monkeypatch.setattr('mmevm.engine.checks.images.print_log', lambda line, **_: lines.append(line))
         build(classification(tmp_path, GOOD))
-        assert 'checked the files of 1 of 3 samples' in said[0]
+        assert 'checked the files of 1 of 3 samples' in lines[0]
         with pytest.raises(UsageError):
             build(classification(tmp_path, {'a/1.jpg': b'', 'a/2.jpg': b'', 'b/3.jpg': b''}))
 

@@ -1,4 +1,4 @@
-"""`mmevm.engine.checks.paths`: which paths a config needs, what is said when they are absent, and moving them."""
+"""`mmevm.engine.checks.paths`: which paths a config needs, the message when they are missing, and moving them."""
 
 import re
 from pathlib import Path

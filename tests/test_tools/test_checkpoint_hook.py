@@ -107,7 +107,7 @@ def test_one_checkpoint_is_kept_and_the_older_goes_last(toy: Toy, monkeypatch: p
     assert toy.names() == ['best_toy_score_epoch_3.pth', 'epoch_3.pth']
 
 
-def test_too_little_space_is_said_before_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_refused_before_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.configure("optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.1))\ncustom_hooks += [dict(type='EMAHook')]")
     monkeypatch.setattr(checkpoint_hook, 'free_space', lambda path: 47)
     # Three numbers, their averages, and two moments each.

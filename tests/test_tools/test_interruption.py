@@ -50,15 +50,14 @@ def ask(name: str, stage: str, number: int) -> str:
 
 @pytest.mark.parametrize('name', STATUS)
 def test_the_iteration_ends_and_the_next_loss_is_the_same(name: str, toy: Toy) -> None:
-    toy.train()
-    whole = read(toy.folder)
+    expected = toy.expected()
     toy.configure(ask(name, 'train', EPOCH + 1))
     log = toy.train('--work-dir', 'stopped', status=STATUS[name])
     assert 'Traceback' not in log and f'ended with {toy.folder}/stopped/iter_{EPOCH + 2}.pth' in log
     toy.configure()
-    assert read(toy.folder) == whole[: EPOCH + 2]
+    assert read(toy.folder) == expected[: EPOCH + 2]
     toy.train('--work-dir', 'stopped', '--resume')
-    assert read(toy.folder) == whole[EPOCH + 2 :]
+    assert read(toy.folder) == expected[EPOCH + 2 :]
     # What was saved for the interruption goes when a regular checkpoint has followed it.
     assert sorted(path.name for path in Path('stopped').glob('*.pth')) == ['epoch_1.pth', 'epoch_2.pth']
 
@@ -69,14 +68,13 @@ def test_the_iteration_ends_and_the_next_loss_is_the_same(name: str, toy: Toy) -
 def test_other_kinds_of_runs_continue_with_the_same_loss(more: str, toy: Toy) -> None:
     more += '\nparam_scheduler = []\noptim_wrapper.update(type="OptimWrapper")\n'
     toy.configure(more)
-    toy.train()
-    whole = read(toy.folder)
+    expected = toy.expected()
     toy.configure(more + ask('SIGTERM', 'train', 4))
     toy.train('--work-dir', 'stopped', status=143)
-    assert read(toy.folder) == whole[:5]
+    assert read(toy.folder) == expected[:5]
     toy.configure(more)
     toy.train('--work-dir', 'stopped', '--resume')
-    assert read(toy.folder) == whole[5:]
+    assert read(toy.folder) == expected[5:]
 
 
 def test_several_interruptions_leave_one_file(toy: Toy) -> None:
@@ -123,8 +121,7 @@ def test_any_checkpoint_hook_saves_for_a_signal(more: str, message: str, names: 
 
 def test_a_signal_in_an_evaluation_ends_it_and_saves_the_trained_weights(toy: Toy) -> None:
     toy.configure(EMA)
-    toy.train()
-    whole = read(toy.folder)
+    expected = toy.expected()
     rare = 'default_hooks.checkpoint.interval=9'
     toy.configure(EMA + ask('SIGTERM', 'val', 1))
     toy.train('--work-dir', 'stopped', options=rare, status=143)
@@ -132,7 +129,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_saves_the_trained_weights(toy: To
     assert (meta['epoch'], meta['iter']) == (1, EPOCH)
     toy.configure(EMA)
     toy.train('--work-dir', 'stopped', '--resume', options=rare)
-    assert read(toy.folder) == whole
+    assert read(toy.folder) == expected
 
 
 def test_a_signal_before_the_first_iteration_just_ends(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:

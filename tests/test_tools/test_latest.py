@@ -18,12 +18,27 @@ pytestmark = pytest.mark.openmmlab
 BEST = 'default_hooks.checkpoint.save_best=toy/score default_hooks.checkpoint.rule=greater'
 
 
+@pytest.fixture(scope='module')
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of :func:`trained`; checkpoints have its path in them."""
+    return tmp_path_factory.mktemp('latest') / 'home'
+
+
 @pytest.fixture
-def trained(toy: Toy) -> Toy:
-    """A folder with two epochs' checkpoints and the best one."""
-    toy.train(options=BEST)
+def trained(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Toy:
+    """A folder with two epochs' checkpoints and the best one, trained once and restored for each test."""
+    backup = home.with_name('backup')
+    shutil.rmtree(home, ignore_errors=True)
+    if backup.exists():
+        shutil.copytree(backup, home)
+    home.mkdir(exist_ok=True)
+    monkeypatch.chdir(home)
+    toy = Toy(home, capfd)
+    if not backup.exists():
+        toy.train(options=BEST)
+        read(toy.folder)
+        shutil.copytree(home, backup)
     assert toy.names() == ['best_toy_score_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth']
-    read(toy.folder)
     return toy
 
 
@@ -76,7 +91,7 @@ def test_what_does_not_open_is_named_and_passed_over(damage: Callable[[Path], No
 
 
 @pytest.mark.parametrize('kept', ['torn', 'best', 'noted'])
-def test_a_run_without_a_checkpoint_that_opens_is_not_begun_anew(kept: str, trained: Toy) -> None:
+def test_a_run_without_a_checkpoint_that_opens_does_not_start_over(kept: str, trained: Toy) -> None:
     cut(trained.work / 'epoch_1.pth')
     cut(trained.work / 'epoch_2.pth')
     if kept != 'torn':
@@ -130,8 +145,8 @@ def test_checkpoints_of_another_folder_and_name_are_found(toy: Toy) -> None:
     assert resumed_at(toy, options=f'{options} train_cfg.max_epochs=3') == 2 * EPOCH
 
 
-def test_a_run_begun_anew_says_what_it_overwrites_and_is_the_one_to_continue(trained: Toy) -> None:
-    # Runs of the same second could not be told apart.
+def test_a_run_that_starts_over_warns_of_what_it_overwrites_and_is_the_one_to_continue(trained: Toy) -> None:
+    # Runs of the same second could not be distinguished.
     old = load_file(trained.work / 'epoch_2.pth')
     old['meta']['experiment_name'] = 'config_20200101_000000'
     torch.save(old, trained.work / 'epoch_2.pth')

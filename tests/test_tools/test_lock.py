@@ -104,7 +104,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_system_without_locks_is_said(
+def test_a_file_system_without_locks_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:

@@ -53,7 +53,7 @@ def test_an_epoch_continues_at_the_share_that_was_done(options: str, length: int
     assert f'after epoch 1 and {length // 2} of {length} iterations of the next' in lines(log, 'Resuming with')[0]
 
 
-def test_nothing_is_said_of_data_that_stay_as_they_were(toy: Toy) -> None:
+def test_nothing_is_logged_when_the_data_is_the_same(toy: Toy) -> None:
     toy.train(options='train_cfg.max_epochs=1')
     assert not lines(toy.train('--resume'), 'Resuming with')
 
@@ -129,12 +129,12 @@ def test_schedules_in_epochs_keep_their_place_and_those_in_iterations_their_coun
     assert before[-1] > after[0] > after[6]
 
 
-def test_a_checkpoint_without_optimizer_is_said_to_begin_it_anew(toy: Toy) -> None:
+def test_a_checkpoint_without_optimizer_starts_a_new_one(toy: Toy) -> None:
     toy.train(options='train_cfg.max_epochs=1 default_hooks.checkpoint.save_optimizer=False')
     assert lines(toy.train('--resume'), 'has no optimizer state')
 
 
-def test_less_epochs_than_are_done_are_said_to_leave_nothing(toy: Toy) -> None:
+def test_fewer_epochs_than_are_done_leave_nothing_to_train(toy: Toy) -> None:
     toy.train()
     read(toy.folder)
     log = toy.train('--resume', options='train_cfg.max_epochs=1')

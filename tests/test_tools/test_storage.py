@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, and what cannot be written is said in a sentence."""
+"""Atomic writes, and messages for files that cannot be written."""
 
 import errno
 import os

@@ -35,8 +35,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return configs
 
 
-def said(run: Any, capsys: pytest.CaptureFixture, *arguments: object) -> str:
-    """What a tool says when it refuses."""
+def refusal(run: Any, capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    """What a tool prints when it refuses."""
     assert run(list(map(str, arguments))) == 2
     return capsys.readouterr().err
 
@@ -56,15 +56,15 @@ def test_a_renamed_category_is_refused_in_training_and_evaluation(
     rename_category(data / 'annotations/instances_train2017.json', 'kite', 'Kite')
     rename_category(data / 'annotations/instances_val2017.json', 'traffic light', 'traffic_light')
     options = ['--cfg-options', f'data_root={data}', 'model.backbone.init_cfg=None']
-    message = said(run_train, capsys, CONFIG, *options)
+    message = refusal(run_train, capsys, CONFIG, *options)
     assert "'kite' (in the file: 'Kite')" in message and "'traffic light' (in the file: 'traffic_light')" in message
     (tmp_path / 'any.pth').touch()
-    message = said(run_test, capsys, CONFIG, tmp_path / 'any.pth', *options)
+    message = refusal(run_test, capsys, CONFIG, tmp_path / 'any.pth', *options)
     assert 'test_dataloader.dataset' in message and 'train_dataloader.dataset:' not in message
     assert built == []
 
 
-def test_a_missing_validation_set_of_a_classifier_is_said(
+def test_a_missing_validation_set_of_a_classifier_is_refused(
     tmp_path: Path, built: list[Any], capsys: pytest.CaptureFixture
 ) -> None:
     data = write_pictures(tmp_path / 'data')
@@ -72,10 +72,10 @@ def test_a_missing_validation_set_of_a_classifier_is_said(
     with pytest.raises(ModelBuilt):
         run_train([str(config)])
     shutil.rmtree(Path(data) / 'val')
-    assert f'  missing: {data}/val' in said(run_train, capsys, config).splitlines()
+    assert f'  missing: {data}/val' in refusal(run_train, capsys, config).splitlines()
 
 
-def test_class_ids_beyond_a_classifiers_are_said(
+def test_class_ids_beyond_a_classifiers_are_refused(
     tmp_path: Path, built: list[Any], capsys: pytest.CaptureFixture
 ) -> None:
     data = write_pictures(tmp_path / 'data')
@@ -96,7 +96,7 @@ model = dict(head=dict(num_classes=10))
 train_dataloader = dict(dataset={dataset})
 val_dataloader = val_cfg = val_evaluator = None
 """)
-    message = said(run_train, capsys, config)
+    message = refusal(run_train, capsys, config)
     assert 'model.head.num_classes = 10 allows 0 to 9' in message and built == []
     assert f'of {data}/meta/train.txt' in message.replace('//', '/')
 
@@ -127,7 +127,7 @@ def test_broken_images_are_refused_before_training_and_left_out_on_demand(
     sorted(Path(data).glob('val/*/*.JPEG'))[0].write_bytes(b'<html>')
     config = write_config(tmp_path / 'config.py', data, 'train_cfg = dict(max_epochs=1, val_interval=1)')
     monkeypatch.chdir(tmp_path)
-    message = said(run_train, capsys, config)
+    message = refusal(run_train, capsys, config)
     assert f'{images[0]}: it is empty (0 bytes)' in message and f'{images[1]}: no such file' in message
     assert 'leave them out with --skip-broken' in message and not list(tmp_path.glob('losses/*'))
 

@@ -17,9 +17,11 @@ from mmengine.visualization import Visualizer
 from mmevm.apis.train import main as train_main
 
 from .small_classifier import ROOT
-from .toy import CONFIG
+from .toy import CONFIG, read
 
 Train = Callable[..., str]
+# By config, the lines of a run that nothing interrupts.
+_EXPECTED: dict[str, list[dict]] = {}
 
 
 class Toy:
@@ -35,7 +37,7 @@ class Toy:
         self.configure()
 
     def configure(self, more: str = '') -> None:
-        """Write the config anew, with changes."""
+        """Rewrite the config with changes."""
         (self.folder / 'config.py').write_text(CONFIG + more)
 
     def command(self, *flags: Any, options: str = '') -> list[str]:
@@ -53,6 +55,14 @@ class Toy:
         out, err = self.capfd.readouterr()
         assert got == status, (out + err)[-4000:]
         return out + err
+
+    def expected(self) -> list[dict]:
+        """Return the lines of an uninterrupted run with the current config, which is trained once."""
+        config = (self.folder / 'config.py').read_text()
+        if config not in _EXPECTED:
+            self.train('--work-dir', 'uninterrupted')
+            _EXPECTED[config] = read(self.folder)
+        return _EXPECTED[config]
 
     def start(self, *flags: Any, options: str = '', processes: int = 0, port: int = 0) -> subprocess.Popen:
         """Train in another process, which leads a group, or in several."""
@@ -90,5 +100,5 @@ def default_signals() -> None:
 
 
 def lines(text: str, pattern: str) -> list[str]:
-    """Lines of an output that have what is sought."""
+    """Return the lines of an output that match a pattern."""
     return [line for line in text.splitlines() if re.search(pattern, line)]
