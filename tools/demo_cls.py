@@ -14,7 +14,7 @@ try:
 
     from demo.baselines import constant_top1
     from demo.figures import draw_classifications, draw_curves
-    from demo.mini_data.digits import make_digits
+    from demo.mini_data import make_digits
     from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
