@@ -1,4 +1,4 @@
-"""What predictions that never look at the picture are worth, for comparison with a trained network's."""
+"""Scores of predictions that never look at the image, for comparison with a trained network's."""
 
 import contextlib
 import io
@@ -10,13 +10,13 @@ import numpy as np
 
 
 def constant_top1(train_labels: Iterable[int], val_labels: Sequence[int]) -> float:
-    """Top-1 accuracy, in percent, of naming the training's most frequent class for every picture."""
+    """Return the top-1 accuracy, in percent, of naming the training set's most frequent class for every image."""
     constant = Counter(train_labels).most_common(1)[0][0]
     return 100 * sum(label == constant for label in val_labels) / len(val_labels)
 
 
 def constant_miou(train_maps: Iterable[np.ndarray], val_maps: Iterable[np.ndarray]) -> float:
-    """Mean IoU, in percent, of giving every pixel the training's most frequent class.
+    """Return the mean IoU, in percent, of giving every pixel the training set's most frequent class.
 
     Args:
         train_maps (Iterable[ndarray[H, W]]): uint8 label maps; 0 is unlabelled and left out.
@@ -33,7 +33,7 @@ def constant_miou(train_maps: Iterable[np.ndarray], val_maps: Iterable[np.ndarra
 
 
 def _typical_masks(annotations: str | os.PathLike) -> dict[int, tuple[np.ndarray, int]]:
-    """By category, the pixels that at least half as many objects cover as the most covered pixel, and the count."""
+    """Return for each category the pixels covered at least half as often as the most covered one, and its objects."""
     from pycocotools.coco import COCO
 
     coco, sums, counts = COCO(annotations), {}, defaultdict(int)
@@ -45,11 +45,11 @@ def _typical_masks(annotations: str | os.PathLike) -> dict[int, tuple[np.ndarray
 
 
 def constant_mask_ap50(train: str | os.PathLike, val: str | os.PathLike) -> float:
-    """COCO's mask AP at IoU 0.5 of predicting, in every picture, one typical mask of every category.
+    """Return COCO's mask AP at IoU 0.5 of predicting, in every image, one typical mask of every category.
 
     Args:
         train (str | os.PathLike): Annotation file that the masks are averaged over.
-        val (str | os.PathLike): Annotation file that they are compared with; pictures as large as the training's.
+        val (str | os.PathLike): Annotation file that they are compared with; images as large as the training set's.
 
     Returns:
         float: AP50 from 0 to 1.

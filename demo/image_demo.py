@@ -1,8 +1,8 @@
 """Draw what a model finds in images: ``python demo/image_demo.py IMAGE… --model NAME [--weights FILE]``.
 
 IMAGE is a file, a folder or an address. NAME is one of the metafiles' models or the path of a config: a detector, an
-instance or semantic segmentor, or a classifier. Weights come from the zoo where whole models were released, which is
-classifiers and what is around VMamba; for others ``--weights`` has to name the checkpoint of a training.
+instance or semantic segmentor, or a classifier. Weights come from the zoo if complete models were released, which holds
+for classifiers and all models with VMamba; for others ``--weights`` must name a training checkpoint.
 """
 
 import argparse
@@ -28,11 +28,11 @@ except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
 DRAWN_PIXELS = 2**21
-"""Full HD. The drawing of a larger image is on a smaller copy, as a pixel takes a number for every class or mask."""
+"""Full HD. A larger image is drawn on a smaller copy, as a pixel takes a number for every class or mask."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the command line; None means the process's own."""
+    """Parse the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[1])
     parser.add_argument('image', nargs='+', help='image file, folder of images, or http(s) address')
     parser.add_argument('--model', required=True, help=f'{", ".join(models())}; or a config file')
@@ -46,24 +46,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def find_model(model: str, weights: str | None) -> tuple[Path, str]:
-    """The config and the weights that the arguments mean.
+    """Return the config and the weights that the arguments name.
 
     Raises:
-        UsageError: There is no such model, or no weights of it.
+        UsageError: If there is no such model, or no weights of it.
     """
     named = model in models()
     if not named and not Path(model).is_file():
         raise UsageError(f'--model {model} is neither a config file nor one of {", ".join(models())}.')
     weights = weights or (released_weights(model) if named else None)
     if weights is None:
-        raise UsageError(f'No weights of {model} were released. Name the checkpoint of a training: --weights FILE')
+        raise UsageError(f'No weights of {model} were released. Name the checkpoint of a training run: --weights FILE')
     if '://' not in weights and not Path(weights).expanduser().is_file():
         raise UsageError(f'Checkpoint not found: {Path(weights).expanduser().absolute()}')
     return config_path(model) if named else Path(model), weights
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """The image itself, or a copy of :data:`DRAWN_PIXELS` of a larger one."""
+    """Return the image, or a copy of :data:`DRAWN_PIXELS` of a larger one."""
     height, width = image.shape[:2]
     # Matplotlib takes no side beyond 2**16.
     scale = min(1.0, (DRAWN_PIXELS / (height * width)) ** 0.5, 2**14 / max(height, width))
@@ -74,7 +74,7 @@ def reduced(image: np.ndarray) -> np.ndarray:
 
 
 def predict(inferencer: Any, image: np.ndarray, canvas: np.ndarray) -> Any:
-    """The model's predictions for an image, which the config's pipeline sees whole, in the pixels of ``canvas``."""
+    """Return predictions in the pixels of ``canvas``; the config's pipeline sees the image at its full size."""
     data = inferencer.pipeline(image)
     if canvas is not image:
         # Models bring their predictions back to the original size, at which masks and scores of a large image take
@@ -88,14 +88,14 @@ def predict(inferencer: Any, image: np.ndarray, canvas: np.ndarray) -> Any:
 
 
 def load_detector(config: str, weights: str, device: str | None) -> Any:
-    """mmdet's inferencer."""
+    """Return mmdet's inferencer."""
     from mmdet.apis import DetInferencer
 
     return DetInferencer(config, weights, device=device)
 
 
 def detect(inferencer: Any, image: np.ndarray, canvas: np.ndarray, score: float) -> np.ndarray:
-    """Boxes, and masks where the model finds any."""
+    """Draw boxes, and masks if the model has any."""
     sample = predict(inferencer, image, canvas)
     found = int((sample.pred_instances.scores >= score).sum())
     print(f'{found} objects of score {score} or more')
@@ -103,14 +103,14 @@ def detect(inferencer: Any, image: np.ndarray, canvas: np.ndarray, score: float)
 
 
 def load_segmentor(config: str, weights: str, device: str | None) -> Any:
-    """mmseg's inferencer."""
+    """Return mmseg's inferencer."""
     from mmseg.apis import MMSegInferencer
 
     return MMSegInferencer(config, weights, device=device)
 
 
 def segment(inferencer: Any, image: np.ndarray, canvas: np.ndarray, score: float) -> np.ndarray:
-    """The class of every pixel as a colour."""
+    """Draw the class of every pixel as a colour."""
     sample = predict(inferencer, image, canvas)
     labels, counts = np.unique(sample.pred_sem_seg.data.cpu().numpy(), return_counts=True)
     classes = inferencer.model.dataset_meta['classes']
@@ -120,14 +120,14 @@ def segment(inferencer: Any, image: np.ndarray, canvas: np.ndarray, score: float
 
 
 def load_classifier(config: str, weights: str, device: str | None) -> Any:
-    """mmpretrain's inferencer."""
+    """Return mmpretrain's inferencer."""
     from mmpretrain import ImageClassificationInferencer
 
     return ImageClassificationInferencer(config, weights, device=device)
 
 
 def classify(inferencer: Any, image: np.ndarray, canvas: np.ndarray, score: float) -> np.ndarray:
-    """The best class and its score as text."""
+    """Draw the best class and its score as text."""
     from mmpretrain.visualization import UniversalVisualizer
 
     (sample,) = inferencer.forward(next(inferencer.preprocess([image])))
@@ -159,10 +159,10 @@ TASKS = {
 
 
 def find_task(config: Path) -> Task:
-    """The task of a config, by its ``default_scope``.
+    """Return the task of a config, by its ``default_scope``.
 
     Raises:
-        UsageError: It is no config, or of another library, or the library is not installed.
+        UsageError: If it is no config, or of another library, or the library is not installed.
     """
     scope = scope_of(read_config(config))
     if scope not in TASKS:
@@ -171,7 +171,7 @@ def find_task(config: Path) -> Task:
 
 
 def require_device(device: str | None) -> None:
-    """Refuses a device that torch does not have here."""
+    """Raise a UsageError for a device that torch cannot use here."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -179,10 +179,10 @@ def require_device(device: str | None) -> None:
 
 
 def draw_image(task: Task, inferencer: Any, origin: str, image: np.ndarray, score: float) -> np.ndarray:
-    """Runs the model on an image; returns the drawing (BGR).
+    """Run the model on an image; return the drawing (BGR).
 
     Raises:
-        ImageError: The config's pipeline, or the model, cannot take the image.
+        ImageError: If the config's pipeline or the model fails on the image.
     """
     canvas = reduced(image)
     size, drawn = (f'{array.shape[1]} × {array.shape[0]}' for array in (image, canvas))
@@ -198,7 +198,7 @@ def draw_image(task: Task, inferencer: Any, origin: str, image: np.ndarray, scor
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Runs the model on all images and writes the drawings; what cannot be drawn is named and left out."""
+    """Run the model on all images and write the drawings; print which images are left out."""
     images = find_images(args.image)
     config, weights = find_model(args.model, args.weights)
     task = find_task(config)
@@ -223,7 +223,7 @@ def draw(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command line; return the exit status."""
     args = parse_args(argv)
     return exit_status(lambda: draw(args))
 

@@ -1,4 +1,4 @@
-"""Images that a tool is given: files, folders and addresses, read within bounds, and where their drawings go."""
+"""Input images of a tool (files, folders and addresses, read within bounds), and the files for their drawings."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from mmevm.errors import UsageError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp', '.gif', '.avif', '.jp2')
-"""What is taken for an image in a folder."""
+"""Files of a folder that are taken for images."""
 
 MAX_PIXELS = 2**27
 MAX_ASPECT = 1000
@@ -36,7 +36,7 @@ _FORMATS = ('JPEG', 'PNG', 'BMP', 'PPM', 'TIFF', 'WEBP', 'GIF', 'AVIF', 'JPEG200
 
 
 class ImageError(UsageError):
-    """An image that cannot be used; the message names it and says why."""
+    """An image that cannot be used; the message names it and the reason."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ImageSource:
 
     Attributes:
         origin (str): Its path or address.
-        name (Path): What to call it: a file's name, for files below a folder with the way to them.
+        name (Path): File name; for files below a folder, the path relative to it.
     """
 
     origin: str
@@ -57,7 +57,7 @@ def _is_address(argument: str) -> bool:
 
 
 def find_images(arguments: Sequence[str]) -> list[ImageSource]:
-    """What the arguments of a command line mean; nothing is opened.
+    """Expand the arguments of a command line; nothing is opened.
 
     Args:
         arguments (Sequence[str]): Files, folders, of which all images are taken, and http(s) addresses.
@@ -66,7 +66,7 @@ def find_images(arguments: Sequence[str]) -> list[ImageSource]:
         list[ImageSource]: At least one.
 
     Raises:
-        UsageError: An argument is none of these, or a folder has no images.
+        UsageError: If an argument is none of these, or a folder has no images.
     """
     return [image for argument in arguments for image in _expand(argument)]
 
@@ -87,7 +87,7 @@ def _expand(argument: str) -> list[ImageSource]:
 
 
 def _address_name(address: str) -> str:
-    """The file name at the end of an address, fit to be one here."""
+    """Return the file name at the end of an address, with safe characters only."""
     try:
         scheme, host, path, *_ = urlsplit(address)
     except ValueError as error:
@@ -106,7 +106,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def read_image(origin: str) -> np.ndarray:
-    """Reads an image as OpenMMLab's pipelines do: in colour, turned as its EXIF data say, without transparency.
+    """Read an image as OpenMMLab's pipelines do: in colour, turned as its EXIF data say, without transparency.
 
     Args:
         origin (str): A path, or an http(s) address.
@@ -115,7 +115,7 @@ def read_image(origin: str) -> np.ndarray:
         np.ndarray: Blue, green and red, uint8 [H, W, 3]; of an animation the first frame.
 
     Raises:
-        ImageError: It cannot be had, is no image or a damaged one, or is beyond the bounds.
+        ImageError: If it cannot be read or downloaded, is no image or a damaged one, or is beyond the bounds.
     """
     data = _download(origin) if _is_address(origin) else _read(origin)
     _check_header(data, origin)
@@ -139,7 +139,7 @@ def _read(path: str) -> bytes:
 
 
 def _download(address: str) -> bytes:
-    """The bytes behind an address, no more than :data:`MAX_DOWNLOAD`, in about :data:`DOWNLOAD_SECONDS`."""
+    """Download the bytes behind an address, no more than :data:`MAX_DOWNLOAD`, in about :data:`DOWNLOAD_SECONDS`."""
     data, end = bytearray(), time.monotonic() + DOWNLOAD_SECONDS
     try:
         # Spaces and letters beyond ASCII are encoded; what is encoded already stays.
@@ -170,7 +170,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _check_header(data: bytes, origin: str) -> None:
-    """Refuses what is no image, and sizes that would be too much, by the header alone."""
+    """Reject files that are no images, and sizes that are too large, by the header alone."""
     try:
         header = _open(data)
         animated = header.format != 'MPO' and getattr(header, 'is_animated', False)
@@ -203,7 +203,7 @@ def _cause(data: bytes, origin: str) -> str:
 
 
 def _decode_by_pillow(data: bytes, origin: str) -> np.ndarray:
-    """Decodes what OpenCV does not: formats that its build may lack; and says what is wrong with damaged files."""
+    """Decode formats that OpenCV's build may lack; explain what is wrong with damaged files."""
     try:
         image = _open(data)
         image.load()
@@ -215,7 +215,7 @@ def _decode_by_pillow(data: bytes, origin: str) -> np.ndarray:
 
 
 def plan_outputs(images: Sequence[ImageSource], out: Path | None, label: str) -> list[Path]:
-    """Where the drawing of each image goes, no two to the same file and none over an image.
+    """Choose a file for the drawing of each image, no two the same and none an input image.
 
     Args:
         images (Sequence[ImageSource]): What is drawn.
@@ -226,7 +226,7 @@ def plan_outputs(images: Sequence[ImageSource], out: Path | None, label: str) ->
         list[Path]: One file for each image.
 
     Raises:
-        UsageError: ``out`` names an image for several, has a suffix that cannot be written, or is an image itself.
+        UsageError: If ``out`` is a file for several images, has a suffix that cannot be written, or is an input image.
     """
     taken = {_key(Path(image.origin)) for image in images}
     if out is not None and out.suffix and not out.is_dir():
@@ -257,10 +257,10 @@ def _key(path: Path) -> str:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes a folder, and makes sure that it can be written to.
+    """Make a folder and check that it is writable.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: If it is not.
     """
     probe = folder / f'.{os.getpid()}.probe'
     try:
@@ -272,14 +272,14 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes an image, beside its name first, so that no half file stays under it.
+    """Write an image under a temporary name and rename it, so that an error leaves no partial file.
 
     Args:
         path (Path): Its suffix chooses the format.
         image (np.ndarray): Blue, green and red, uint8 [H, W, 3].
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: If it cannot be written.
     """
     draft = path.with_name(f'.{os.getpid()}{path.suffix}')
     try:

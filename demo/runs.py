@@ -1,4 +1,4 @@
-"""What the demos share: running the project's own tools one after the other, and finding what they wrote."""
+"""Shared by the demos: run the project's own tools one after the other, and find what they wrote."""
 
 import argparse
 import json
@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse_args(description: str) -> argparse.Namespace:
     """Read a demo's command line."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--keep', action='store_true', help='evaluate and draw the last training instead of a new one')
+    parser.add_argument(
+        '--keep', action='store_true', help='evaluate and draw the last training run instead of a new one'
+    )
     return parser.parse_args()
 
 
@@ -30,21 +32,21 @@ def run_step(title: str, *command: str) -> float:
         float: Seconds it took.
 
     Raises:
-        SystemExit: The tool failed; the message says which.
+        SystemExit: If the tool fails.
     """
     print(f'\n== {title}\n   python {" ".join(command)}', flush=True)
     start = time.perf_counter()
     status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
     if status:
-        raise SystemExit(f'The demo stopped: {command[0]} failed with status {status}; its message stands above.')
+        raise SystemExit(f'The demo stopped: {command[0]} failed with status {status}; see its message above.')
     return time.perf_counter() - start
 
 
 def newest(folder: Path, pattern: str) -> Path:
-    """The newest file below ``folder`` that matches ``pattern``.
+    """Return the newest file below ``folder`` that matches ``pattern``.
 
     Raises:
-        SystemExit: There is none, because nothing was trained.
+        SystemExit: If there is none, because nothing was trained.
     """
     found = list((ROOT / folder).glob(pattern))
     if not found:
@@ -58,19 +60,19 @@ def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) ->
     Args:
         config (str): Path below the repository.
         work (Path): Work folder below the repository, emptied first; the evaluation goes to ``test/`` in it.
-        keep (bool): Evaluate the training that is there.
+        keep (bool): Evaluate the training run that is there.
         *test_arguments (str): Further arguments of ``tools/test.py``.
 
     Returns:
         tuple[str, dict[str, float]]: How long the training took, in words, and the metrics by name.
     """
-    took = 'an earlier training'
+    took = 'an earlier training run'
     if keep:
         shutil.rmtree(ROOT / work / 'test', ignore_errors=True)
     else:
         shutil.rmtree(ROOT / work, ignore_errors=True)
         seconds = run_step(
-            'Training from random weights; "eta" tells the time that is left',
+            'Training from random weights; "eta" is the time that is left',
             'tools/train.py',
             config,
             '--work-dir',
@@ -79,7 +81,7 @@ def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) ->
         took = f'{seconds / 60:.1f} minutes of training'
     checkpoint = newest(work, '*_*.pth').relative_to(ROOT)
     run_step(
-        'Evaluating on pictures that were not trained on, under a minute',
+        'Evaluating on unseen images, under a minute',
         'tools/test.py',
         config,
         str(checkpoint),

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
 from torch import nn
 
 from demo.mini_data import make_mini_data
@@ -197,21 +198,27 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The data roots of two training and two validation images of each dataset, in the real layouts, by library."""
     out = tmp_path_factory.mktemp('mini')
     coco, ade20k, imagenet = make_mini_data(out, image_size=96, train_images=2, val_images=2)
-    return {'mmdet': coco.data_root, 'mmseg': ade20k.data_root, 'mmpretrain': imagenet.data_root}
+    for split in ('train', 'val'):
+        for digit in range(10):
+            path = out / f'digits/{split}/{digit}/0000.png'
+            path.parent.mkdir(parents=True)
+            Image.new('RGB', (64, 64)).save(path)
+    roots = {'mmdet': coco.data_root, 'mmseg': ade20k.data_root, 'mmpretrain': imagenet.data_root}
+    return roots | {'digits': out / 'digits'}
 
 
 @pytest.fixture(scope='module')
-def sizes(mini: dict[str, Path]):
+def sizes():
     """The size (height, width) of the first image that a dataset's settings give; equal settings are tried once."""
     known = {}
 
-    def first_size(scope: str, settings: dict) -> tuple[int, int]:
+    def first_size(scope: str, settings: dict, root: Path) -> tuple[int, int]:
         key = repr(settings)
         if key not in known:
             init_default_scope(scope)
             # Serializing a dataset collects garbage, which takes a second among so many models.
-            dataset = DATASETS.build(dict(settings, data_root=f'{mini[scope]}/', serialize_data=False))
-            assert len(dataset) == 2
+            dataset = DATASETS.build(dict(settings, data_root=f'{root}/', serialize_data=False))
+            assert len(dataset) == (10 if root.name == 'digits' else 2)
             known[key] = tuple(dataset[0]['inputs'].shape[1:])
         return known[key]
 
@@ -231,14 +238,15 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if 'digits' not in name])
-def test_pipelines_read_the_real_layout(name: str, sizes) -> None:
+@pytest.mark.parametrize('name', NAMES)
+def test_pipelines_read_the_real_layout(name: str, mini: dict[str, Path], sizes) -> None:
     cfg, words = load(name), name.split('_')
     kind = '_'.join(words[:2]) if name.startswith('demo_c') else words[-1] if words[-1] in EXPECTED else words[0]
     train, test = EXPECTED[kind]
-    assert sizes(cfg.default_scope, cfg.train_dataloader.dataset) == train or train is None
+    root = mini['digits' if 'digits' in name else cfg.default_scope]
+    assert sizes(cfg.default_scope, cfg.train_dataloader.dataset, root) == train or train is None
     for phase in ('val', 'test'):
-        assert sizes(cfg.default_scope, cfg[f'{phase}_dataloader'].dataset) == test
+        assert sizes(cfg.default_scope, cfg[f'{phase}_dataloader'].dataset, root) == test
 
 
 # Classifiers of EfficientVMamba and Vim, and the demos, are trained in tests/test_configs_train.py and

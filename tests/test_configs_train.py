@@ -66,7 +66,7 @@ METRIC = {'retinanet': 'coco/bbox_mAP', 'mask': 'coco/segm_mAP', 'upernet': 'mIo
 def mini_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two training and two validation images of each dataset, in the real layouts."""
     out = tmp_path_factory.mktemp('mini')
-    make_mini_data(out, image_size=96, train_images=2, val_images=2)
+    make_mini_data(out, image_size=64, train_images=2, val_images=2)
     return out
 
 

@@ -1,6 +1,6 @@
-"""Train a small detector on rendered pictures, evaluate it and draw what it finds: ``python tools/demo.py [--keep]``.
+"""Train a small detector on rendered images, evaluate it and draw what it finds: ``python tools/demo.py [--keep]``.
 
-Everything runs through the project's own tools, as for a real training: tools/make_mini_data.py, tools/train.py and
+Everything runs through the project's own tools, as for any training run: tools/make_mini_data.py, tools/train.py and
 tools/test.py. On a CPU with two cores the training takes under ten minutes.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
+    from demo.figures import draw_curves, draw_detections
     from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
-    from demo.visualization import draw_curves, draw_detection_sheet
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
@@ -29,21 +29,15 @@ _ROWS = {
 
 
 def make_data() -> None:
-    """Render the miniature data set; the tool itself sees when the same one is already there."""
-    run_step(
-        'Rendering miniature COCO, about a minute the first time',
-        'tools/make_mini_data.py',
-        '--out',
-        str(DATA),
-        '--only',
-        'coco',
-    )
+    """Render the miniature dataset; the tool leaves it alone when it is already there."""
+    title = 'Rendering miniature COCO, about a minute the first time'
+    run_step(title, 'tools/make_mini_data.py', '--out', str(DATA), '--only', 'coco')
 
 
 def report(took: str, metrics: dict[str, float]) -> None:
-    """Draw the sheet and the curves; print the table of average precision and the pictures' paths."""
+    """Draw the sheet and the curves; print the table of average precision and the paths of the figures."""
     coco = ROOT / DATA / 'coco'
-    sheet = draw_detection_sheet(
+    sheet = draw_detections(
         coco / 'annotations/instances_val2017.json',
         ROOT / WORK / 'results.bbox.json',
         coco / 'val2017',
@@ -54,16 +48,16 @@ def report(took: str, metrics: dict[str, float]) -> None:
         ROOT / WORK / 'curves.png',
         f'RetinaNet with EfficientVMamba-T on miniature COCO: {took}',
     )
-    print(f'\n== Result on validation pictures that were not trained on: {took}')
+    print(f'\n== Result on unseen validation images: {took}')
     for key, label in _ROWS.items():
         value = metrics[f'coco/{key}']
         # COCO's evaluation writes -1 where no object has such a size.
         print(f'   {label:22s} {"–" if value < 0 else format(value, ".3f")}')
-    print(f'   pictures with predictions: {sheet}\n   loss and AP over training:  {curves}')
+    print(f'   images with predictions:   {sheet}\n   loss and AP over training:  {curves}')
 
 
 def main() -> None:
-    """Run the demo from data to pictures."""
+    """Run the demo from data to figures."""
     args = parse_args(__doc__)
     make_data()
     report(

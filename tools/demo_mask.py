@@ -1,6 +1,6 @@
-"""Train a small Mask R-CNN on rendered pictures, evaluate and draw it: ``python tools/demo_mask.py [--keep]``.
+"""Train a small Mask R-CNN on rendered images, evaluate and draw it: ``python tools/demo_mask.py [--keep]``.
 
-Everything runs through the project's own tools, as for a real training. On a CPU with two cores it takes under ten
+Everything runs through the project's own tools, as for any training run. On a CPU with two cores it takes under ten
 minutes.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
     from demo.baselines import constant_mask_ap50
+    from demo.figures import draw_curves, draw_detections
     from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
-    from demo.visualization import draw_curves, draw_detection_sheet
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
@@ -23,22 +23,16 @@ WORK = Path('work_dirs/demo_mask')
 
 
 def main() -> None:
-    """Run the demo from data to pictures."""
+    """Run the demo from data to figures."""
     args = parse_args(__doc__)
-    run_step(
-        'Rendering miniature COCO, about a minute the first time',
-        'tools/make_mini_data.py',
-        '--out',
-        str(DATA),
-        '--only',
-        'coco',
-    )
+    title = 'Rendering miniature COCO, about a minute the first time'
+    run_step(title, 'tools/make_mini_data.py', '--out', str(DATA), '--only', 'coco')
     took, metrics = train_and_test(
         CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.outfile_prefix={WORK / "results"}'
     )
     truth = COCO / 'annotations/instances_val2017.json'
     baseline = constant_mask_ap50(COCO / 'annotations/instances_train2017.json', truth)
-    sheet = draw_detection_sheet(
+    sheet = draw_detections(
         truth,
         ROOT / WORK / 'results.segm.json',
         COCO / 'val2017',
@@ -51,10 +45,10 @@ def main() -> None:
         ROOT / WORK / 'curves.png',
         f'Mask R-CNN with EfficientVMamba-T on miniature COCO: {took}',
     )
-    print(f'\n== Result on unseen pictures: {took}')
+    print(f'\n== Result on unseen images: {took}')
     print(
         f'   mask AP50 {metrics["coco/segm_mAP_50"]:.3f}, mask AP {metrics["coco/segm_mAP"]:.3f}; '
-        f'one typical mask a class in every picture: AP50 {baseline:.3f}'
+        f'one typical mask a class in every image: AP50 {baseline:.3f}'
     )
     print(f'   box AP50 {metrics["coco/bbox_mAP_50"]:.3f}, box AP {metrics["coco/bbox_mAP"]:.3f}')
     print(f'   masks:                           {sheet}\n   loss and results over training:  {curves}')

@@ -1,6 +1,6 @@
-"""Train a small segmentor on rendered pictures, evaluate and draw it: ``python tools/demo_seg.py [--keep]``.
+"""Train a small segmentor on rendered images, evaluate and draw it: ``python tools/demo_seg.py [--keep]``.
 
-Everything runs through the project's own tools, as for a real training. On a CPU with two cores it takes under ten
+Everything runs through the project's own tools, as for any training run. On a CPU with two cores it takes under ten
 minutes.
 """
 
@@ -15,8 +15,8 @@ try:
     from PIL import Image
 
     from demo.baselines import constant_miou
+    from demo.figures import draw_curves, draw_segmentations
     from demo.runs import ROOT, newest, parse_args, run_step, train_and_test
-    from demo.visualization import draw_curves, draw_segmentation_sheet
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
@@ -28,14 +28,14 @@ MINI = ('--only', 'ade20k', '--image-size', '128', '--train-images', '480', '--v
 
 
 def label_maps(split: str) -> Iterator[np.ndarray]:
-    """Ground truth of a split."""
+    """Yield the ground truth of a split."""
     for path in sorted((ADE20K / 'annotations' / split).glob('*.png')):
-        with Image.open(path) as picture:
-            yield np.array(picture)
+        with Image.open(path) as image:
+            yield np.array(image)
 
 
 def main() -> None:
-    """Run the demo from data to pictures."""
+    """Run the demo from data to figures."""
     from mmseg.utils import ade_classes
 
     args = parse_args(__doc__)
@@ -44,7 +44,7 @@ def main() -> None:
     took, metrics = train_and_test(CONFIG, WORK, args.keep, '--cfg-options', f'test_evaluator.output_dir={predictions}')
     baseline = constant_miou(label_maps('training'), label_maps('validation'))
     names = dict(enumerate(ade_classes(), start=1))
-    sheet = draw_segmentation_sheet(
+    sheet = draw_segmentations(
         ADE20K / 'images/validation',
         ADE20K / 'annotations/validation',
         ROOT / predictions,
@@ -56,7 +56,7 @@ def main() -> None:
         ROOT / WORK / 'curves.png',
         f'UperNet with EfficientVMamba-T on miniature ADE20K: {took}',
     )
-    print(f'\n== Result on {len(list(label_maps("validation")))} unseen pictures: {took}')
+    print(f'\n== Result on {len(list(label_maps("validation")))} unseen images: {took}')
     print(f'   mean IoU {metrics["mIoU"]:.1f} %; the most frequent class everywhere: {baseline:.1f} %')
     print(f'   pixel accuracy {metrics["aAcc"]:.1f} %')
     print(f'   overlays:                        {sheet}\n   loss and results over training:  {curves}')

@@ -12,7 +12,7 @@ try:
     from tqdm import tqdm
 
     from demo.mini_data import MiniData, make_mini_data
-    from demo.mini_data.options import SUBSETS
+    from demo.mini_data.datasets import SUBSETS
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description='Render miniature COCO, ADE20K and ImageNet: scenes with exact boxes, masks and labels under the '
-        "data sets' own class ids, in the layouts that mmdet, mmseg and mmpretrain read. The same options give the "
+        "datasets' own class ids, in the layouts that mmdet, mmseg and mmpretrain read. The same options give the "
         'same bytes, and what is there already is not rendered again.'
     )
     parser.add_argument('--out', default='data/mini', metavar='DIR', help='folder to write to (default: %(default)s)')
@@ -39,19 +39,19 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=256,
         metavar='PIXELS',
-        help='edge of the square pictures (default: %(default)s)',
+        help='edge of the square images (default: %(default)s)',
     )
     parser.add_argument(
         '--train-images',
         type=int,
         metavar='N',
-        help='training pictures per data set (default: coco 480, ade20k 120, imagenet 160)',
+        help='training images per dataset (default: coco 480, ade20k 120, imagenet 160)',
     )
     parser.add_argument(
         '--val-images',
         type=int,
         metavar='N',
-        help='validation pictures per data set (default: coco 80, ade20k 24, imagenet 40)',
+        help='validation images per dataset (default: coco 80, ade20k 24, imagenet 40)',
     )
     parser.add_argument(
         '--force',
@@ -68,18 +68,18 @@ def show_progress(count: int, title: str) -> Iterable[int]:
 
 
 def describe(data: MiniData) -> str:
-    """What was written where, and how a config is pointed to it."""
+    """Return what was written, and the option that makes a config use it."""
     state = 'rendered' if data.rendered else 'there already, left as it is'
     options = data.options
     return (
-        f'{data.subset}: {options.train_images} training and {options.val_images} validation pictures of '
+        f'{data.subset}: {options.train_images} training and {options.val_images} validation images of '
         f'{options.image_size} x {options.image_size} in {data.data_root} ({state})\n'
         f'  python tools/train.py CONFIG --cfg-options data_root={data.data_root.as_posix()}'
     )
 
 
 def main() -> int:
-    """Render, and say what is where; returns 2 where the options or the folders do not allow it."""
+    """Render and print where the data are; return 2 if the options or the folders do not allow it."""
     args = parse_args()
     start = time.perf_counter()
     try:

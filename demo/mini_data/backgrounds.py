@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from demo.mini_data.drawing import coverage
+from demo.mini_data.raster import coverage, mix, pattern, turned, value_noise
 from demo.mini_data.shapes import arc, stroke
-from demo.mini_data.textures import mix, pattern, turned, value_noise
 
 #: Labels of :attr:`Canvas.stuff`, in order; clutter belongs to no class.
 STUFF = ('other', 'sky', 'mountain', 'building', 'tree', 'grass', 'road', 'wall', 'floor', 'windowpane', 'painting')
 
-# Colours of each surface, from which one is drawn per picture.
+# Colours of each surface, from which one is drawn per image.
 _PALETTES: dict[str, tuple[tuple[float, float, float], ...]] = {
     'sky': ((108, 164, 226), (150, 190, 222), (186, 196, 206), (236, 186, 150), (92, 128, 190)),
     'mountain': ((104, 112, 134), (126, 112, 104), (86, 104, 110)),
@@ -27,7 +26,7 @@ _PALETTES: dict[str, tuple[tuple[float, float, float], ...]] = {
 
 
 class Canvas:
-    """A square picture under work.
+    """A square image in the making.
 
     Args:
         size (int): Edge in pixels.
@@ -45,13 +44,13 @@ class Canvas:
         self.v, self.u = (np.indices((size, size), dtype=np.float32) + 0.5) / size
 
     def paint(self, label: str, polygons: Sequence[np.ndarray] | None, color: np.ndarray, opacity: float = 1.0) -> None:
-        """Cover a region, with smooth edges in the picture and whole pixels in the labels.
+        """Cover a region, with smooth edges in the image and whole pixels in the labels.
 
         Args:
             label (str): One of :data:`STUFF`.
             polygons (Sequence[ndarray[n, 2]] | None): Corners (x, y) in [0, 1]; None for everything.
             color (ndarray[size, size, 3] | ndarray[3]): RGB in [0, 255].
-            opacity (float): Below 1 the region shows what lies behind; below 0.5 it keeps that one's label.
+            opacity (float): Below 1 the region shows what is behind; below 0.5 it keeps that one's label.
         """
         window, alpha = (slice(None), slice(None)), np.ones((self.size, self.size), dtype=np.float32)
         if polygons is not None:
@@ -67,18 +66,18 @@ def _color(rng: np.random.Generator, surface: str, jitter: float = 14.0) -> np.n
 
 
 def _rough(rng: np.random.Generator, canvas: Canvas, color: np.ndarray, cell: float, contrast: float) -> np.ndarray:
-    """A colour made uneven by noise: cell as a part of the edge, contrast in grey levels."""
+    """Return a colour made uneven by noise: cell as a part of the edge, contrast in grey levels."""
     noise = value_noise(rng, canvas.size, canvas.size, max(cell * canvas.size, 2.0))
     return (color + contrast * (2 * noise[..., None] - 1)).astype(np.float32)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """Corners [4, 2] of an upright box."""
+    """Return the corners [4, 2] of an upright box."""
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
 def _skyline(rng: np.random.Generator, level: float, height: float, points: int) -> np.ndarray:
-    """Corners of a region under a jagged line; it reaches down to the picture's lower edge."""
+    """Return the corners of a region under a jagged line that reaches down to the image's lower edge."""
     x = np.linspace(-0.05, 1.05, points) + rng.uniform(-0.4, 0.4, points) / points
     y = level - height * rng.uniform(0.1, 1.0, points)
     return np.concatenate([np.stack([x, y], axis=1), [(1.1, 1.0), (-0.1, 1.0)]])
@@ -190,7 +189,7 @@ def _indoors(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def _scrap(rng: np.random.Generator) -> np.ndarray:
-    """Corners of a piece of clutter, in [0, 1]: a splinter, a bar, an angle or a box, nothing like an object."""
+    """Return the corners of a piece of clutter, in [0, 1]: a splinter, a bar, an angle or a box."""
     center, extent = rng.uniform(0.0, 1.0, 2), rng.uniform(0.03, 0.1)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -227,10 +226,10 @@ def render_background(rng: np.random.Generator, size: int) -> Canvas:
 
     Args:
         rng (Generator): Source of randomness.
-        size (int): Edge of the picture in pixels.
+        size (int): Edge of the image in pixels.
 
     Returns:
-        Canvas: Picture and labels, without objects.
+        Canvas: Image and labels, without objects.
     """
     canvas = Canvas(size)
     SCENERIES[0 if rng.random() < 0.6 else 1](rng, canvas)

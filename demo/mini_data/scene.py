@@ -1,4 +1,4 @@
-"""The shared renderer: one random scene gives a picture, a label per background pixel and an exact mask per object."""
+"""The shared renderer: one random scene gives an image, a label per background pixel and an exact mask per object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,27 +7,26 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from demo.mini_data.backgrounds import Canvas, render_background
-from demo.mini_data.drawing import Patch, draw_shape
-from demo.mini_data.polygons import outlines
+from demo.mini_data.raster import Patch, draw_shape
 from demo.mini_data.shapes import SHAPES
 
 # An object must show at least this part of itself, or it is not placed and does not cover another.
 MIN_VISIBLE = 0.7
-#: Quality of the written JPEG files.
-JPEG_QUALITY = 92
-# Objects are at least this long, in pixels, however small the picture.
+# Objects are at least this long, in pixels, however small the image.
 _MIN_EXTENT = 14.0
+# From (x, y) in the direction (dx, dy), one pixel long.
+Step = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class SceneStyle:
     """What a scene holds.
 
-    Args:
+    Attributes:
         groups (Sequence[Sequence[str]]): Names in :data:`demo.mini_data.shapes.SHAPES`; an object is drawn from a group
             chosen with equal odds, so that a class with several looks is no more frequent than the others.
         counts (tuple[int, int]): Least and largest number of objects tried; at least one is always placed.
-        extents (tuple[float, float]): Range of the objects' longer side as a part of the picture's edge.
+        extents (tuple[float, float]): Range of the objects' longer side as a part of the image's edge.
     """
 
     groups: Sequence[Sequence[str]]
@@ -39,7 +38,7 @@ class SceneStyle:
 class SceneObject:
     """One object of a scene.
 
-    Args:
+    Attributes:
         name (str): Key of :data:`demo.mini_data.shapes.SHAPES`.
         mask (ndarray[size, size]): bool, its visible pixels; free of holes, disjoint from the other objects' masks.
     """
@@ -52,7 +51,7 @@ class SceneObject:
 class Scene:
     """A rendered scene.
 
-    Args:
+    Attributes:
         image (ndarray[size, size, 3]): uint8 RGB.
         stuff (ndarray[size, size]): uint8, index into :data:`demo.mini_data.backgrounds.STUFF`, also behind objects.
         objects (tuple[SceneObject, ...]): From the hindmost to the foremost.
@@ -63,8 +62,103 @@ class Scene:
     objects: tuple[SceneObject, ...]
 
 
+def _boundary_steps(mask: np.ndarray) -> dict[Step, None]:
+    """Return unit steps along the mask's boundary, the mask on their right hand; a dict for its order."""
+    padded = np.pad(mask, 1)
+    # What must be outside, and the step along that side of the pixel.
+    sides = (
+        (padded[:-2, 1:-1], (0, 0, 1, 0)),
+        (padded[1:-1, 2:], (1, 0, 0, 1)),
+        (padded[2:, 1:-1], (1, 1, -1, 0)),
+        (padded[1:-1, :-2], (0, 1, 0, -1)),
+    )
+    steps: dict[Step, None] = {}
+    for neighbour, (offset_x, offset_y, dx, dy) in sides:
+        for y, x in np.argwhere(mask & ~neighbour).tolist():
+            steps[x + offset_x, y + offset_y, dx, dy] = None
+    return steps
+
+
+def _trace(steps: dict[Step, None]) -> np.ndarray:
+    """Follow one closed outline, taking its steps out of ``steps``; return its corners [n, 2]."""
+    first = step = next(iter(steps))
+    corners = []
+    while True:
+        del steps[step]
+        x, y, dx, dy = step
+        x, y = x + dx, y + dy
+        # Where two pixels touch at a corner alone, turning right stays with the pixel whose side was followed.
+        following = ((x, y, -dy, dx), (x, y, dx, dy), (x, y, dy, -dx))
+        step = next(candidate for candidate in following if candidate in steps or candidate == first)
+        if step[2:] != (dx, dy):
+            corners.append((x, y))
+        if step == first:
+            return np.array(corners)
+
+
+def outlines(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Trace a mask's outlines, and those of its holes.
+
+    Pixels that touch at a corner alone count as apart.
+
+    Args:
+        mask (ndarray[H, W]): bool.
+
+    Returns:
+        tuple[list[ndarray[n, 2]], list[ndarray[m, 2]]]: Outlines of the pieces and of the holes; int corners (x, y),
+        where pixel (0, 0) spans [0, 1] x [0, 1].
+    """
+    steps = _boundary_steps(np.asarray(mask, dtype=bool))
+    pieces: list[np.ndarray] = []
+    holes: list[np.ndarray] = []
+    while steps:
+        loop = _trace(steps)
+        x, y = loop[:, 0], loop[:, 1]
+        # Shoelace formula: a piece is run around with a positive area (y points down), a hole with a negative one.
+        doubled_area = np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)
+        (pieces if doubled_area > 0 else holes).append(loop)
+    return pieces, holes
+
+
+def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
+    """Convert a mask to COCO polygons that decode to exactly the same pixels.
+
+    Args:
+        mask (ndarray[H, W]): bool, without holes, which COCO polygons cannot express.
+
+    Returns:
+        list[list[float]]: One flat list x0, y0, x1, y1, … for each piece.
+
+    Raises:
+        ValueError: The mask has a hole.
+    """
+    pieces, holes = outlines(mask)
+    if holes:
+        x, y = holes[0][0]
+        raise ValueError(f'`mask` must have no holes, got {len(holes)}, the first at (x, y) = ({x}, {y}); fill them')
+    return [piece.astype(float).ravel().tolist() for piece in pieces]
+
+
+def mask_to_box(mask: np.ndarray) -> list[float]:
+    """Return the tight box of a mask's pixels.
+
+    Args:
+        mask (ndarray[H, W]): bool, not empty.
+
+    Returns:
+        list[float]: x, y, width, height in pixels.
+
+    Raises:
+        ValueError: The mask is empty.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        raise ValueError('`mask` must cover at least one pixel, got an empty mask')
+    return [float(columns[0]), float(rows[0]), float(columns[-1] - columns[0] + 1), float(rows[-1] - rows[0] + 1)]
+
+
 def _full_mask(patch: Patch, size: int) -> np.ndarray:
-    """The patch's mask in the whole picture, bool [size, size]."""
+    """Return a patch's mask in the image, bool [size, size]."""
     there, here = patch.window(size)
     mask = np.zeros((size, size), dtype=bool)
     mask[there] = patch.mask[here]
@@ -85,14 +179,14 @@ def _place(
 
 
 def _blend(canvas: Canvas, patch: Patch) -> None:
-    """Draw a patch into the picture."""
+    """Draw a patch into the image."""
     there, here = patch.window(canvas.size)
     alpha = patch.alpha[here][..., None]
     canvas.image[there] = canvas.image[there] * (1 - alpha) + patch.color[here] * alpha
 
 
 def _shadow(canvas: Canvas, patch: Patch, light: float) -> None:
-    """Darken what lies behind a patch, away from the light."""
+    """Darken what is behind a patch, away from the light."""
     radius = 0.04 * max(patch.alpha.shape)
     margin = int(4 * radius) + 1
     solid = np.pad((255 * patch.alpha).astype(np.uint8), margin)
@@ -104,7 +198,7 @@ def _shadow(canvas: Canvas, patch: Patch, light: float) -> None:
 
 
 def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Finish a picture as a camera would: exposure, contrast, colour cast, a little blur and sensor noise."""
+    """Finish an image as a camera would: exposure, contrast, colour cast, a little blur and sensor noise."""
     cast = rng.uniform(0.94, 1.06, 3)
     image = (image - 128) * rng.uniform(0.8, 1.1) + 128 + rng.uniform(-22, 22)
     pixels = Image.fromarray(np.clip(image * cast, 0, 255).astype(np.uint8))
@@ -119,11 +213,11 @@ def render_scene(rng: np.random.Generator, size: int, style: SceneStyle) -> Scen
 
     Args:
         rng (Generator): Source of randomness; equal states give equal scenes.
-        size (int): Edge of the square picture in pixels, at least 64.
+        size (int): Edge of the square image in pixels, at least 64.
         style (SceneStyle): What it holds.
 
     Returns:
-        Scene: Picture, background labels and objects.
+        Scene: Image, background labels and objects.
     """
     canvas = render_background(rng, size)
     light = rng.uniform(-np.pi, 0)

@@ -1,4 +1,4 @@
-"""Things that stand in the pictures, as coloured polygons in a unit frame: balls, signs, clocks, kites and others.
+"""Things in the images, as coloured polygons in a unit frame: balls, signs, clocks, kites and others.
 
 The frame spans about [-1, 1] in x (to the right) and y (downward). A shape is a list of parts, drawn in order.
 """
@@ -29,11 +29,11 @@ _LIVELY: tuple[Color, ...] = (
 class Part:
     """One polygon of a shape.
 
-    Args:
+    Attributes:
         points (ndarray[n, 2]): Corners (x, y) in the unit frame.
         color (Color): RGB in [0, 255].
         accent (Color | None): Second colour of the pattern; None for the first again.
-        pattern (str): See :data:`demo.mini_data.textures.PATTERNS`.
+        pattern (str): See :data:`demo.mini_data.raster.PATTERNS`.
         frequency (float): Periods of the pattern per unit of length.
         angle (float): Turn of the pattern in radians.
     """
@@ -50,7 +50,7 @@ class Part:
 class Shape:
     """How a kind of thing is drawn.
 
-    Args:
+    Attributes:
         make (Maker): Draws the parts with random colours and details.
         max_angle (float): Largest turn to either side, in degrees.
         min_aspect (float): Smallest factor on the width, as from a sideways view.
@@ -68,13 +68,13 @@ class Shape:
 def arc(
     radius: float, start: float = 0.0, stop: float = 360.0, center: tuple[float, float] = (0.0, 0.0), count: int = 48
 ) -> np.ndarray:
-    """Points on a circle between two angles in degrees, [count, 2]; a full turn does not repeat its first point."""
+    """Return points on a circle between two angles in degrees, [count, 2]; a full turn does not repeat the first."""
     angles = np.radians(np.linspace(start, stop, count, endpoint=abs(stop - start) < 360))
     return np.stack([center[0] + radius * np.cos(angles), center[1] + radius * np.sin(angles)], axis=1)
 
 
 def stroke(points: Sequence[Sequence[float]] | np.ndarray, width: float) -> np.ndarray:
-    """Outline [2n, 2] of a line of ``width`` along ``points`` [n, 2]."""
+    """Return the outline [2n, 2] of a line of ``width`` along ``points`` [n, 2]."""
     points = np.asarray(points, dtype=float)
     along = np.gradient(points, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.linalg.norm(along, axis=1, keepdims=True)
@@ -82,7 +82,7 @@ def stroke(points: Sequence[Sequence[float]] | np.ndarray, width: float) -> np.n
 
 
 def rounded_box(left: float, top: float, right: float, bottom: float, radius: float) -> np.ndarray:
-    """Corners [n, 2] of a box with round corners."""
+    """Return the corners [n, 2] of a box with round corners."""
     corners = (
         (right - radius, bottom - radius, 0),
         (left + radius, bottom - radius, 90),
@@ -98,7 +98,7 @@ def _jitter(rng: np.random.Generator, color: Color, amount: float = 18.0) -> Col
 
 
 def _lively(rng: np.random.Generator, count: int) -> list[Color]:
-    """Different colours, each a little off its table entry."""
+    """Return different colours, each a little off its table entry."""
     return [_jitter(rng, _LIVELY[i]) for i in rng.choice(len(_LIVELY), count, replace=False)]
 
 
@@ -135,7 +135,7 @@ def _tennis_ball(rng: np.random.Generator) -> list[Part]:
 
 
 def _letters() -> list[np.ndarray]:
-    """Lines of the word STOP, four letters side by side, each within 0.3 x 0.56."""
+    """Return lines of the word STOP, four letters side by side, each within 0.3 x 0.56."""
     letter_s = [
         (0.13, -0.2),
         (0.06, -0.28),

@@ -1,4 +1,4 @@
-"""The demos: each config trains and is evaluated on a few pictures, and what it writes can be drawn and compared."""
+"""The demos: each config trains and is evaluated on a few images, and what it writes can be drawn and compared."""
 
 import importlib.util
 import re
@@ -21,6 +21,7 @@ SHORT = {
     'upernet': ['train_cfg.max_iters=1', 'train_cfg.val_interval=1'],
     # One iteration has found nothing of which a detector is sure.
     'mask': ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'model.test_cfg.rcnn.score_thr=0.'],
+    'retinanet': ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'model.test_cfg.score_thr=0.'],
     'classifier': ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1'],
 }
 PHASES = ('train', 'val', 'test')
@@ -40,8 +41,8 @@ def load_tool(name: str) -> ModuleType:
 
 
 @pytest.fixture
-def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Demos run in this process, in a folder of their own, on two pictures a split and for one epoch or iteration."""
+def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Demos run in this process, in a folder of their own, on two images a split and for one epoch or iteration."""
 
     def run_step(title: str, *command: str) -> float:
         tool, *arguments = command
@@ -52,7 +53,7 @@ def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         main = dict(train=run_train, test=run_test)[Path(tool).stem]
         if '--cfg-options' not in arguments:
             arguments.append('--cfg-options')
-        changes = SHORT['upernet' if 'upernet' in arguments[0] else 'mask' if 'mask' in arguments[0] else 'classifier']
+        changes = next(changes for kind, changes in SHORT.items() if kind in arguments[0])
         arguments[0] = str(REPOSITORY / arguments[0])
         assert main([*arguments, *IN_PROCESS, *changes]) == 0
         return 90.0
@@ -63,11 +64,11 @@ def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def require_pictures(work: Path) -> None:
-    """The two pictures that every demo writes show something."""
+def require_figures(work: Path) -> None:
+    """The two figures that every demo writes show something."""
     for name in ('predictions.png', 'curves.png'):
-        with Image.open(work / name) as picture:
-            assert len(np.unique(np.array(picture.convert('RGB')).reshape(-1, 3), axis=0)) > 50
+        with Image.open(work / name) as image:
+            assert len(np.unique(np.array(image.convert('RGB')).reshape(-1, 3), axis=0)) > 50
 
 
 @pytest.mark.parametrize(
@@ -75,33 +76,34 @@ def require_pictures(work: Path) -> None:
     [
         (
             'demo_seg',
-            [r'on 2 unseen pictures: 1\.5 minutes', r'mean IoU [\d.]+ %; the most frequent class .*: [\d.]+ %'],
+            [r'on 2 unseen images: 1\.5 minutes', r'mean IoU [\d.]+ %; the most frequent class .*: [\d.]+ %'],
         ),
-        ('demo_mask', [r'unseen pictures: 1\.5 minutes', r'mask AP50 -?[\d.]+, .* picture: AP50 -?[\d.]+']),
+        ('demo', [r'unseen validation images: 1\.5 minutes', r'AP50 \(IoU 0\.50\) +[\d.]+']),
+        ('demo_mask', [r'unseen images: 1\.5 minutes', r'mask AP50 -?[\d.]+, .* image: AP50 -?[\d.]+']),
     ],
 )
 def test_demo_trains_evaluates_draws_and_compares(
-    name: str, lines: list[str], few_pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    name: str, lines: list[str], few_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr('sys.argv', [name])
     load_tool(name).main()
     printed = capsys.readouterr().out
     for line in lines:
         assert re.search(line, printed)
-    require_pictures(few_pictures / 'work_dirs' / name)
+    require_figures(few_images / 'work_dirs' / name)
 
 
-def test_classification_demo_trains_evaluates_draws_and_compares(few_pictures: Path) -> None:
+def test_classification_demo_trains_evaluates_draws_and_compares(few_images: Path) -> None:
     tool = load_tool('demo_cls')
     demo.run_step('', 'tools/make_mini_data.py', 'data/demo', 'data/demo', *tool.MINI)
     report = '\n'.join(tool.run('mini', 'title', keep=False))
     # Both splits hold the same two classes.
     assert re.search(r'top-1 [\d.]+ %, top-5 [\d.]+ %; the most frequent class alone: 50\.0 %', report)
-    require_pictures(few_pictures / 'work_dirs/demo_cls/mini')
+    require_figures(few_images / 'work_dirs/demo_cls/mini')
     assert tool.class_names('mini')[879] == 'umbrella' and tool.class_names('digits')[3] == '3'
 
 
-def test_keep_without_a_training_says_so(few_pictures: Path) -> None:
+def test_keep_without_a_training_says_so(few_images: Path) -> None:
     with pytest.raises(SystemExit, match='run the demo without --keep'):
         demo.train_and_test('config.py', Path('work_dirs/none'), True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from demo.mini_data import make_mini_data
-from demo.mini_data.folders import MARKER
+from demo.mini_data.make import MARKER
 
 _SMALL = dict(image_size=64, train_images=2, val_images=1)
 
@@ -28,7 +28,7 @@ def test_equal_options_give_equal_bytes(tmp_path: Path) -> None:
     assert len([name for name in first if name.lower().endswith(('.jpg', '.jpeg'))]) == 9
 
 
-def test_another_seed_gives_other_pictures(tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(tmp_path: Path) -> None:
     for seed in (5, 6):
         make_mini_data(tmp_path / str(seed), ['coco'], seed=seed, **_SMALL)
     first, second = (_digests(tmp_path / str(seed)) for seed in (5, 6))
@@ -36,12 +36,12 @@ def test_another_seed_gives_other_pictures(tmp_path: Path) -> None:
     assert all(first[name] != second[name] for name in first if name.endswith('.jpg'))
 
 
-def test_more_pictures_leave_the_earlier_ones_alone_and_splits_differ(tmp_path: Path) -> None:
+def test_more_images_leave_the_earlier_ones_alone_and_splits_differ(tmp_path: Path) -> None:
     make_mini_data(tmp_path / 'few', ['coco'], **_SMALL)
     make_mini_data(tmp_path / 'many', ['coco'], image_size=64, train_images=4, val_images=2)
     few, many = (_digests(tmp_path / name) for name in ('few', 'many'))
-    pictures = [name for name in few if name.endswith('.jpg')]
-    assert all(few[name] == many[name] for name in pictures)
+    images = [name for name in few if name.endswith('.jpg')]
+    assert all(few[name] == many[name] for name in images)
     all_digests = [digest for name, digest in many.items() if name.endswith('.jpg')]
     assert len(set(all_digests)) == len(all_digests) == 6
 
@@ -102,7 +102,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
         (dict(val_images=-3), r'`val_images` must be 1 to 99999, got -3'),
         (dict(seed=-1), r'`seed` must be 0 or larger, got -1'),
         (dict(subsets=['voc']), r'must be one of coco, ade20k, imagenet, got .voc.'),
-        (dict(subsets=[]), r'at least one data set of coco, ade20k, imagenet'),
+        (dict(subsets=[]), r'at least one dataset of coco, ade20k, imagenet'),
     ],
     ids=['size', 'train', 'val', 'seed', 'subset', 'none'],
 )
