@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import mmevm.ops.backends
 from mmevm import mmcv_ext
@@ -147,7 +148,7 @@ def versions() -> list[Row]:
         ('GPU', probe(gpus)),
         ('nvcc', probe(nvcc)),
     ]
-    rows += [(module, probe(lambda module=module: library(module))) for module in LIBRARIES]
+    rows += [(module, probe(partial(library, module))) for module in LIBRARIES]
     after_mmcv = [label for label, _ in rows].index('mmcv') + 1
     rows.insert(after_mmcv, ('mmcv.ops', probe(mmcv_operators)))
     return [*rows, ('mmevm', probe(package))]

@@ -103,7 +103,7 @@ def _with_our_names(theirs: Callable[..., None]) -> Callable[..., None]:
         if weights is not None and _has_our_backbone(self.model):
             _load_strictly(self.model, weights)
 
-    init.knows_mmevm = True
+    vars(init)['knows_mmevm'] = True
     return init
 
 
@@ -119,7 +119,7 @@ def _with_strict_weights(theirs: Callable[..., None]) -> Callable[..., None]:
         if isinstance(pretrained, str) and _has_our_backbone(self.model):
             _load_strictly(self.model, pretrained)
 
-    init.knows_mmevm = True
+    vars(init)['knows_mmevm'] = True
     return init
 
 

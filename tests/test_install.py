@@ -49,7 +49,7 @@ def source_tree(tmp_path) -> Path:
 def copy_sources(tree: Path) -> Path:
     """Copies what a build reads to a new folder."""
     ignored = shutil.ignore_patterns('*.so', '__pycache__')
-    for folder in ('mmevm', 'csrc', 'configs', 'tools'):
+    for folder in ('mmevm', 'csrc', 'configs', 'demo', 'tools'):
         shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml'):
         if (ROOT / name).is_file():

@@ -53,7 +53,7 @@ def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
     raise TypeError(f'expected a backbone of mmevm or a model with one as `backbone`, got {got}')
 
 
-def align(own: Mapping[str, Tensor], backbone: nn.Module, prefix: str, entries: Mapping[str, Any]) -> Alignment:
+def align(own: Mapping[str, Tensor], backbone: Any, prefix: str, entries: Mapping[str, Any]) -> Alignment:
     """Brings the names in a checkpoint to a model's.
 
     Args:

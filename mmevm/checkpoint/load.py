@@ -142,7 +142,7 @@ def _differs_only_in(dimensions: Collection[int], expected: Tensor, got: Any) ->
     return all(a == b or i in dimensions for i, (a, b) in enumerate(zip(expected.shape, got.shape, strict=True)))
 
 
-def _difference(backbone: nn.Module, state_dict: Mapping[str, Any]) -> str:
+def _difference(backbone: Any, state_dict: Mapping[str, Any]) -> str:
     """Which network or variant the checkpoint's backbone is of, when it is another one."""
     own, found = type(backbone).__name__, signature(state_dict)
     if found is None:

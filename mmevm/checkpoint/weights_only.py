@@ -11,7 +11,6 @@ import re
 import shlex
 import tarfile
 import zipfile
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -111,7 +110,7 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = F
     try:
         _refuse_programs(path)
         with only_our_globals():
-            content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+            content: Any = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         content = resolve(content)
     except CheckpointError:
         raise
@@ -121,7 +120,7 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = F
         # Any exception can come out of a file that is not a checkpoint; a refused name is the one to tell apart.
         refused = re.search(r'GLOBAL (.*?[\w)])(?: was not an allowed| whose module|\n|$)', str(error))
         raise CheckpointError(_refusal(path, refused[1]) if refused else _unreadable(path, error)) from None
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise CheckpointError(f'{path} must hold a mapping, a state dict or a checkpoint, got {type(content).__name__}')
     return content
 

@@ -37,7 +37,7 @@ def _reference_gradients(
         given = dict(zip(present, tensors, strict=True))
         return scan(*(given.get(i) for i in range(len(inputs))))
 
-    outputs, pull_back = torch.func.vjp(run, *(inputs[i] for i in present))
+    outputs, pull_back, *_ = torch.func.vjp(run, *(inputs[i] for i in present))
     seeds = (torch.zeros_like(o) if g is None else g for g, o in zip(grad_outputs, outputs, strict=True))
     grads = dict(zip(present, pull_back(tuple(seeds)), strict=True))
     return tuple(grads.get(i) for i in range(len(inputs)))
@@ -150,8 +150,8 @@ def _visual_scan_backward(namespace: str, ctx: Any, dy: Tensor | None, _: None) 
     *tensors, states = ctx.saved_tensors
     if _must_be_differentiable():
 
-        def scan(*inputs: Tensor | None) -> tuple[Tensor]:
-            return (reference.visual_scan(*inputs, ctx.step, unflatten(ctx.routes)),)
+        def scan(*inputs: Any) -> tuple[Tensor]:
+            return (reference.visual_scan(*inputs, ctx.step, unflatten(ctx.routes)),)  # type: ignore[call-arg,arg-type]
 
         return (*_needed(ctx, _reference_gradients(scan, tensors, (dy,))), None, None, None)
     operators = getattr(torch.ops, namespace)
@@ -174,7 +174,7 @@ def register(namespace: str) -> None:
     Args:
         namespace (str): As in ``torch.ops``; its operators have the schemas of csrc/schemas.h.
     """
-    fakes = {
+    fakes: dict[str, Callable[..., Any]] = {
         'selective_scan': _selective_scan_fake,
         '_selective_scan_backward': _selective_scan_backward_fake,
         'visual_scan': _visual_scan_fake,

@@ -110,7 +110,7 @@ def _announce(backend: str, device: str, passed_over: list[str]) -> None:
 
 def _first_available(device: str, dtype: torch.dtype) -> tuple[str, list[str]]:
     """The fastest backend, and why those before it are passed over."""
-    passed_over = []
+    passed_over: list[str] = []
     for name in ('compiled', 'triton') if device == 'cuda' else ('compiled',):
         problem = _PROBLEMS[name](device, dtype)
         if problem is None:

@@ -80,8 +80,8 @@ def _transfer(entry: Entry, part: Path) -> str | None:
         # It resumes by itself what breaks off; a connection that fails at once is tried again by `download`. Without
         # its own argument for that, which is not public, both try again: longer, and no worse.
         once = {'_nb_retries': 0} if '_nb_retries' in signature(http_get).parameters else {}
-        told = {'expected_size': size, 'displayed_filename': entry.file} | once
-        http_get(url, file, resume_size=done, headers=headers, **told)
+        options: dict[str, Any] = {'expected_size': size, 'displayed_filename': entry.file} | once
+        http_get(url, file, resume_size=done, headers=headers, **options)
     return sha256
 
 

@@ -77,8 +77,9 @@ def _build_whole(entry: Entry) -> nn.Module:
 def as_classifier(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames upstream's classification weights to those of mmpretrain's classifier around mmevm's backbone."""
     weights = formats.convert(formats.strip_prefix(state_dict))
-    dims, _ = formats.signature(weights)
-    formats.promote_classifier_norm(weights, f'outnorm{len(dims) - 1}')
+    found = formats.signature(weights)
+    assert found, 'the zoo has verified the file'
+    formats.promote_classifier_norm(weights, f'outnorm{len(found[0]) - 1}')
     return {_in_classifier(name): value for name, value in weights.items()}
 
 
@@ -95,7 +96,7 @@ def load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]
     Files of whole detectors and segmentors, and of architectures that mmevm does not have, keep their names.
     """
     entry = find_entry(filename)
-    content = load_from_local(fetch(entry.name), map_location)
+    content = load_from_local(str(fetch(entry.name)), map_location)
     if not entry.available or entry.task != 'classification':
         return content
     return {'state_dict': as_classifier(content[entry.key]), 'meta': {'source': entry.url}}

@@ -234,4 +234,4 @@ def backward(
         inputs = {'p_x': scan.x, 'p_B': scan.Bs, 'p_D': scan.Ds, 'p_states': states, 'p_carry': carry}
         sums = {'p_dweight': dweight, 'p_dbias': dbias, 'p_dA': dA, 'p_dD': dD}
         launch(scan_bwd_kernel, programs, scan, **common, **inputs, **sums, **outputs)
-    return ParameterGradients(*(None if t is None else t.sum((0, 2)) for t in (dA, dweight, dbias, dD)))
+    return ParameterGradients(dA.sum((0, 2)), *(None if t is None else t.sum((0, 2)) for t in (dweight, dbias, dD)))

@@ -13,7 +13,7 @@ from mmevm.ops.triton import launch
 
 def _layers(keys: list[tuple[int, ...]]) -> list[int]:
     """How many earlier routes have the same key: routes that share cells write to layers of their own."""
-    seen = Counter()
+    seen: Counter[tuple[int, ...]] = Counter()
     layers = []
     for key in keys:
         layers.append(seen[key])
@@ -141,7 +141,12 @@ def backward(
     # to its own where order must not matter.
     copies = scan.n_blocks * layers if torch.are_deterministic_algorithms_enabled() else 1
     dx_dbl = scan.new(copies, *x_dbl.shape).zero_()
-    outputs = {'p_dx': dx, 'p_ddelta': dx_dbl, 'p_dB': dx_dbl[..., R:], 'p_dC': dx_dbl[..., R + N :]}
+    outputs: dict[str, Tensor | int] = {
+        'p_dx': dx,
+        'p_ddelta': dx_dbl,
+        'p_dB': dx_dbl[..., R:],
+        'p_dC': dx_dbl[..., R + N :],
+    }
     outputs |= {'s_y': x.numel(), 's_copy': x_dbl.numel() if copies > 1 else 0}
     sums = launch.backward(scan, dy.contiguous(), states.contiguous(), None, outputs)
     per_channel = A[..., 0]
