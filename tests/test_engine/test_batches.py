@@ -132,6 +132,11 @@ def test_single_images_are_refused_with_the_ways_out(images: int, batch: int, se
     assert 'norm_eval' not in message  # would not help the head
 
 
+def test_wrapped_models_are_checked_too() -> None:
+    with pytest.raises(UsageError, match='backbone'):
+        SingleImageCheck().before_train(runner(nn.DataParallel(Halving()), loader(9, 4, 2)))
+
+
 def test_norm_eval_is_a_way_out_where_it_helps() -> None:
     model = Halving()
     model.head[1] = nn.Identity()
