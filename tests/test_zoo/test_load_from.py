@@ -107,7 +107,7 @@ def test_train_takes_the_backbone_alone_as_its_refusal_advises(train: Tool, star
 
 UNFINISHED: dict[str, tuple[dict, str]] = {
     'backbone': ({'meta': {'epoch': 1}}, 'lacks 2 tensors of head, which would stay random'),
-    'released': ({}, 'has weights and no state of a training that could go on'),
+    'released': ({}, 'contains weights only; --resume needs a full training checkpoint'),
 }
 
 
