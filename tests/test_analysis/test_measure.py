@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.openmmlab, pytest.mark.usefixtures('extension')]
 ROOT = Path(__file__).resolve().parents[2]
 EVM = dict(_delete_=True, type='mmevm.EfficientVMamba', arch='tiny', out_indices=(0, 1, 2, 3))
 WIDTHS = [48, 96, 192, 384]
-SIZE = (128, 192)
+SIZE = (64, 96)
 
 
 def with_our_backbone(address: str, **model: dict) -> Config:
