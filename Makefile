@@ -83,6 +83,7 @@ $(2)/.ready: $(2)/.libraries $(EXTENSION_SOURCES) pyproject.toml mmevm/version.p
 	@echo "[4/4] mmevm: 2 minutes of compiling when its C++ or CUDA sources have changed"
 	@$$(MAKE) --no-print-directory BUILDER=$(2)/bin/python extension
 	MMEVM_BUILD_EXT=0 $(2)/bin/python $$(PIP) -q $$(EXACT) -e .
+	$(2)/bin/python -W ignore -m mmevm.mmcv_ext install
 	@$(2)/bin/python -W ignore -c "import mmevm, mmcv.ops, mmdet.apis, mmseg.apis, mmpretrain.apis"
 	@touch $$@
 	@echo "$(2) is ready"

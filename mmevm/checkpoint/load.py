@@ -82,10 +82,11 @@ def fit_checkpoint(
         TypeError: If the model has no backbone of mmevm.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
+    backbone, _ = find_backbone(model)  # before a file is opened or fetched
     own, found, report = compare(model, _open(source), prefix)
     names = {plain(name): name for name in model.state_dict()}
     if strict and not _acceptable(own, found, report, free_heads, class_sized):
-        what = f'{_describe(source)} does not fit the model{_difference(find_backbone(model)[0], found.backbone)}'
+        what = f'{_describe(source)} does not fit the model{_difference(backbone, found.backbone)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
     weights = {names[name]: found.weights[name] for name in (*report.loaded, *report.derived)}
     for entries_of_model in (

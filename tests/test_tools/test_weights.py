@@ -16,7 +16,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 
 from mmevm.backbones import EfficientVMamba
-from mmevm.checkpoint import CheckpointError, load
+from mmevm.checkpoint import CheckpointError, report
 from mmevm.engine.hooks import weights
 from mmevm.engine.hooks.weights import StrictWeights
 
@@ -63,7 +63,7 @@ def fit(model: nn.Module, cfg: Config | None, state: State, complete: bool = Fal
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that loading logs."""
     lines: list[str] = []
-    for module in (load, weights):
+    for module in (report, weights):
         monkeypatch.setattr(module, 'print_log', lambda line, **_: lines.append(line))
     return lines
 
