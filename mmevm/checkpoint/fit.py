@@ -7,45 +7,47 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmevm.checkpoint import formats
-from mmevm.checkpoint.align import Alignment, align, find_backbone
-from mmevm.checkpoint.names import below, plain, plain_entries, select
+from mmevm.checkpoint.align import Alignment, align
+from mmevm.checkpoint.names import below, plain_entries, select
 from mmevm.checkpoint.report import LoadReport
 from mmevm.checkpoint.weights_only import CheckpointError
 
 
 def compare(
-    model: nn.Module, checkpoint: Mapping[str, Any], prefix: str | None = None
-) -> tuple[dict[str, Tensor], Alignment, LoadReport]:
+    own: Mapping[str, Tensor],
+    backbone: nn.Module,
+    start: str,
+    checkpoint: Mapping[str, Any],
+    prefix: str | None = None,
+) -> tuple[Alignment, LoadReport]:
     """Compare a checkpoint with a model around a backbone of mmevm.
 
     Args:
-        model (nn.Module): A backbone of mmevm or a model around one; it may be on the meta device.
+        own (Mapping[str, Tensor]): The model's entries by plain names; they may be on the meta device.
+        backbone (nn.Module): The backbone in the model.
+        start (str): Its prefix there.
         checkpoint (Mapping): The content of a file, in any format that mmevm reads.
         prefix (str, optional): Takes only the entries below this name.
 
     Returns:
-        dict[str, Tensor]: The model's entries by plain names.
-        Alignment: The checkpoint's entries by the same names, fitted to the model.
+        Alignment: The checkpoint's entries by the model's plain names, fitted to the model.
         LoadReport: What fits and what does not, by the same names.
 
     Raises:
-        TypeError: If the model has no backbone of mmevm.
-        CheckpointError: If the checkpoint has no weights by name.
+        CheckpointError: If the checkpoint has no weights by name, or several backbones that fit equally well.
     """
-    backbone, start = find_backbone(model)
     entries = plain_entries(formats.unwrap(checkpoint))
     if prefix:
         entries = select(entries, prefix)
-    own = {plain(name): value for name, value in model.state_dict().items()}
     found = align(own, backbone, start, entries)
     report = LoadReport(dropped=found.dropped)
     _adapt(backbone, found.weights, start, report)
     _compare(own, found.weights, start, report)
-    return own, found, report
+    return found, report
 
 
 def _adapt(backbone: nn.Module, weights: dict[str, Any], start: str, report: LoadReport) -> None:
-    """Fits the entries of a backbone to the model's images, in start, and leaves out what it was built without."""
+    """Fits the entries of a backbone to the model's images, in place, and leaves out what it was built without."""
     kinds = {'adapted': report.adapted, 'interpolated': report.resampled}
     inner = {name: value for name, value in below(weights, start).items() if isinstance(value, Tensor)}
     given = set(inner)

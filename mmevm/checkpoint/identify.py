@@ -70,7 +70,7 @@ def _options(found: Signature, whole: Signature) -> dict[str, Any]:
 
 
 def _fits(backbone: nn.Module, content: Mapping[str, Any]) -> bool:
-    report = compare(backbone, content)[2]
+    report = compare(backbone.state_dict(), backbone, '', content)[1]
     # Images of another shape are no other variant.
     misfits = [name for name in report.mismatched if not name.startswith('pos_embed')]
     return not (report.missing or report.unexpected or misfits)

@@ -82,9 +82,12 @@ def fit_checkpoint(
         TypeError: If the model has no backbone of mmevm.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
-    backbone, _ = find_backbone(model)  # before a file is opened or fetched
-    own, found, report = compare(model, _open(source), prefix)
-    names = {plain(name): name for name in model.state_dict()}
+    backbone, start = find_backbone(model)  # before a file is opened or fetched
+    checkpoint = _open(source)
+    target = model.state_dict()
+    names = {plain(name): name for name in target}
+    own = {name: target[names[name]] for name in names}
+    found, report = compare(own, backbone, start, checkpoint, prefix)
     if strict and not _acceptable(own, found, report, free_heads, class_sized):
         what = f'{_describe(source)} does not fit the model{_difference(backbone, found.backbone)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
@@ -111,8 +114,8 @@ def _open(source: Source) -> Mapping[str, Any]:
         checkpoint = source
     else:
         scheme, separator, _ = str(source).partition('://')
-        opener = OPENERS.get(scheme, load_file) if separator else load_file
-        checkpoint = opener(source if opener is load_file else str(source))
+        opener = OPENERS.get(scheme) if separator else None
+        checkpoint = opener(str(source)) if opener else load_file(source)
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f'a checkpoint must be a mapping of names to tensors, got {type(checkpoint).__name__}')
     return checkpoint

@@ -105,7 +105,7 @@ def _refusal(folder: Path, owner: dict) -> str:
     who = (
         'process {pid} on {host}, since {since}'.format_map(owner)
         if {'pid', 'host', 'since'} <= owner.keys()
-        else ('unknown process')
+        else 'unknown process'
     )
     return (
         f'Another training run is writing to {folder} ({who}). Wait for it, stop it, or choose another folder with '
