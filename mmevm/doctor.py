@@ -86,8 +86,9 @@ def mmcv_operators() -> str:
         cuda = evaluate('import mmevm, mmcv.ops', 'mmcv.ops.get_compiling_cuda_version()')
     except RuntimeError as error:
         return f'do not import: {error}; with an mmcv without compiled operators (mmcv-lite) mmevm supplies them'
-    built = {'not available': ', without CUDA', 'none (mmevm.mmcv_ext)': ''}.get(cuda, f', with CUDA {cuda}')
-    return mmcv_ext.describe() + built
+    if not mmcv_ext.is_compiled():
+        return mmcv_ext.describe()
+    return mmcv_ext.describe() + (', without CUDA' if cuda == 'not available' else f', with CUDA {cuda}')
 
 
 def torch_build() -> str:

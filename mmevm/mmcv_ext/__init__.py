@@ -27,7 +27,7 @@ class _Finder:
 
 def register() -> None:
     """Stand in for ``mmcv._ext`` in this process where mmcv has none. Imports nothing."""
-    if not any(getattr(finder, '__name__', '') == _Finder.__name__ for finder in sys.meta_path):
+    if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
 
 
@@ -53,6 +53,16 @@ def mmcv_folder() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+def is_compiled() -> bool:
+    """Return whether mmcv has compiled operators.
+
+    Raises:
+        ModuleNotFoundError: If mmcv is not installed.
+    """
+    found = find_extension()
+    return found is not None and found.suffix != '.py'
+
+
 def describe() -> str:
     """Return which operators mmcv uses, as a phrase.
 
@@ -62,4 +72,4 @@ def describe() -> str:
     found = find_extension()
     if found is None:
         return "torchvision's, through mmevm.mmcv_ext once mmevm is imported"
-    return "torchvision's, through mmevm.mmcv_ext" if found.suffix == '.py' else f'compiled ({found.name})'
+    return f'compiled ({found.name})' if is_compiled() else "torchvision's, through mmevm.mmcv_ext"

@@ -1,7 +1,6 @@
 """These tests need an mmcv with compiled operators: `make test-compiled-mmcv`. Elsewhere they are not collected."""
 
-from mmevm.mmcv_ext import find_extension
+from mmevm.mmcv_ext import is_compiled
 
-extension = find_extension()
-if extension is None or extension.suffix == '.py':
+if not is_compiled():
     collect_ignore_glob = ['test_*.py']
