@@ -6,7 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar('T')
 
 #: The repository.
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +25,12 @@ def parse_args(description: str) -> argparse.Namespace:
         '--keep', action='store_true', help='evaluate and draw the last training run instead of a new one'
     )
     return parser.parse_args()
+
+
+def show_progress(items: Sequence[T], title: str) -> Iterable[T]:
+    """Print a title, and return the items with a progress bar on a terminal."""
+    print(title, flush=True)
+    return tqdm(items, disable=None, leave=False)
 
 
 def run_step(title: str, *command: str) -> float:

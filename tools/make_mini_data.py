@@ -4,15 +4,13 @@ import argparse
 import runpy
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package demo
 try:
-    from tqdm import tqdm
-
     from demo.mini_data import MiniData, make_mini_data
     from demo.mini_data.datasets import SUBSETS
+    from demo.runs import show_progress
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).with_name('_interpreter.py')))['stop'](error)
 
@@ -61,12 +59,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show_progress(count: int, title: str) -> Iterable[int]:
-    """Yield 0 … count - 1, with a progress bar on a terminal."""
-    print(f'rendering {count} images of {title}', flush=True)
-    return tqdm(range(count), disable=None, leave=False)
-
-
 def describe(data: MiniData) -> str:
     """Return what was written, and the option that makes a config use it."""
     state = 'rendered' if data.rendered else 'there already, left as it is'
@@ -91,7 +83,7 @@ def main() -> int:
             train_images=args.train_images,
             val_images=args.val_images,
             force=args.force,
-            progress=show_progress,
+            progress=lambda count, title: show_progress(range(count), f'rendering {count} images of {title}'),
         )
     except (ValueError, FileExistsError) as error:
         print(f'\n{error}', file=sys.stderr)

@@ -28,10 +28,10 @@ try:
     from matplotlib.patches import Rectangle
     from PIL import Image
     from torch import Tensor, nn
-    from tqdm import tqdm
 
     from demo.mini_data.scene import SceneStyle, render_scene
     from demo.mini_data.shapes import SHAPES
+    from demo.runs import show_progress
     from mmevm import backbones
     from mmevm.checkpoint import load_checkpoint
     from mmevm.engine.config import read_config, require_checkpoint
@@ -313,7 +313,7 @@ def measure(args: argparse.Namespace) -> Fields:
     for label, pair in pairs.items():
         titles = (f'{label}, {kind} weights: {len(images)} images' for kind in _KINDS)
         fields[label] = tuple(
-            None if model is None else receptive_field(model, tqdm(images, title, disable=None))
+            None if model is None else receptive_field(model, show_progress(images, title))
             for model, title in zip(pair, titles, strict=True)
         )
     return fields
