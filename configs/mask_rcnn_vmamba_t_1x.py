@@ -1,24 +1,5 @@
 # Mask R-CNN with VMamba-T (s1l8) on COCO 2017, 12 epochs: upstream's config, mmdet's Swin recipe.
-_base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '_base_/coco_instance_1x.py',
-    'mmdet::_base_/default_runtime.py',
-]
-custom_imports = dict(imports=['mmevm'], allow_failed_imports=False)
-
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmevm.VMamba',
-        arch='tiny_s1l8',
-        out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.2,
-        # Upstream's ImageNet checkpoint, converted on load. From random weights:
-        # --cfg-options model.backbone.init_cfg=None
-        init_cfg=dict(type='Pretrained', checkpoint='mmevm://vmamba_v2_tiny_s1l8'),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)
+_base_ = ['_base_/mask_rcnn_vmamba_t.py', '_base_/coco_instance_1x.py']
 
 # In float32, as that recipe is. Its rule spares whatever has norm in its name, so that A_logs and Ds decay.
 optim_wrapper = dict(type='OptimWrapper', paramwise_cfg=dict(_delete_=True, custom_keys={'norm': dict(decay_mult=0.0)}))

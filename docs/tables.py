@@ -56,6 +56,7 @@ CONFIGS = [
     ('classifier_vmamba_{t_s1l8,s_s2l15,b_s2l15}', 'the same; second design'),
     ('classifier_vmamba_{t_s2l5,s_s1l20,b_s1l20}', 'the same; second design'),
     ('mask_rcnn_vmamba_{t,s,b}_1x', 'COCO, 12 epochs; second design'),
+    ('mask_rcnn_vmamba_{t,s}_3x', 'COCO, 36 epochs at several scales; second design'),
     ('upernet_vmamba_{t,s,b}', 'ADE20K, 160k iterations at 512²; second design'),
     ('classifier_vim_{t,s}', 'ImageNet-1k, 300 epochs, batch 1024 (`s`: 512)'),
     ('classifier_vim_{t,s}_stride8', 'ImageNet-1k, 30 epochs on top of `classifier_vim_{t,s}`, batch 1024'),

@@ -13,14 +13,15 @@ MODULES = {
     if '.mim' not in path.parts
 }
 BELOW = {
+    'files': (),
     'ops': (),
     'layers': ('ops',),
     'registry': (),
     'checkpoint': ('registry',),
     'errors': ('checkpoint',),
     'backbones': ('ops', 'layers', 'checkpoint', 'registry'),
-    'zoo': ('backbones', 'checkpoint', 'registry', 'errors', 'version'),
-    'engine': ('backbones', 'checkpoint', 'registry', 'errors', 'zoo'),
+    'zoo': ('backbones', 'checkpoint', 'registry', 'errors', 'files', 'version'),
+    'engine': ('backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo'),
     'apis': ('engine', 'checkpoint', 'registry', 'errors', 'zoo', 'version'),
 }
 """What each part may import, besides itself; parts that are not named may import any."""

@@ -75,10 +75,10 @@ def align(own: Mapping[str, Tensor], backbone: Any, prefix: str, entries: Mappin
     root, rest, beside = _split_rest(own, prefix, entries, start)
     if _parts((name for name in own if not name.startswith(prefix)), root) & _parts(rest, root):
         return Alignment(weights | rest, [*classifier, *beside], inner, prefix, root)
-    if prefix and f'{root}head.fc.weight' in own and 'classifier.head.weight' in classifier:
-        for leaf in ('weight', 'bias'):
-            if f'classifier.head.{leaf}' in classifier:
-                weights[f'{root}head.fc.{leaf}'] = classifier.pop(f'classifier.head.{leaf}')
+    head = root + formats.MMPRETRAIN_HEAD
+    if prefix and f'{head}weight' in own and f'{formats.CLASSIFIER_HEAD}weight' in classifier:
+        for name in below(classifier, formats.CLASSIFIER_HEAD):
+            weights[head + name] = classifier.pop(formats.CLASSIFIER_HEAD + name)
     # A model of another task, such as the classifier that a detector starts from, shares the backbone alone.
     return Alignment(weights, [*classifier, *rest, *beside], inner, prefix, root)
 

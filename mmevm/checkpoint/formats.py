@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mmevm.checkpoint.names import backbone_prefixes, plain_entries
 
+CLASSIFIER_HEAD, MMPRETRAIN_HEAD = 'classifier.head.', 'head.fc.'
+"""Prefixes of the linear layer in a classification backbone, and in mmpretrain's classifier."""
 WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema')
 """Top-level keys under which files keep their weights, the trained weights before their moving average."""
 
@@ -112,8 +114,27 @@ def _rename_back(name: str, depths: Mapping[str, int]) -> str:
     return f'{match[1]}.{number}.{match[3]}'
 
 
+def to_classifier(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename a classification file of a backbone of mmevm to mmpretrain's classifier around that backbone.
+
+    Raises:
+        ValueError: If it has no backbone of mmevm.
+    """
+    weights = convert(strip_prefix(state_dict))
+    found = signature(weights)
+    if found is None:
+        raise ValueError('the state dict has no backbone of mmevm')
+    promote_classifier_norm(weights, f'outnorm{len(found[0]) - 1}')
+    return {
+        name.replace(CLASSIFIER_HEAD, MMPRETRAIN_HEAD)
+        if name.startswith(CLASSIFIER_HEAD)
+        else f'backbone.{name}': value
+        for name, value in weights.items()
+    }
+
+
 def promote_classifier_norm(state_dict: dict[str, Any], last_norm: str) -> None:
-    """Uses the classifier's norm as the last output norm where the file has none."""
+    """Use the classifier's norm as the last output norm where the file has none, in place."""
     if not any(f'{last_norm}.{leaf}' in state_dict for leaf in ('weight', 'bias')):
         for leaf in ('weight', 'bias'):
             if f'classifier.norm.{leaf}' in state_dict:

@@ -1,4 +1,4 @@
-"""The model zoo: released checkpoints by name, verified when fetched and whenever they are opened.
+"""The model zoo: released checkpoints by name, verified when they are downloaded and whenever they are opened.
 
 Importing it registers ``mmevm://NAME`` with MMEngine's checkpoint loader.
 """

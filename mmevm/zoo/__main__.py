@@ -1,7 +1,6 @@
 """Released checkpoints: ``python -m mmevm.zoo list | show NAME | download NAME | verify FILE | convert IN OUT``."""
 
 import argparse
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,9 @@ from pathlib import Path
 from mmevm.checkpoint.identify import identify
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
 from mmevm.errors import UsageError, exit_status
+from mmevm.files import file_hash, replacing
 from mmevm.zoo import ENTRIES, Entry, convert, fetch, find_entry
-from mmevm.zoo.cache import beside, cached_path, file_hash, recorded_hash
+from mmevm.zoo.cache import cached_path, recorded_hash
 from mmevm.zoo.conversion import read_metadata, tensors_hash
 from mmevm.zoo.verify import check_bytes, check_content
 
@@ -61,13 +61,8 @@ def _download(args: argparse.Namespace) -> None:
     path = fetch(find_entry(args.name).name)
     if args.to:
         target = Path(args.to).expanduser() / path.name
-        draft = beside(target, f'{os.getpid()}.part')
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(target) as draft:
             shutil.copyfile(path, draft)
-            os.replace(draft, target)
-        finally:
-            draft.unlink(missing_ok=True)
         path = target
     print(f'{path}\nSHA-256 {file_hash(path)}')
 
@@ -105,13 +100,13 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _parse(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog, description='Released checkpoints: list, fetch, verify and convert them.')
+    parser = argparse.ArgumentParser(prog, description='Released checkpoints: list, download, verify and convert them.')
     commands = parser.add_subparsers(dest='command', required=True)
     commands.add_parser('list', help='all entries').set_defaults(run=_list)
     show = commands.add_parser('show', help='one entry in full')
     show.add_argument('name')
     show.set_defaults(run=_show)
-    download = commands.add_parser('download', help='fetch and verify a checkpoint')
+    download = commands.add_parser('download', help='download and verify a checkpoint')
     download.add_argument('name')
     download.add_argument('--to', metavar='DIR', help='copy it there; by default it stays in the cache')
     download.set_defaults(run=_download)
@@ -134,12 +129,12 @@ def _run(args: argparse.Namespace) -> None:
         args.run(args)
     except CheckpointError:
         raise
-    except OSError as error:  # a folder that cannot be written, a file that is none
+    except OSError as error:  # a folder that is not writable, a file that does not exist
         raise UsageError(str(error)) from error
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Entry point of ``tools/zoo.py`` and, as ``prog``, of ``python -m mmevm.zoo``; returns the exit status."""
+    """Run ``tools/zoo.py`` or, as ``prog``, ``python -m mmevm.zoo``; return the exit status."""
     args = _parse(argv, prog)
     return exit_status(lambda: _run(args))
 

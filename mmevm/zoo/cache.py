@@ -1,10 +1,9 @@
-"""The folder of fetched checkpoints: where it is, the hashes recorded in it, the lock, and files kept aside.
+"""The cache of downloaded checkpoints: its location, recorded hashes, locks, and damaged files.
 
-Beside ``FILE`` may lie ``FILE.json`` (its recorded hash), ``FILE.incomplete`` (a download to be resumed), ``FILE.lock``
-and ``FILE.damaged-HASH`` (what was found altered or unfit, never opened again).
+Next to ``FILE`` there may be ``FILE.json`` (its recorded hash), ``FILE.incomplete`` (a download to be resumed),
+``FILE.lock`` and ``FILE.damaged-HASH`` (a file that failed verification, never opened again).
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,55 +13,46 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from mmengine.logging import print_log
 
+from mmevm.files import file_hash, replacing
 from mmevm.zoo.entries import Entry
 
 
 def zoo_folder() -> Path:
-    """Where checkpoints are kept: ``zoo`` in ``MMEVM_CACHE`` or, without it, in ``mmevm`` of the XDG cache folder."""
+    """Return the cache folder: ``zoo`` in ``MMEVM_CACHE`` or, by default, in ``mmevm`` of the XDG cache folder."""
     own = os.environ.get('MMEVM_CACHE')
     shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     return (Path(own) if own else Path(shared) / 'mmevm').expanduser().absolute() / 'zoo'
 
 
 def cached_path(entry: Entry) -> Path:
-    """Where the file of ``entry`` lies once it has been fetched."""
+    """Return the path of an entry's file in the cache, whether it is there or not."""
     return zoo_folder() / entry.file
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """``FILE.suffix`` beside ``FILE``."""
+def sibling(path: Path, suffix: str) -> Path:
+    """Return ``FILE.suffix`` for ``FILE``."""
     return path.with_name(f'{path.name}.{suffix}')
 
 
-def file_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def recorded_hash(path: Path) -> str | None:
-    """The SHA-256 that was recorded when ``path`` was first verified."""
+    """Return the SHA-256 that was recorded when ``path`` was first verified, or None."""
     try:
-        return json.loads(beside(path, 'json').read_text())['sha256']
+        return json.loads(sibling(path, 'json').read_text())['sha256']
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        print_log(f'{beside(path, "json")} is no record of a hash; the file is verified anew', logger='current')
+        print_log(f'{sibling(path, "json")} is not a hash record; verifying the file again', logger='current')
         return None
 
 
 def record_hash(path: Path, sha256: str, entry: Entry) -> None:
-    """Writes the record that later reads and downloads of ``path`` are held to."""
-    record, draft = beside(path, 'json'), beside(path, f'json.{os.getpid()}')
-    draft.write_text(json.dumps({'name': entry.name, 'url': entry.url, 'sha256': sha256}, indent=2) + '\n')
-    os.replace(draft, record)
+    """Record the hash that ``path`` must have from now on, after a new download too."""
+    with replacing(sibling(path, 'json')) as draft:
+        draft.write_text(json.dumps({'name': entry.name, 'url': entry.url, 'sha256': sha256}, indent=2) + '\n')
 
 
 def set_aside(path: Path, name: str) -> Path:
-    """Renames an unfit file so that nothing opens it again, and returns where it is kept."""
+    """Rename a damaged or unsuitable file so that nothing opens it again; return its new path."""
     aside = path.with_name(f'{name}.damaged-{file_hash(path)[:8]}')
     os.replace(path, aside)
     return aside
@@ -70,17 +60,17 @@ def set_aside(path: Path, name: str) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time fetch ``path``; the others wait, and then find it there.
+    """Let one process at a time download ``path``; the others wait, and find it afterwards.
 
     Raises:
         OSError: If the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(beside(path, 'lock'))
+    lock = FileLock(sibling(path, 'lock'))
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print_log(f'Waiting for another process that fetches {path.name}', logger='current')
+        print_log(f'Waiting for another process that is downloading {path.name}', logger='current')
         lock.acquire()
     try:
         yield

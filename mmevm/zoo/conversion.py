@@ -1,4 +1,4 @@
-"""Rewriting checkpoint files: upstream's spelling and mmevm's, ``torch.save``'s container and safetensors'."""
+"""Converting checkpoint files: between upstream's names and mmevm's, and between ``torch.save`` and safetensors."""
 
 import hashlib
 import os
@@ -14,8 +14,8 @@ from mmevm.checkpoint import formats
 from mmevm.checkpoint.identify import identify
 from mmevm.checkpoint.names import backbone_prefixes, below, without_module
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
+from mmevm.files import file_hash, replacing
 from mmevm.version import __version__
-from mmevm.zoo.cache import file_hash
 from mmevm.zoo.entries import find_entry
 from mmevm.zoo.fetching import fetch
 
@@ -28,12 +28,12 @@ class ConvertReport:
     """What a conversion did.
 
     Attributes:
-        tensors (int): How many tensors were written, bit for bit as they were.
-        renamed (int): How many of them under another name.
-        dropped (list[str]): What is no part of the chosen weights: top-level keys of the source, such as optimizer,
-            epoch and moving averages, entries from beside a model below a framework's prefix, and Vim's ``pos_grid``,
-            for which upstream's networks have no place.
-        metadata (dict[str, str]): What the written file says about itself.
+        tensors (int): Number of tensors written, bit for bit as they were.
+        renamed (int): Number of those with another name.
+        dropped (list[str]): What does not belong to the chosen weights: top-level keys of the source, such as
+            optimizer, epoch and moving averages, entries outside the model, and Vim's ``pos_grid``, which upstream's
+            networks do not have.
+        metadata (dict[str, str]): The metadata of the written file.
     """
 
     tensors: int
@@ -45,11 +45,11 @@ class ConvertReport:
 def convert(
     source: str | os.PathLike, target: str | os.PathLike, layout: str = 'mmevm', key: str | None = None
 ) -> ConvertReport:
-    """Rewrites a checkpoint file, tensors bit for bit.
+    """Convert a checkpoint file, tensors bit for bit.
 
-    A second conversion changes nothing, and the way back gives upstream's names again. What compilers, parallel
-    wrappers and training frameworks put before names is removed. Files of other architectures keep their names; only
-    the container changes.
+    The conversion is idempotent, and converting back restores upstream's names. Prefixes of compilers, parallel
+    wrappers and training frameworks are removed. Files of other architectures keep their names; only the container
+    changes.
 
     Args:
         source (path): A checkpoint file in any format that mmevm reads, or ``mmevm://NAME`` of the zoo.
@@ -58,11 +58,11 @@ def convert(
         key (str, optional): The top-level key to take, such as ``model_ema``; by default the trained weights.
 
     Returns:
-        ConvertReport: What was written and what was not.
+        ConvertReport: What was written and what was left out.
 
     Raises:
-        ValueError: If ``layout`` is none of the two.
-        FileNotFoundError: If there is no source.
+        ValueError: If ``layout`` is unknown.
+        FileNotFoundError: If the source does not exist.
         CheckpointError: If the source cannot be opened as plain data or has no weights under ``key``.
     """
     if layout not in _LAYOUTS:
@@ -90,7 +90,7 @@ def convert(
 
 
 def read_metadata(path: str | os.PathLike, content: Mapping[str, Any]) -> dict[str, str]:
-    """What a file that :func:`convert` wrote says about itself; empty for other files. ``content`` is what it holds."""
+    """Return the metadata of a file that :func:`convert` wrote; empty for other files. ``content`` is what it holds."""
     if str(path).endswith('.safetensors'):
         from safetensors import safe_open
 
@@ -102,7 +102,7 @@ def read_metadata(path: str | os.PathLike, content: Mapping[str, Any]) -> dict[s
 
 
 def tensors_hash(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and values, whatever the container and the order."""
+    """Return a SHA-256 of names, dtypes, shapes and values that does not depend on container and order."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
@@ -112,7 +112,7 @@ def tensors_hash(weights: Mapping[str, Tensor]) -> str:
 
 
 def _locate(source: str | os.PathLike) -> tuple[Path, str]:
-    """The source's file, and what the metadata call it."""
+    """Return the file of a source, and its name in the metadata."""
     if str(source).startswith('mmevm://'):
         return fetch(str(source)), find_entry(str(source)).url
     path = Path(source).expanduser()
@@ -120,14 +120,14 @@ def _locate(source: str | os.PathLike) -> tuple[Path, str]:
 
 
 def _choose(content: Mapping[str, Any], key: str | None, path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights of a file, without wrappers' prefixes, and the other things in it."""
+    """Return the weights of a file, without wrappers' prefixes, and the names of everything else in it."""
     if key is not None and not isinstance(content.get(key), Mapping):
         raise CheckpointError(f'{path} has no mapping under {key!r}; it has {", ".join(map(str, list(content)[:8]))}')
     chosen = content[key] if key else formats.unwrap(content)
     others = [str(name) for name, value in content.items() if value is not chosen] if chosen is not content else []
     if read_metadata(path, content):
-        others = [name for name in others if name != 'meta']  # it is written anew
-    weights, beside = _take_model(formats.strip_prefix(chosen))
+        others = [name for name in others if name != 'meta']  # it is written again
+    weights, outside = _take_model(formats.strip_prefix(chosen))
     wrong = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if wrong or not weights:
         what = f'what is no tensor: {", ".join(map(str, wrong[:8]))}' if wrong else 'nothing'
@@ -135,11 +135,11 @@ def _choose(content: Mapping[str, Any], key: str | None, path: Path) -> tuple[di
             f'{path} has {what} where its weights should be; `key` chooses one of '
             f'{", ".join(map(str, list(content)[:8]))}'
         )
-    return weights, others + beside
+    return weights, others + outside
 
 
 def _take_model(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The model around a backbone of mmevm without a framework's prefix, and the names of what lies beside it."""
+    """Return the model around a backbone of mmevm, without a framework's prefix, and the names outside of the model."""
     if any(prefix.endswith('backbone.module.') for prefix in backbone_prefixes(weights)):  # its parts are wrapped
         weights = {without_module(name): value for name, value in weights.items()}
     prefixes = backbone_prefixes(weights)
@@ -150,7 +150,7 @@ def _take_model(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str
 
 
 def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, str]:
-    """New names by those in ``weights``, for the backbones of mmevm, alone or as parts of a model; others stay."""
+    """Return the new name of each entry; only backbones of mmevm, alone or in a model, are renamed."""
     names = dict(zip(weights, weights, strict=True))
     for prefix in backbone_prefixes(weights):
         inner = below(weights, prefix)
@@ -165,10 +165,7 @@ def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, str]:
 
 
 def _write(target: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes beside ``target`` first, so that a broken run leaves no half file under its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f'.{os.getpid()}.{target.name}')
-    try:
+    with replacing(target) as draft:
         if target.suffix == '.safetensors':
             from safetensors.torch import save_file
 
@@ -176,6 +173,3 @@ def _write(target: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -
             save_file({name: value.contiguous().clone() for name, value in weights.items()}, draft, metadata)
         else:
             torch.save({'state_dict': weights, 'meta': metadata}, draft)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)

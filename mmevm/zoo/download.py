@@ -1,4 +1,4 @@
-"""Bytes from the network into a file, by huggingface_hub: from the hub and from ordinary addresses, with resuming."""
+"""Downloads with resuming, by huggingface_hub: from the hub and from ordinary addresses."""
 
 import errno
 import logging
@@ -23,22 +23,22 @@ _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def is_offline() -> bool:
-    """Whether ``MMEVM_OFFLINE`` or the hub's own ``HF_HUB_OFFLINE`` forbids downloads."""
+    """Return whether ``MMEVM_OFFLINE`` or the hub's own ``HF_HUB_OFFLINE`` forbids downloads."""
     values = (os.environ.get(name, '').lower() for name in ('MMEVM_OFFLINE', 'HF_HUB_OFFLINE'))
     return any(value in ('1', 'true', 'yes', 'on') for value in values)
 
 
 def download(entry: Entry, part: Path) -> str | None:
-    """Downloads the file of ``entry`` to ``part``, going on from what is there already.
+    """Download the file of ``entry`` to ``part``, continuing from what is already there.
 
-    Broken connections and answers of an overloaded server are tried again, each time after a longer wait; what has
-    arrived stays in ``part`` for the next call.
+    Broken connections and errors of an overloaded server are retried, each time after a longer wait; what has arrived
+    stays in ``part`` for the next call.
 
     Returns:
         str, optional: The SHA-256 that the hub publishes for the file.
 
     Raises:
-        FetchError: If the file cannot be had, or ``part`` cannot be written.
+        FetchError: If the file cannot be downloaded, or ``part`` cannot be written.
     """
     try:
         from huggingface_hub.errors import HTTPError
@@ -55,9 +55,11 @@ def download(entry: Entry, part: Path) -> str | None:
             cause = error
         if attempt < _ATTEMPTS - 1:
             wait = 2**attempt
-            print_log(f'{entry.url}: {_line(cause)}; trying again in {wait} s', logger='current', level=logging.WARNING)
+            print_log(
+                f'{entry.url}: {_first_line(cause)}; retrying in {wait} s', logger='current', level=logging.WARNING
+            )
             time.sleep(wait)
-    raise FetchError(f'{entry.url} could not be downloaded in {_ATTEMPTS} attempts: {_line(cause)}') from cause
+    raise FetchError(f'{entry.url} could not be downloaded in {_ATTEMPTS} attempts: {_first_line(cause)}') from cause
 
 
 def _transfer(entry: Entry, part: Path) -> str | None:
@@ -71,14 +73,14 @@ def _transfer(entry: Entry, part: Path) -> str | None:
         headers = dict(build_hf_headers(library_name='mmevm'))
         metadata = get_hf_file_metadata(url)
         size = metadata.size
-        # Large files on the hub bear their SHA-256 as entity tag; small ones another, shorter hash.
+        # The entity tag of a large file on the hub is its SHA-256; that of a small one is another, shorter hash.
         sha256 = metadata.etag if re.fullmatch('[0-9a-f]{64}', metadata.etag or '') else None
     done = part.stat().st_size if part.exists() else 0
-    # A compressed stream could not be resumed by position.
+    # A compressed stream cannot be resumed by position.
     headers['Accept-Encoding'] = 'identity'
     with open(part, 'ab') as file, _frequent_writes():
-        # It resumes by itself what breaks off; a connection that fails at once is tried again by `download`. Without
-        # its own argument for that, which is not public, both try again: longer, and no worse.
+        # http_get resumes broken transfers by itself; `download` retries connections that fail at once. The argument
+        # that leaves the latter to us is not public: without it both retry, which takes longer and does no harm.
         once = {'_nb_retries': 0} if '_nb_retries' in signature(http_get).parameters else {}
         options: dict[str, Any] = {'expected_size': size, 'displayed_filename': entry.file} | once
         http_get(url, file, resume_size=done, headers=headers, **options)
@@ -87,7 +89,7 @@ def _transfer(entry: Entry, part: Path) -> str | None:
 
 @contextmanager
 def _frequent_writes() -> Iterator[None]:
-    """Lets huggingface_hub write every MiB: after a break the download goes on from what was written, not received."""
+    """Let huggingface_hub write every MiB: a broken download continues from what was written, not received."""
     from huggingface_hub import constants
 
     usual, constants.DOWNLOAD_CHUNK_SIZE = constants.DOWNLOAD_CHUNK_SIZE, 1 << 20
@@ -98,28 +100,28 @@ def _frequent_writes() -> Iterator[None]:
 
 
 def _raise_if_final(error: Any, entry: Entry, part: Path) -> None:
-    """Raises what another attempt would not cure; removes a part that cannot be gone on from."""
+    """Raise errors that a retry cannot cure; remove a partial file that cannot be continued."""
     code = getattr(error, 'errno', None)
     if code in _FULL:
-        # A disk that is left full would hinder everything else.
+        # Do not leave the disk full.
         part.unlink(missing_ok=True)
         free = shutil.disk_usage(part.parent).free
         need = f' of about {entry.size / 1e6:.1f} MB' if entry.size else ''
         raise FetchError(
             f'No room for {entry.file}{need} in {part.parent}: {error.strerror} ({free / 1e6:.1f} MB are '
-            'free). Make room, or name another folder by MMEVM_CACHE'
+            'free). Free some, or set MMEVM_CACHE to another folder'
         ) from error
     if code in _DENIED:
         raise FetchError(
-            f'The cache {part.parent} cannot be written: {error.strerror}. Make it writable, or name '
-            'another folder by MMEVM_CACHE'
+            f'The cache {part.parent} cannot be written: {error.strerror}. Make it writable, or set '
+            'MMEVM_CACHE to another folder'
         ) from error
     status = getattr(getattr(error, 'response', None), 'status_code', None)
-    if status == 416 or 'Consistency check failed' in str(error):  # longer than the file that is there now
+    if status == 416 or 'Consistency check failed' in str(error):  # longer than the file on the server now
         part.unlink(missing_ok=True)
     elif status is not None and 400 <= status < 500 and status not in (408, 429):
         raise FetchError(f'{entry.url} answers {status}: the file was moved, removed or closed') from error
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return f'{type(error).__name__}: {error}'.splitlines()[0][:200]

@@ -1,14 +1,14 @@
-"""The errors of names that do not exist and of files that cannot be had."""
+"""Errors: unknown names, and files that cannot be downloaded."""
 
 from mmevm.checkpoint.weights_only import CheckpointError
 
 
 class NameUnknownError(CheckpointError, ValueError):
-    """A name that the zoo does not have; the message names similar ones."""
+    """A name that the zoo does not have; the message suggests similar ones."""
 
 
 class FetchError(CheckpointError, OSError):
-    """A checkpoint that cannot be had: no network, no such file, no room; the message says what to do.
+    """A checkpoint that cannot be downloaded: no network, no such file, no space; the message says what to do.
 
-    An ``OSError`` like every other absent file, and a ``CheckpointError``, which the tools show as a sentence.
+    It is an ``OSError``, as for any missing file, and a ``CheckpointError``, which the tools print without a traceback.
     """

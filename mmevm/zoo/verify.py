@@ -1,12 +1,11 @@
-"""Whether a file is what its entry says: the same bytes, plain data, the named variant."""
+"""Check that a file is what its entry says: the same bytes, plain data, the right variant."""
 
-import zipfile
 from pathlib import Path
 
 from mmevm.checkpoint.identify import build_backbone
 from mmevm.checkpoint.load import fit_checkpoint
 from mmevm.checkpoint.weights_only import CheckpointError, load_file
-from mmevm.zoo.cache import file_hash
+from mmevm.files import archive_damage, file_hash
 from mmevm.zoo.entries import Entry
 
 _HEADS = {'classification': 'classifier.head.', 'detection': 'roi_head.', 'segmentation': 'decode_head.'}
@@ -14,11 +13,11 @@ _SIZE_TOLERANCE = 0.01  # the hub lists three digits
 
 
 class BytesError(CheckpointError):
-    """A file whose bytes are not those that its authors published; fetching it again may help."""
+    """A file whose bytes are not those that its authors published; downloading it again may help."""
 
 
 def check_bytes(path: Path, entry: Entry, expected: dict[str, str]) -> str:
-    """Checks size, hash and, in zip files, checksums.
+    """Check size, hash and, in zip files, checksums.
 
     Args:
         path (Path): A local file.
@@ -33,30 +32,23 @@ def check_bytes(path: Path, entry: Entry, expected: dict[str, str]) -> str:
     """
     size = path.stat().st_size
     if entry.size and abs(size - entry.size) > _SIZE_TOLERANCE * entry.size:
-        raise BytesError(f'{path} has {size} bytes, expected about {entry.size}: it is cut off or another file')
+        raise BytesError(f'{path} has {size} bytes, expected about {entry.size}: it is truncated or another file')
     sha256 = file_hash(path)
     for origin, value in expected.items():
         if sha256 != value:
             raise BytesError(
                 f'{path} has the SHA-256 {sha256}, expected {value} ({origin}): it was altered or replaced'
             )
-    # torch leaves out the archive's own checksums when it reads.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            try:
-                broken = archive.testzip()
-            except (zipfile.BadZipFile, OSError) as error:
-                raise BytesError(f'{path} is damaged: {error}') from error
-        if broken:
-            raise BytesError(f'{path} is damaged: the checksum of {broken} in it is wrong')
+    if damage := archive_damage(path):
+        raise BytesError(f'{path} is damaged: {damage}')
     return sha256
 
 
 def check_content(path: Path, entry: Entry) -> None:
-    """Checks that a file opens as plain data and holds the weights of its entry, all of them, as they are needed.
+    """Check that a file opens as plain data and has all the weights of its entry, in the right shapes.
 
     Raises:
-        CheckpointError: If it asks for code, lacks the entry's key, or is another variant.
+        CheckpointError: If it refers to code, lacks the entry's key, or is another variant.
     """
     content = load_file(path)
     weights = content.get(entry.key)

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from mmevm.files import file_hash
 from mmevm.zoo import ENTRIES
 from mmevm.zoo.__main__ import main
-from mmevm.zoo.cache import file_hash
 
 from .conftest import EVM, OTHER
 from .server import Server

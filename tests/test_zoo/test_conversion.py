@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import CheckpointError, formats, load_checkpoint, load_file
+from mmevm.files import file_hash
 from mmevm.zoo import convert
-from mmevm.zoo.cache import file_hash
 
 from ..parity import Fixture, names
 

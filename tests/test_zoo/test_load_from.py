@@ -12,8 +12,8 @@ from torch import Tensor
 from mmevm.apis import evaluate
 from mmevm.apis import train as train_tool
 from mmevm.backbones import EfficientVMamba
+from mmevm.checkpoint.formats import to_classifier
 from mmevm.engine.runner.resume import ResumableEpochLoop
-from mmevm.zoo.loader import as_classifier
 
 from .conftest import EVM
 
@@ -41,7 +41,7 @@ SOURCES: dict[str, Callable[[dict], dict]] = {
     'released': lambda state: {'state_dict': {f'module.module.{name}': value for name, value in state.items()}},
     'compiled': lambda state: {'state_dict': {f'_orig_mod.{name}': value for name, value in state.items()}},
     'framework': lambda state: {
-        'state_dict': {f'model.{name}': v for name, v in as_classifier(state).items()}
+        'state_dict': {f'model.{name}': v for name, v in to_classifier(state).items()}
         | {'criterion.weight': torch.ones(1)},
         'epoch': 3,
     },
@@ -51,7 +51,7 @@ SOURCES: dict[str, Callable[[dict], dict]] = {
 
 def differing(started: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
     """The weights of the classifier that are not those of ``state``."""
-    expected = as_classifier(state)
+    expected = to_classifier(state)
     assert started.keys() == expected.keys()
     return {name for name, value in expected.items() if not torch.equal(started[name], value)}
 
@@ -149,7 +149,7 @@ def test_resume_does_not_ask_for_pretrained_weights(
     (tmp_path / 'work').mkdir()
     (tmp_path / 'work/last_checkpoint').write_text('work/epoch_1.pth')
     more = {'meta': {'epoch': 1, 'iter': 3}, 'message_hub': MessageHub('any').state_dict()}
-    torch.save({'state_dict': as_classifier(evm_state), **more}, 'work/epoch_1.pth')
+    torch.save({'state_dict': to_classifier(evm_state), **more}, 'work/epoch_1.pth')
     assert train_tool.main([config, '--work-dir', 'work', *flag, '--cfg-options', *ABSENT]) == 0
     assert differing(started, evm_state) == set()
 
@@ -181,7 +181,7 @@ def test_test_evaluates_by_name(config: str, hub: str, tmp_path: Path, capsys: p
 def test_test_evaluates_a_compiled_models_file(
     config: str, evm_state: dict, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    weights = as_classifier(evm_state)
+    weights = to_classifier(evm_state)
     compiled = {name.replace('backbone.', 'backbone._orig_mod.'): value for name, value in weights.items()}
     torch.save({'state_dict': compiled | {'auxiliary_head.fc.weight': torch.ones(1)}}, tmp_path / 'epoch_1.pth')
     assert evaluate.main([config, str(tmp_path / 'epoch_1.pth'), '--work-dir', str(tmp_path / 'work')]) == 0

@@ -90,7 +90,7 @@ def test_disks_that_are_full_or_cannot_be_written(mirror: Server, tmp_path: Path
 
     status, _, error, files = results['sealed']
     assert status == 2 and files == []
-    assert 'Read-only file system' in error and 'name another folder by MMEVM_CACHE' in error
+    assert 'Read-only file system' in error and 'MMEVM_CACHE to another folder' in error
 
     status, output, _, files = results['filled']
     assert status == 0 and files == [FILE] and f'{tmp_path}/filled/zoo/{FILE}' in output
