@@ -1,4 +1,4 @@
-"""From the names in a checkpoint to a model's: where the backbone is in each, and what is around it."""
+"""Matching the names in a checkpoint to a model's: the backbone in each, and the parts around it."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ class Alignment:
     """A checkpoint by the plain names of a model.
 
     Attributes:
-        weights (dict[str, Any]): What the model has, or should have, a place for.
-        dropped (list[str]): Entries of a classifier, of another task's heads, or from beside the model.
-        backbone (dict[str, Any]): The entries of the backbone, as the checkpoint spells them.
-        prefix (str): Prefix in the model of the backbone.
-        root (str): Prefix in the model of the detector, segmentor or classifier around the backbone.
+        weights (dict[str, Any]): Entries that the model has or should have.
+        dropped (list[str]): Entries of a classifier, of another task's heads, or outside the model.
+        backbone (dict[str, Any]): The entries of the backbone, by the checkpoint's names.
+        prefix (str): Prefix of the backbone in the model.
+        root (str): Prefix, in the model, of the detector, segmentor or classifier around the backbone.
     """
 
     weights: dict[str, Any]
@@ -34,7 +34,7 @@ class Alignment:
 
 
 def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
-    """The backbone of mmevm in a model and the prefix of its parameters, without what compilers insert.
+    """Return the backbone of mmevm in a model and the prefix of its parameters, without what compilers insert.
 
     Raises:
         TypeError: If there is none, or several of which none is the model itself or its ``backbone``.
@@ -54,16 +54,16 @@ def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
 
 
 def align(own: Mapping[str, Tensor], backbone: Any, prefix: str, entries: Mapping[str, Any]) -> Alignment:
-    """Brings the names in a checkpoint to a model's.
+    """Rename the entries of a checkpoint to a model's names.
 
     Args:
         own (Mapping[str, Tensor]): The model's entries by plain names.
         backbone (nn.Module): The backbone in the model.
-        prefix (str): Where it is there.
+        prefix (str): Its prefix in the model.
         entries (Mapping[str, Any]): The checkpoint's entries by plain names.
 
     Returns:
-        Alignment: Nothing is lost: every entry is in ``weights`` or named in ``dropped``.
+        Alignment: Every entry is in ``weights`` or named in ``dropped``.
 
     Raises:
         CheckpointError: If several backbones in the checkpoint fit equally well.
@@ -72,25 +72,25 @@ def align(own: Mapping[str, Tensor], backbone: Any, prefix: str, entries: Mappin
     inner = below(entries, start)
     weights, classifier = split_backbone(inner, below(own, prefix), len(backbone.dims) - 1)
     weights = {prefix + name: value for name, value in weights.items()}
-    root, rest, beside = _split_rest(own, prefix, entries, start)
-    if _parts((name for name in own if not name.startswith(prefix)), root) & _parts(rest, root):
-        return Alignment(weights | rest, [*classifier, *beside], inner, prefix, root)
+    root, around, outside = _split_around(own, prefix, entries, start)
+    if _parts((name for name in own if not name.startswith(prefix)), root) & _parts(around, root):
+        return Alignment(weights | around, [*classifier, *outside], inner, prefix, root)
     head = root + formats.MMPRETRAIN_HEAD
     if prefix and f'{head}weight' in own and f'{formats.CLASSIFIER_HEAD}weight' in classifier:
         for name in below(classifier, formats.CLASSIFIER_HEAD):
             weights[head + name] = classifier.pop(formats.CLASSIFIER_HEAD + name)
     # A model of another task, such as the classifier that a detector starts from, shares the backbone alone.
-    return Alignment(weights, [*classifier, *rest, *beside], inner, prefix, root)
+    return Alignment(weights, [*classifier, *around, *outside], inner, prefix, root)
 
 
 def split_backbone(
     inner: Mapping[str, Any], own: Mapping[str, Any], last_stage: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Renames a backbone's entries to those of a module, and splits off a classifier that the module does not have.
+    """Rename a backbone's entries to a module's names, and split off a classifier that the module does not have.
 
     Args:
-        inner (Mapping[str, Any]): Entries of a backbone in any spelling.
-        own (Mapping[str, Any]): The module's own names, which stay as they are.
+        inner (Mapping[str, Any]): Entries of a backbone, by upstream's names or mmevm's.
+        own (Mapping[str, Any]): The module's entries, whose names are kept.
         last_stage (int): Index of the module's last stage.
 
     Returns:
@@ -105,19 +105,19 @@ def split_backbone(
 
 
 def find_start(own: Mapping[str, Tensor], prefix: str, entries: Mapping[str, Any]) -> str:
-    """The prefix of the backbone in a checkpoint: the one below which most of a model's backbone is found.
+    """Return the prefix of the backbone in a checkpoint: the one below which most of a model's backbone is found.
 
     Args:
         own (Mapping[str, Tensor]): The model's entries by plain names.
-        prefix (str): Where the backbone is in the model.
+        prefix (str): Prefix of the backbone in the model.
         entries (Mapping[str, Any]): The checkpoint's entries by plain names.
 
     Returns:
         str: The prefix in the checkpoint.
 
     Raises:
-        CheckpointError: If several fit equally well, none is called as in the model, and all but one are not said to
-            be moving averages.
+        CheckpointError: If several fit equally well, none has the name that it has in the model, and more than one is
+            not a moving average.
     """
     shapes = {name: value.shape for name, value in below(own, prefix).items()}
 
@@ -139,45 +139,45 @@ def find_start(own: Mapping[str, Tensor], prefix: str, entries: Mapping[str, Any
     return best[0]
 
 
-def _split_rest(
+def _split_around(
     own: Mapping[str, Tensor], prefix: str, entries: Mapping[str, Any], start: str
 ) -> tuple[str, dict[str, Any], list[str]]:
-    """What a checkpoint has around its backbone, by the model's names, and what it has beside that.
+    """Split what a checkpoint has around its backbone, by the model's names, from what is outside the model.
 
-    A framework, a parallel wrapper or a larger model may have a prefix for all of it, in the checkpoint and in the
-    model; the pair of prefixes is taken below which most names agree. Copies of the model, such as its moving average
-    or a teacher, are beside it.
+    A framework, a parallel wrapper or a larger model may add a prefix to all of it, in the checkpoint and in the model:
+    the pair of prefixes below which most names agree is used. Copies of the model, such as its moving average or a
+    teacher, are outside.
     """
     others = [name for name in entries if start and not name.startswith(start)]
-    around = {name for name in own if not name.startswith(prefix)}
+    known = {name for name in own if not name.startswith(prefix)}
 
     def to_model(name: str, outer: str, root: str) -> str:
         name = name[len(outer) :]
         bare = root + without_module(name)
-        return bare if bare in around else root + name
+        return bare if bare in known else root + name
 
     def agree(pair: tuple[str, str]) -> int:
-        return sum(name.startswith(pair[0]) and to_model(name, *pair) in around for name in others)
+        return sum(name.startswith(pair[0]) and to_model(name, *pair) in known for name in others)
 
     pairs = [(outer, root) for outer in _parents(start) for root in _parents(prefix)]
     outer, root = max(pairs, key=agree)  # the innermost of equally good ones
     copies = tuple(filter(None, (other.removesuffix('backbone.') for other in backbone_prefixes(others))))
-    rest, beside = {}, []
+    around, outside = {}, []
     for name in others:
         target = to_model(name, outer, root)
-        if name.startswith(outer) and (target in around or not name.startswith(copies)):
-            rest[target] = entries[name]
+        if name.startswith(outer) and (target in known or not name.startswith(copies)):
+            around[target] = entries[name]
         else:
-            beside.append(name)
-    return root, rest, beside
+            outside.append(name)
+    return root, around, outside
 
 
 def _parents(prefix: str) -> list[str]:
-    """The prefixes around one, the innermost first."""
+    """Return the prefixes that contain one, the innermost first."""
     parts = prefix.split('.')[:-1]
     return [''.join(f'{part}.' for part in parts[:i]) for i in range(max(len(parts) - 1, 0), -1, -1)]
 
 
 def _parts(names: Iterable[str], root: str) -> set[str]:
-    """The modules around a backbone that have weights."""
+    """Return the modules around a backbone that have weights."""
     return {name.removeprefix(root).partition('.')[0] for name in names}

@@ -27,7 +27,7 @@ def compare(
         backbone (nn.Module): The backbone in the model.
         start (str): Its prefix there.
         checkpoint (Mapping): The content of a file, in any format that mmevm reads.
-        prefix (str, optional): Takes only the entries below this name.
+        prefix (str, optional): Use only the entries below this prefix.
 
     Returns:
         Alignment: The checkpoint's entries by the model's plain names, fitted to the model.
@@ -47,7 +47,7 @@ def compare(
 
 
 def _adapt(backbone: nn.Module, weights: dict[str, Any], start: str, report: LoadReport) -> None:
-    """Fits the entries of a backbone to the model's images, in place, and leaves out what it was built without."""
+    """Adapt the entries of a backbone to the model's input, in place, and drop those it was built without."""
     kinds = {'adapted': report.adapted, 'interpolated': report.resampled}
     inner = {name: value for name, value in below(weights, start).items() if isinstance(value, Tensor)}
     given = set(inner)
@@ -78,28 +78,28 @@ def _compare(own: Mapping[str, Tensor], weights: Mapping[str, Any], start: str, 
             report.mismatched.append(f'{name} (expected {list(own[name].shape)}, got {list(value.shape)})')
         elif name not in report.derived:
             report.loaded.append(name)
-    # A classification backbone leaves necks and heads to be trained.
+    # A classification backbone is enough to start a detector from: its neck and head are trained.
     alone = not any(name in weights for name in own if not name.startswith(start))
     for name in own:
         if name not in weights:
             norm = _output_norm(name, start)
-            whole_norm_absent = norm is not None and not any(_output_norm(other, start) == norm for other in weights)
+            norm_absent = norm is not None and not any(_output_norm(other, start) == norm for other in weights)
             outside = alone and not name.startswith(start)
-            (report.fresh if whole_norm_absent or outside else report.missing).append(name)
+            (report.fresh if norm_absent or outside else report.missing).append(name)
 
 
 def _output_norm(name: str, start: str) -> str | None:
-    """The norm to which an entry belongs that a backbone has only if it returns the map of that stage."""
+    """Return the output norm that an entry belongs to; a backbone has one for each map that it returns."""
     match = re.fullmatch(rf'({re.escape(start)}outnorm\d+)\.(?:weight|bias)', name)
     return match and match[1]
 
 
-# Heads, of which the other parts need none, and what training alone needs.
+# Heads, on which no other part depends, and what only training needs.
 _SPARE_PART = re.compile(r'(?:.*\.)?(?:\w*head|auxiliary_head\.\d+|\w*heads\.[a-zA-Z_]\w*|loss\w*|data_preprocessor)')
 
 
 def _is_spare(name: str, own: Mapping[str, Tensor], start: str) -> bool:
-    """Whether the checkpoint may have an entry that the model has not: of a whole part that it was built without."""
+    """Return whether an entry belongs to a spare part that the model was built without."""
     if name.startswith(start):
         return False
     modules = name.split('.')[:-1]

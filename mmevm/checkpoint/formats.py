@@ -40,10 +40,10 @@ _COLUMN_BLOCK = re.compile(r'^layers\.(\d+)\.mixer\.')
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights of a loaded file.
+    """Return the weights of a loaded file.
 
-    They are the mapping under one of :data:`WRAPPERS`, the first mapping under another key that holds a backbone of
-    mmevm, or the file's content itself.
+    They are the mapping under one of :data:`WRAPPERS`, else the first mapping with a backbone of mmevm, else the file's
+    content itself.
     """
     for key in WRAPPERS:
         if isinstance(checkpoint.get(key), Mapping):
@@ -55,7 +55,7 @@ def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def strip_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes what ``torch.compile`` inserts, and the ``module.`` that parallel wrappers put before every name."""
+    """Remove what ``torch.compile`` inserts, and the ``module.`` that parallel wrappers put before every name."""
     state_dict = plain_entries(state_dict)
     names = list(state_dict)
     while names and all(name.startswith('module.') for name in names):
@@ -64,7 +64,7 @@ def strip_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rename(name: str) -> str:
-    """The name of a backbone parameter in mmevm's spelling; a name that is in it already stays."""
+    """Return mmevm's name of a backbone parameter; a name of mmevm is returned as it is."""
     for pattern, replacement in _RULES:
         name, count = pattern.subn(replacement, name)
         if count:
@@ -74,12 +74,12 @@ def rename(name: str) -> str:
 
 
 def convert(state_dict: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
-    """Renames a bare backbone or classifier ``state_dict`` to mmevm's spelling. Idempotent.
+    """Rename a bare backbone or classifier ``state_dict`` to mmevm's names. Idempotent.
 
     Args:
         state_dict (Mapping): Entries of a backbone.
-        own (Collection[str]): Names that stay, because the module that they are for has them itself: a subclass may
-            call its own parts as upstream calls others.
+        own (Collection[str]): Names to keep, because the module has them: a subclass may give its own parts names that
+            upstream gives to others.
 
     Returns:
         dict: The same values in the same order.
@@ -88,16 +88,16 @@ def convert(state_dict: Mapping[str, Any], own: Collection[str] = ()) -> dict[st
 
 
 def to_upstream(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames a bare backbone or classifier ``state_dict`` to the spelling of upstream's released files. Idempotent.
+    """Rename a bare backbone or classifier ``state_dict`` to the names of upstream's released files. Idempotent.
 
-    Vim's ``pos_grid``, which upstream's networks would refuse, is left out.
+    Vim's ``pos_grid``, which upstream's networks would refuse, is dropped.
     """
     weights = convert(state_dict)
     if any(_COLUMN_BLOCK.match(name) for name in weights):  # upstream's Vim differs in the head alone
         return {name.removeprefix('classifier.'): value for name, value in weights.items() if name != 'pos_grid'}
     depths: dict[str, int] = {}
     for name in weights:
-        # Stages of inverted residuals are those that upstream numbers by layers; the others it spells as mmevm does.
+        # Upstream numbers the layers of stages of inverted residuals only.
         if match := re.match(r'(layers\.\d+)\.blocks\.(\d+)\.conv_pw\.', name):
             depths[match[1]] = max(depths.get(match[1], 0), int(match[2]) + 1)
     return {_rename_back(name, depths): value for name, value in weights.items()}
@@ -142,9 +142,9 @@ def promote_classifier_norm(state_dict: dict[str, Any], last_norm: str) -> None:
 
 
 def signature(state_dict: Mapping[str, Tensor]) -> tuple[list[int], list[int]] | None:
-    """Widths and depths of the stages of a converted ``state_dict``, or None if it holds no backbone of mmevm.
+    """Return widths and depths of the stages of a converted ``state_dict``, or None if it has no backbone of mmevm.
 
-    A plain column of blocks is one stage.
+    A plain column of blocks counts as one stage.
     """
     # VMamba's later stem reaches the full width in its second convolution.
     stem = state_dict.get('patch_embed.proj2.weight', state_dict.get('patch_embed.proj.weight'))

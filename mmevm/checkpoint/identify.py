@@ -1,4 +1,4 @@
-"""Which backbone of mmevm weights are of, read off the weights themselves."""
+"""Identifying a backbone of mmevm by the weights alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,26 +17,26 @@ Signature = tuple[list[int], list[int]]
 def build_backbone(
     architecture: str, arch: str, options: Mapping[str, Any] | None = None, device: str = 'meta'
 ) -> nn.Module:
-    """A backbone of mmevm; on the meta device it has shapes alone, and takes no time."""
+    """Return a backbone of mmevm; on the meta device it has shapes only and takes no time to build."""
     with torch.device(device):
         return BACKBONES[architecture](arch, **(options or {}))
 
 
 def signature(content: Mapping[str, Any]) -> Signature | None:
-    """Widths and depths of the backbone in a loaded file, alone or in a model; None if it holds none of mmevm's."""
+    """Return widths and depths of the backbone in a loaded file, or None if there is none of mmevm's."""
     weights = plain_entries(formats.unwrap(content))
     prefix = next(iter(backbone_prefixes(weights)), '')
     return formats.signature(formats.convert(below(weights, prefix)))
 
 
 def identify(content: Mapping[str, Any]) -> str | None:
-    """Which released backbone the weights of a loaded file fit, such as 'EfficientVMamba tiny', or None.
+    """Return which released backbone the weights of a loaded file fit, such as 'EfficientVMamba tiny', or None.
 
-    Files that lack the last stages, which models that return earlier maps alone do not have, are recognised where they
-    fit one variant and no other.
+    Files that lack the last stages, as of models that return earlier maps only, are identified if they fit a single
+    variant.
 
     Args:
-        content (Mapping): What is in a file, in any format that mmevm reads.
+        content (Mapping): The content of a file, in any format that mmevm reads.
     """
     found = signature(content)
     if found is None:
@@ -44,33 +44,33 @@ def identify(content: Mapping[str, Any]) -> str | None:
     fitting = []
     for architecture, backbone in BACKBONES.items():
         for arch, parts in backbone.arch_zoo.items():
-            whole = (list(parts['dims']), list(parts['depths']))
+            full = (list(parts['dims']), list(parts['depths']))
             # Different networks share widths and depths; the names of their parameters tell them apart.
-            if is_part(found, whole) and _fits(build_backbone(architecture, arch, _options(found, whole)), content):
-                if found == whole:
+            if is_part(found, full) and _fits(build_backbone(architecture, arch, _options(found, full)), content):
+                if found == full:
                     return f'{architecture} {arch}'
                 fitting.append(f'{architecture} {arch}')
     return fitting[0] if len(fitting) == 1 else None
 
 
-def is_part(found: Signature, whole: Signature) -> bool:
-    """Whether widths and depths are those of a network, or of its first stages, or of its only stage's first blocks."""
-    (dims, depths), (all_dims, all_depths) = found, whole
+def is_part(found: Signature, full: Signature) -> bool:
+    """Return whether widths and depths are a network's, its first stages' or, of a single stage, its first blocks'."""
+    (dims, depths), (all_dims, all_depths) = found, full
     if len(all_dims) == 1:
         return dims == all_dims and depths[0] <= all_depths[0]
     return 0 < len(dims) and dims == all_dims[: len(dims)] and depths == all_depths[: len(dims)]
 
 
-def _options(found: Signature, whole: Signature) -> dict[str, Any]:
-    """Arguments of a backbone that has no more stages or blocks than were found."""
-    if found == whole:
+def _options(found: Signature, full: Signature) -> dict[str, Any]:
+    """Return arguments for a backbone that has no more stages or blocks than were found."""
+    if found == full:
         return {}
     dims, depths = found
-    return {'out_indices': (depths[0] - 1 if len(whole[0]) == 1 else len(dims) - 1,)}
+    return {'out_indices': (depths[0] - 1 if len(full[0]) == 1 else len(dims) - 1,)}
 
 
 def _fits(backbone: nn.Module, content: Mapping[str, Any]) -> bool:
     report = compare(backbone.state_dict(), backbone, '', content)[1]
-    # Images of another shape are no other variant.
+    # Another image size is not another variant.
     misfits = [name for name in report.mismatched if not name.startswith('pos_embed')]
     return not (report.missing or report.unexpected or misfits)

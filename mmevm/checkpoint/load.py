@@ -1,4 +1,4 @@
-"""Loading weights: strict, compared before the model changes, and reported."""
+"""Loading weights: strict, reported, and compared in full before the model changes."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -20,26 +20,26 @@ Source = str | os.PathLike | Mapping[str, Any]
 OPENERS: dict[str, Callable[[str], Mapping[str, Any]]] = dict.fromkeys(
     ('http', 'https'), partial(load_from_http, map_location='cpu')
 )
-"""What opens the addresses of a scheme, such as ``mmevm://``, which the zoo registers. Everything else is a file."""
+"""Openers of addresses by scheme; the zoo registers ``mmevm``. Everything else is a file."""
 
 
 def load_checkpoint(model: nn.Module, source: Source, strict: bool = True, *, prefix: str | None = None) -> LoadReport:
-    """Loads upstream's or mmevm's weights into a backbone, or into a model around one.
+    """Load upstream's or mmevm's weights into a backbone, or into a model around one.
 
-    Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages), old spellings and what
-    compilers, parallel wrappers and training frameworks put into names (``_orig_mod.``, ``module.``, ``model.``) are
-    understood. A bare backbone takes the classifier's norm as its last output norm where the file has no output norms,
-    and leaves the classifier out; an mmpretrain classifier takes both. Output norms that the file was made without stay
-    as initialised; heads that the model was built without are left out. Everything is compared before the first weight
-    is written: after an error the model is as it was.
+    Files are opened weights-only. Wrappers (``state_dict``, ``model``, moving averages), upstream's names and the
+    prefixes of compilers, parallel wrappers and training frameworks (``_orig_mod.``, ``module.``, ``model.``) are
+    understood. A bare backbone uses the classifier's norm as its last output norm if the file has no output norms, and
+    drops the classifier; an mmpretrain classifier uses both. Output norms that the file was made without stay as
+    initialised; heads that the model was built without are dropped. Everything is compared before the first weight is
+    written: after an error the model is unchanged.
 
     Args:
         model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one, compiled or not.
         source (path, address or mapping): A checkpoint file, its http(s) address, ``mmevm://NAME`` of the zoo, or
-            what is in one.
-        strict (bool): Raises on any missing, unexpected or mis-shaped entry; otherwise such entries are logged and
-            the rest is loaded.
-        prefix (str, optional): Takes only the entries below this name, as MMEngine's ``PretrainedInit`` does.
+            the content of a file.
+        strict (bool): Raise on any missing, unexpected or mis-shaped entry; otherwise log such entries and load the
+            others.
+        prefix (str, optional): Use only the entries below this prefix, as MMEngine's ``PretrainedInit`` does.
 
     Returns:
         LoadReport: What was loaded and what was not.
@@ -63,26 +63,26 @@ def fit_checkpoint(
     free_heads: bool = False,
     class_sized: Callable[[], Mapping[str, Collection[int]]] = dict,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Compares as :func:`load_checkpoint` does, and loads nothing: the model may be on the meta device, or sharded.
+    """Compare as :func:`load_checkpoint` does, but load nothing: the model may be on the meta device, or sharded.
 
     Args:
         model (nn.Module): As for :func:`load_checkpoint`.
         source (path, address or mapping): As for :func:`load_checkpoint`.
         strict (bool): As for :func:`load_checkpoint`.
         prefix (str, optional): As for :func:`load_checkpoint`.
-        free_heads (bool): Refuses no differences in heads, which other classes or another recipe change.
-        class_sized (Callable): Gives, for entries of the model, the dimensions that depend on the number of classes, in
-            which they may differ outside of the backbone. It is called only if anything there differs but heads.
+        free_heads (bool): Accept any difference in heads, as other classes or another recipe bring.
+        class_sized (Callable): Return, by entry of the model, the dimensions that depend on the number of classes and
+            may differ outside the backbone. It is called only if something other than heads differs there.
 
     Returns:
         dict[str, Tensor]: What a load would write, by the model's names.
-        LoadReport: What a load would take and what not.
+        LoadReport: What a load would use and what not.
 
     Raises:
         TypeError: If the model has no backbone of mmevm.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
-    backbone, start = find_backbone(model)  # before a file is opened or fetched
+    backbone, start = find_backbone(model)  # before a file is opened or downloaded
     checkpoint = _open(source)
     target = model.state_dict()
     names = {plain(name): name for name in target}
@@ -128,7 +128,7 @@ def _acceptable(
     free_heads: bool,
     class_sized: Callable[[], Mapping[str, Collection[int]]],
 ) -> bool:
-    """Whether every difference is in a head that may differ, or in a dimension that the number of classes decides."""
+    """Return whether every difference is in a head that may differ, or in a dimension that depends on the classes."""
     mismatched = {problem.partition(' ')[0] for problem in report.mismatched}
     differing = {*report.missing, *report.unexpected, *mismatched}
     if free_heads:
@@ -147,7 +147,7 @@ def _differs_only_in(dimensions: Collection[int], expected: Tensor, got: Any) ->
 
 
 def _difference(backbone: Any, state_dict: Mapping[str, Any]) -> str:
-    """Which network or variant the checkpoint's backbone is of, when it is another one."""
+    """Return which network or variant the checkpoint's backbone is, if it is another one than the model's."""
     own, found = type(backbone).__name__, signature(state_dict)
     if found is None:
         return f': it holds no {own} backbone'

@@ -1,4 +1,4 @@
-"""What compilers, parallel wrappers and training frameworks add to the names of weights, and how to see past it."""
+"""Names of weights without what compilers, parallel wrappers and training frameworks add to them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,24 +8,24 @@ from torch import Tensor, nn
 
 from mmevm.checkpoint.weights_only import CheckpointError
 
-# Segments that torch.compile, FSDP and activation checkpointing insert anywhere in a name; no module is called so.
+# Segments that torch.compile, FSDP and activation checkpointing insert anywhere in a name.
 _WRAPPED = re.compile(r'(?<![^.])(?:_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
 _COMPILED = re.compile(r'(?<![^.])_orig_mod\.')
 _PARALLEL = re.compile(r'(?<![^.])module\.')
 
 
 def plain(name: str) -> str:
-    """A name without what ``torch.compile``, FSDP and activation checkpointing insert."""
+    """Return a name without what ``torch.compile``, FSDP and activation checkpointing insert."""
     return _COMPILED.sub('', _WRAPPED.sub('', name))
 
 
 def without_module(name: str) -> str:
-    """A name without the ``module.`` of parallel wrappers and moving averages, wherever it is."""
+    """Return a name without the ``module.`` of parallel wrappers and moving averages, wherever it is."""
     return _PARALLEL.sub('', name)
 
 
 def plain_entries(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
-    """A state dict by plain names.
+    """Return a state dict by plain names.
 
     Raises:
         CheckpointError: If a key is not a name.
@@ -37,7 +37,7 @@ def plain_entries(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def loading_keys(module: nn.Module) -> dict[str, tuple[str, Tensor]]:
-    """A module's parameters and buffers by plain name, and the key under which ``load_state_dict`` has to find each.
+    """Return a module's parameters and buffers by plain name, each with its key in ``load_state_dict``.
 
     FSDP and activation checkpointing insert their segments themselves while loading, ``torch.compile`` does not.
     """
@@ -46,22 +46,22 @@ def loading_keys(module: nn.Module) -> dict[str, tuple[str, Tensor]]:
 
 
 def backbone_prefixes(names: Iterable[str]) -> list[str]:
-    """Every prefix below which there is a stem and a first layer, as a backbone of mmevm has; the shortest first."""
+    """Return every prefix with a stem and a first layer below it, as in a backbone of mmevm; the shortest first."""
     matches = [re.match(r'((?:[^.]+\.)*?)(layers\.0|patch_embed)\.', name) for name in names]
     stems, layers = ({m[1] for m in matches if m and m[2].startswith(part)} for part in ('patch', 'layers'))
     return sorted(stems & layers, key=lambda prefix: (prefix.count('.'), prefix))
 
 
 def below(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries below a prefix, by their names from there on."""
+    """Return the entries below a prefix, without the prefix."""
     return {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
 
 
 def select(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries below a prefix that a user gives, which may itself be below those of a framework.
+    """Return the entries below a user's prefix, which may itself be below a framework's.
 
     Raises:
-        CheckpointError: If there are none, or more than one framework's prefix leads there.
+        CheckpointError: If there are none, or several prefixes end with it.
     """
     prefix = plain(prefix.rstrip('.') + '.')
     pattern = re.compile(rf'((?:[^.]+\.)*?){re.escape(prefix)}')

@@ -1,4 +1,4 @@
-"""What a checkpoint had for a model."""
+"""Report of what was loaded from a checkpoint."""
 
 import logging
 import re
@@ -12,21 +12,21 @@ from mmevm.checkpoint.weights_only import CheckpointError
 
 @dataclass
 class LoadReport:
-    """What a checkpoint had for a model.
+    """What was loaded from a checkpoint, and what was not.
 
     Attributes:
-        loaded (list[str]): Parameters and buffers that were taken from the checkpoint.
-        fresh (list[str]): Output norms that keep their initialisation, because the checkpoint was made without them,
-            and what is around the backbone, if the checkpoint has nothing of that.
+        loaded (list[str]): Parameters and buffers taken from the checkpoint.
+        fresh (list[str]): Entries that keep their initialisation: output norms that the checkpoint was made without,
+            and everything around the backbone if the checkpoint has only the backbone.
         adapted (list[str]): Entries that were reshaped for the model, as a 1 x 1 kernel to a matrix, or the stem's
             kernel for another number of input channels.
         resampled (list[str]): Entries that were interpolated, as a position embedding for another image size.
         derived (list[str]): Buffers that the checkpoint lacks and that the model fills itself, as its own patch grid.
-        notes (dict[str, str]): How adapted and interpolated entries were changed, where that is worth a word.
+        notes (dict[str, str]): How adapted and interpolated entries were changed, where it is not obvious.
         dropped (list[str]): Entries of a classifier, of a model of another task, of heads that the model was built
-            without, of stages and output norms on which no returned map depends, or from beside the model.
-        missing (list[str]): What the model has and the checkpoint lacks.
-        unexpected (list[str]): What the checkpoint has and the model lacks.
+            without, of stages and output norms on which no returned map depends, or outside the model.
+        missing (list[str]): Entries of the model that the checkpoint lacks.
+        unexpected (list[str]): Entries of the checkpoint that the model lacks.
         mismatched (list[str]): Entries of another shape, with both shapes.
     """
 
@@ -43,15 +43,15 @@ class LoadReport:
 
     @property
     def problems(self) -> list[str]:
-        """One line for each kind of difference that a strict load refuses, with the first names of it."""
+        """One line for each kind of difference that a strict load refuses, with the first names."""
         kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
         return [f'{len(names)} {kind}: {_join(names)}' for kind, names in kinds.items() if names]
 
     def require_whole(self, where: str) -> None:
-        """Refuses what would leave a part of the model as it was initialised.
+        """Refuse a checkpoint that leaves a part of the model as it was initialised.
 
         Args:
-            where (str): What to call the checkpoint.
+            where (str): Name of the checkpoint in the message.
 
         Raises:
             CheckpointError: If anything is fresh.
@@ -61,23 +61,23 @@ class LoadReport:
             raise CheckpointError(f'{where} lacks {len(self.fresh)} tensors of {parts}, which would stay random')
 
     def log(self, where: str) -> None:
-        """Says in one line what was loaded, and in one more for each kind of difference.
+        """Log what was loaded in one line, and each kind of difference in another.
 
         Args:
-            where (str): What to call the checkpoint.
+            where (str): Name of the checkpoint in the message.
         """
         notes = {
-            'adapted': ', '.join(self._noted(self.adapted)),
-            'interpolated': ', '.join(self._noted(self.resampled)),
-            'dropped': _groups(self.dropped),
-            'left fresh': _groups(self.fresh),
+            'adapted': ', '.join(self._with_notes(self.adapted)),
+            'interpolated': ', '.join(self._with_notes(self.resampled)),
+            'dropped': _modules(self.dropped),
+            'left fresh': _modules(self.fresh),
         }
-        said = [f'{verb} {names}' for verb, names in notes.items() if names]
-        print_log('; '.join([f'loaded {len(self.loaded)} tensors from {where}', *said]), logger='current')
+        details = [f'{verb} {names}' for verb, names in notes.items() if names]
+        print_log('; '.join([f'loaded {len(self.loaded)} tensors from {where}', *details]), logger='current')
         for problem in self.problems:
             print_log(f'{where}: {problem}', logger='current', level=logging.WARNING)
 
-    def _noted(self, names: list[str]) -> list[str]:
+    def _with_notes(self, names: list[str]) -> list[str]:
         return [f'{name} ({self.notes[name]})' if name in self.notes else name for name in names]
 
 
@@ -90,13 +90,13 @@ def _join(names: list[str]) -> str:
     )
 
 
-# A stage of a backbone, or a block of Vim: what is inside of it is not worth naming.
+# A stage of a backbone, or a block of Vim; its parts are not listed one by one.
 _STAGE = re.compile(r'(?:.*\.)?layers\.\d+')
 _IN_STAGE = re.compile(rf'({_STAGE.pattern})\.(?:blocks|mixer|norm)\..*')
 
 
-def _groups(names: list[str]) -> str:
-    """The modules of entries, each once; of many modules those that contain them."""
+def _modules(names: list[str]) -> str:
+    """Return the modules of entries, each once; if there are many, the modules that contain them."""
     groups = dict.fromkeys(_IN_STAGE.sub(r'\1.', name).rpartition('.')[0] or name for name in names)
     depth = max((group.count('.') for group in groups), default=0)
     while len(groups) > _MOST_NAMES and depth:

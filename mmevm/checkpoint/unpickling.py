@@ -1,10 +1,10 @@
-"""What a pickle in a checkpoint may name: inert stand-ins, and the real objects that are built from them afterwards.
+"""What a pickle in a checkpoint may refer to: inert stand-ins, from which real objects are built afterwards.
 
 MMEngine's own training checkpoints carry a log history (``HistoryBuffer``, numpy arrays, bound methods pickled through
 ``getattr``), which ``torch.load(weights_only=True)`` refuses. Allow-listing the real classes would open holes:
 ``getattr`` reaches anything, and numpy's own ``__setstate__`` trusts raw bytes to be object pointers. The names are
-therefore mapped to stand-ins that only record what the file says; real arrays and histories are built, and checked,
-after unpickling. The mechanism (a stand-in that bears the pickled name) works in every torch from 2.4 on.
+therefore mapped to stand-ins that only record the content of the file; real arrays and histories are checked and built
+after unpickling. The mechanism (a stand-in with the pickled name) works in every torch from 2.4 on.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def _getattr(owner: Any, name: str) -> str:
 
 
 def _named(stand_in: Callable, full_name: str) -> Callable:
-    """Give ``stand_in`` (a class, or a copy of a function) the name under which torch's allow-list keeps it."""
+    """Give ``stand_in`` (a class, or a copy of a function) the name by which torch's allow-list finds it."""
     if not isinstance(stand_in, type):
         function = stand_in
 
@@ -118,13 +118,13 @@ def _named(stand_in: Callable, full_name: str) -> Callable:
 
 
 def _real(value: Any) -> Any:
-    """The object that a stand-in stands for; any other value is itself."""
+    """Return the object that a stand-in stands for; any other value is returned as it is."""
     if isinstance(value, _Array | _Dtype):
         return value.real
     return value.build() if isinstance(value, _History) else value
 
 
-# numpy 2 moved `numpy.core` to `numpy._core`; files of both ages are about.
+# numpy 2 moved `numpy.core` to `numpy._core`; files have either.
 _ALLOWED = [
     argparse.Namespace,
     _named(_History, _HISTORY),
@@ -143,9 +143,9 @@ _TORCHS_LIST = threading.Lock()
 
 @contextmanager
 def only_our_globals() -> Iterator[None]:
-    """Put our list, and nothing that others may have registered, in torch's place for safe globals.
+    """Replace torch's safe globals, including those that others have registered, by our list.
 
-    The list is the process's: one thread at a time may exchange it, or one would load by what another puts back.
+    The list is global to the process, so one thread at a time may replace it.
     """
     with _TORCHS_LIST:
         registered = list(torch.serialization.get_safe_globals())
@@ -164,14 +164,14 @@ def resolve(content: Any) -> Any:
 
 
 def rewrite(content: Any, value: Callable[[Any], Any], entry: Callable[[Any, Any], Any]) -> Any:
-    """Rewrite what nested containers hold, in place where they can be changed.
+    """Rewrite the content of nested containers, in place where they are mutable.
 
-    Every object is visited once, so that shared and cyclic structures come to an end.
+    Every object is visited once, so shared and cyclic structures are handled.
 
     Args:
-        content (Any): What was unpickled.
-        value (Callable): From an object that is no container to what takes its place.
-        entry (Callable): From key and item of a mapping, or of a namespace, to the item to go on with, or
+        content (Any): The unpickled object.
+        value (Callable): Maps an object that is not a container to its replacement.
+        entry (Callable): Maps key and item of a mapping, or of a namespace, to the item to continue with, or to
             :data:`LEFT_OUT`.
 
     Returns:
@@ -180,7 +180,7 @@ def rewrite(content: Any, value: Callable[[Any], Any], entry: Callable[[Any, Any
     Raises:
         RecursionError: If containers are nested more than 100 deep.
     """
-    visited: dict[int, tuple[Any, Any]] = {}  # beside the result the object itself, lest another one gets its id
+    visited: dict[int, tuple[Any, Any]] = {}  # with the object itself, so that its id is not reused
 
     def visit(item: Any, depth: int) -> Any:
         if id(item) in visited:

@@ -24,7 +24,7 @@ class CheckpointError(RuntimeError):
 
 
 def _refusal(path: str, name: str) -> str:
-    # What the user is to paste into a shell is quoted for it, whatever the file is called.
+    # The command is quoted for the shell, whatever the name of the file.
     code = (
         f'import torch; c = torch.load({json.dumps(path)}, weights_only=False); '
         'torch.save({"state_dict": c.get("state_dict", c.get("model", c))}, "weights.pth")'
@@ -38,7 +38,7 @@ def _refusal(path: str, name: str) -> str:
 
 
 def _refuse_programs(path: str) -> None:
-    """Refuse the two forms of file that ``torch.load`` itself runs code from: before 2.6 whatever it is told."""
+    """Refuse the two forms of file from which ``torch.load`` itself runs code, before 2.6 even with weights_only."""
     remedy = 'Save the weights of it as a state dict with torch.save, if you trust its author, and load that file.'
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -95,11 +95,11 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = F
         mmap (bool): As in :func:`torch.load`: tensors are read when they are used, and only from the zip form.
 
     Returns:
-        dict: What the file holds, at its top level a mapping.
+        dict: The content of the file, a mapping.
 
     Raises:
-        FileNotFoundError: No file lies at ``path``.
-        CheckpointError: The file is damaged, is no checkpoint, or asks for something outside the allow-list. It is a
+        FileNotFoundError: There is no file at ``path``.
+        CheckpointError: The file is damaged, not a checkpoint, or refers to something outside the allow-list. It is a
             ``RuntimeError``.
     """
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
@@ -117,7 +117,7 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = F
     except RecursionError as error:
         raise CheckpointError(f'Cannot read {path} as a checkpoint: {error}') from None
     except Exception as error:
-        # Any exception can come out of a file that is not a checkpoint; a refused name is the one to tell apart.
+        # A file that is not a checkpoint can raise anything; only a refused name is told apart.
         refused = re.search(r'GLOBAL (.*?[\w)])(?: was not an allowed| whose module|\n|$)', str(error))
         raise CheckpointError(_refusal(path, refused[1]) if refused else _unreadable(path, error)) from None
     if not isinstance(content, dict):
@@ -126,11 +126,10 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = F
 
 
 def _load_for_mmengine(path: str, map_location: Any, folder: str | None = None) -> dict:
-    """Open ``path`` for MMEngine, without what MMEngine would do at the word of a file.
+    """Open ``path`` for MMEngine, without entries that MMEngine would act on.
 
-    ``Runner.resume`` and the inferencers run config text in it (``meta``, ``message_hub``) as Python. And a resumed
-    training removes the best checkpoint so far, whatever path the file gives for it: that path is taken only for a
-    file beside it.
+    ``Runner.resume`` and the inferencers run config text in it (``meta``, ``message_hub``) as Python. A resumed run
+    deletes the previous best checkpoint, whatever path the file gives for it: only a path in the same folder is kept.
     """
 
     def entry(key: Any, item: Any) -> Any:
