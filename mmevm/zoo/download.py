@@ -44,7 +44,8 @@ def download(entry: Entry, part: Path) -> str | None:
         from huggingface_hub.errors import HTTPError
     except ImportError as error:
         raise FetchError(
-            f"Downloads need huggingface_hub 2.4 or newer ({error}): pip install -U 'huggingface_hub>=2.4'"
+            f"Downloads need huggingface_hub 2.4 or newer ({error}): pip install -U 'huggingface_hub>=2.4', "
+            "or install mmevm with its extra: 'mmevm[zoo]'"
         ) from error
 
     for attempt in range(_ATTEMPTS):
