@@ -52,6 +52,11 @@ CONFIGS = [
     ('mask_rcnn_evm_{t,s,b}_3x', 'COCO, 36 epochs at several scales; Table 7'),
     ('upernet_evm_{t,s,b}', 'ADE20K, 160k iterations at 512²; Table 4'),
     ('upernet_evm_{t,s,b}_640', 'the same at 640²; Table 4'),
+    ('rtmdet_evm_{t,s}', "COCO, 300 epochs at 640²; RTMDet's recipe"),
+    ('rtmdet_ins_evm_t', 'the same with masks'),
+    ('ssdlite_evm_t', 'COCO, 600 epochs at 320²'),
+    ('segformer_evm_{t,s}', "ADE20K, 160k iterations at 512²; SegFormer's recipe"),
+    ('fpn_evm_t', 'ADE20K, 80k iterations at 512²'),
     ('classifier_vmamba_{t,s,b}', 'ImageNet-1k, 300 epochs, batch 1024; first design'),
     ('classifier_vmamba_{t_s1l8,s_s2l15,b_s2l15}', 'the same; second design'),
     ('classifier_vmamba_{t_s2l5,s_s1l20,b_s1l20}', 'the same; second design'),
@@ -80,7 +85,9 @@ def metafiles() -> dict[str, dict[str, Any]]:
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern with one pair of braces stands for."""
+    """The names that a pattern with at most one pair of braces stands for."""
+    if '{' not in pattern:
+        return [pattern]
     before, choices, after = re.fullmatch(r'(\w*)\{([\w,]+)\}(\w*)', pattern).groups()
     return [before + choice + after for choice in choices.split(',')]
 

@@ -35,7 +35,7 @@ def _sizes(pipeline: Any) -> str:
 
 def _warm_up(cfg: Config) -> str:
     """Return where the warm-up starts, and its end in epochs or iterations."""
-    if not cfg.param_scheduler:
+    if not cfg.param_scheduler or cfg.param_scheduler[0].type != 'LinearLR':
         return '-'
     linear = cfg.param_scheduler[0]
     start = cfg.optim_wrapper.optimizer.lr * linear.start_factor
@@ -57,15 +57,26 @@ def _average(cfg: Config) -> str:
     return f'{hooks[0].momentum:g}' if hooks else '-'
 
 
+_MIXING = {'CachedMosaic': 'mosaic', 'CachedMixUp': 'mixup'}
+
+
 def _augments(cfg: Config) -> str:
     mixes = (cfg.model.get('train_cfg') or {}).get('augments') or []
     words = [f'{step.type.lower()}{step.alpha:g}' for step in mixes]
     smoothing = cfg.model.get('head', {}).get('loss', {}).get('label_smooth_val')
     words += [f'smooth{smoothing:g}'] if smoothing else []
-    steps = cfg.train_dataloader.dataset.pipeline
+    steps = innermost(cfg.train_dataloader.dataset).pipeline
     words += [f'erase{step.erase_prob:g}' for step in steps if step['type'] == 'RandomErasing' and step.mode == 'rand']
+    words += [name for kind, name in _MIXING.items() if any(step['type'] == kind for step in steps)]
     words += ['repeat'] if cfg.train_dataloader.sampler.type == 'RepeatAugSampler' else []
     return '+'.join(words) or '-'
+
+
+def innermost(dataset: Config) -> Config:
+    """Return the settings of the dataset that reads files, inside of those that wrap it."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
 
 
 def _weights(cfg: Config) -> str:
@@ -87,7 +98,7 @@ COLUMNS: dict[str, Callable[[Config], str]] = {
     'ema': _average,
     'drop': lambda cfg: f'{cfg.model.backbone.get("drop_path_rate", 0):g}',
     'mix': _augments,
-    'train': lambda cfg: _sizes(cfg.train_dataloader.dataset.pipeline),
+    'train': lambda cfg: _sizes(innermost(cfg.train_dataloader.dataset).pipeline),
     'test': lambda cfg: _sizes(cfg.test_dataloader.dataset.pipeline),
     'weights': _weights,
 }

@@ -17,7 +17,7 @@ from torch import nn
 from demo.mini_data import make_mini_data
 from mmevm.engine.tasks import build_model
 
-from .recipes import COLUMNS, CONFIGS, PATHS, read_recipes
+from .recipes import COLUMNS, CONFIGS, PATHS, innermost, read_recipes
 
 pytestmark = pytest.mark.openmmlab
 
@@ -60,8 +60,9 @@ def test_config_follows_its_recipe(name: str) -> None:
     assert sum(p.numel() for p in shell(name).parameters()) / 1e6 == pytest.approx(params, abs=0.0005)
     assert cfg.optim_wrapper.optimizer.type == 'AdamW'
     if cfg.param_scheduler:
-        assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin or cfg.default_scope == 'mmdet'
-        assert cfg.param_scheduler[1].end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))
+        alone = len(cfg.param_scheduler) == 1
+        assert cfg.param_scheduler[0].end == cfg.param_scheduler[-1].begin or cfg.default_scope == 'mmdet' or alone
+        assert cfg.param_scheduler[-1].end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))
     assert cfg.auto_scale_lr.base_batch_size % cfg.train_dataloader.batch_size == 0
     assert not cfg.auto_scale_lr.get('enable', False)
 
@@ -80,6 +81,15 @@ def test_ablation_config_names_its_table_and_changes_the_blocks_alone(name: str)
     assert ours.to_dict() == full.to_dict()
 
 
+STRIDES = {
+    'retinanet': [8, 16, 32, 64],
+    'demo_retinanet': [8, 16, 32, 64],
+    'rtmdet': [8, 16, 32],
+    'ssdlite': [16, 32, 64, 64],
+}
+"""Strides of a detector's first maps, where they are not those of an FPN on all maps; an image has 64 x 64 pixels."""
+
+
 @pytest.mark.parametrize('name', [name for name in NAMES if '640' not in name])
 def test_model_takes_the_maps_of_its_backbone(name: str) -> None:
     cfg, model = _read(name), shell(name).eval()
@@ -89,16 +99,18 @@ def test_model_takes_the_maps_of_its_backbone(name: str) -> None:
         if cfg.default_scope == 'mmpretrain':
             assert model.head(maps).shape == (1, cfg.model.head.num_classes)
             return
-        assert [64 // x.shape[2] for x in maps[:4]] == ([8, 16, 32, 64] if 'retinanet' in name else [4, 8, 16, 32])
+        strides = next((value for key, value in STRIDES.items() if name.startswith(key)), [4, 8, 16, 32])
+        assert [64 // x.shape[2] for x in maps[:4]] == strides
         if cfg.default_scope == 'mmseg':
             assert model.decode_head(maps).shape == (1, 150, 16, 16)
-            assert model.auxiliary_head(maps).shape[:2] == (1, 150)
-        elif 'retinanet' in name:
-            assert [x.shape[1] for x in model.bbox_head(maps)[0]] == [9 * 80] * 5
-        else:
+            assert not model.with_auxiliary_head or model.auxiliary_head(maps).shape[:2] == (1, 150)
+        elif hasattr(model, 'roi_head'):
             assert [x.shape[1] for x in model.rpn_head(maps)[0]] == [3] * 5
             for head, size in ((model.roi_head.bbox_head, 7), (model.roi_head.mask_head, 14)):
                 head(torch.zeros(1, maps[0].shape[1], size, size))
+        else:
+            channels = {'rtmdet': [80] * 3, 'ssdlite': [6 * 81] * 6}.get(name.split('_')[0], [9 * 80] * 5)
+            assert [x.shape[1] for x in model.bbox_head(maps)[0]] == channels
 
 
 def optimizer_groups(name: str) -> dict[str, tuple[float, float]]:
@@ -138,6 +150,9 @@ def _is_vector_or_embedding(name: str, key: str, p: nn.Parameter) -> bool:
         ('retinanet_evm_t', _is_norm_or_state),
         ('mask_rcnn_evm_t_1x', _is_norm_or_state),
         ('mask_rcnn_evm_t_3x', _is_norm_or_state),
+        ('ssdlite_evm_t', _is_norm_or_state),
+        ('rtmdet_evm_t', _is_norm_state_or_bias),
+        ('fpn_evm_t', _is_norm_or_state),
         ('upernet_evm_t', _is_norm_or_state),
         ('classifier_evm_t', _is_norm_state_or_bias),
         ('mask_rcnn_vmamba_t_1x', _is_named_norm),
@@ -181,10 +196,11 @@ def test_classifier_config_augments_as_timms_policy_at_level_9() -> None:
     assert (cfg.type, cfg.magnitude_std, len(augment.transforms)) == ('RandAugment', 0.5, 15)
 
 
-def test_demo_config_changes_weights_data_root_scale_and_schedule_alone() -> None:
+def test_demo_config_changes_weights_width_data_root_scale_and_schedule_alone() -> None:
     real, demo = load('retinanet_evm_t'), load('demo_retinanet_evm_t_mini')
     assert demo.model.backbone.pop('init_cfg') is None
     assert real.model.backbone.pop('init_cfg').type == 'Pretrained'
+    real.model.neck.out_channels = real.model.bbox_head.in_channels = real.model.bbox_head.feat_channels = 128
     assert demo.model == real.model
     assert demo.custom_imports == real.custom_imports
     for phase in ('train', 'val'):
@@ -216,9 +232,11 @@ def sizes():
         key = repr(settings)
         if key not in known:
             init_default_scope(scope)
+            settings = copy.deepcopy(settings)
             # Serializing a dataset collects garbage, which takes a second among so many models.
-            dataset = DATASETS.build(dict(settings, data_root=f'{root}/', serialize_data=False))
-            assert len(dataset) == (10 if root.name == 'digits' else 2)
+            innermost(settings).update(data_root=f'{root}/', serialize_data=False)
+            dataset = DATASETS.build(settings)
+            assert len(dataset) == (10 if root.name == 'digits' else 2) * settings.get('times', 1)
             known[key] = tuple(dataset[0]['inputs'].shape[1:])
         return known[key]
 
@@ -231,6 +249,10 @@ EXPECTED = {
     'retinanet': ((800, 800), (800, 800)),
     'mask': ((800, 800), (800, 800)),
     'upernet': ((512, 512), (512, 512)),
+    'segformer': ((512, 512), (512, 512)),
+    'fpn': ((512, 512), (512, 512)),
+    'rtmdet': ((640, 640), (640, 640)),
+    'ssdlite': ((320, 320), (320, 320)),
     '640': ((640, 640), (640, 640)),
     '3x': (None, (800, 800)),  # one of several
     'demo': ((128, 128), (128, 128)),
@@ -260,6 +282,11 @@ def test_pipelines_read_the_real_layout(name: str, mini: dict[str, Path], sizes)
         'classifier_vmamba_t_s1l8',
         'mask_rcnn_evm_t_3x',
         'mask_rcnn_vmamba_t_1x',
+        'rtmdet_evm_t',
+        'rtmdet_ins_evm_t',
+        'ssdlite_evm_t',
+        'segformer_evm_t',
+        'fpn_evm_t',
         'upernet_evm_t_640',
         'upernet_vmamba_t',
     ],
@@ -269,9 +296,9 @@ def test_model_has_gradients_of_its_loss_on_miniature_data(name: str, mini: dict
     if 'data_preprocessor' in cfg:  # as MMEngine's runner does it
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = build_model(cfg).train()
-    dataset = cfg.train_dataloader.dataset
+    dataset = innermost(cfg.train_dataloader.dataset)
     for step in dataset.pipeline:  # smaller images, for speed
-        for key in ('scale', 'crop_size'):
+        for key in ('scale', 'crop_size', 'img_scale', 'size'):
             if key in step:
                 step[key] = 64 if isinstance(step[key], int) else (64, 64)
         for choice in step.get('transforms', []):

@@ -39,6 +39,30 @@ DETECT = [
 CHANGES = {
     'retinanet_evm_t': ['data_root={}/coco', 'model.test_cfg.score_thr=0.', *DETECT],
     'mask_rcnn_evm_t_1x': ['data_root={}/coco', 'model.test_cfg.rcnn.score_thr=0.', *DETECT],
+    'rtmdet_ins_evm_t': [
+        'data_root={}/coco',
+        'model.test_cfg.score_thr=0.',
+        'train_dataloader.batch_size=2',
+        f'{TRAIN}.2.img_scale={SIZE}',
+        f'{TRAIN}.3.scale={SIZE}',
+        f'{TRAIN}.4.crop_size={SIZE}',
+        f'{TRAIN}.7.size={SIZE}',
+        f'{TRAIN}.8.img_scale={SIZE}',
+        *(f'{pipeline}.1.scale={SIZE}' for pipeline in (VAL, TEST)),
+        *(f'{pipeline}.2.size={SIZE}' for pipeline in (VAL, TEST)),
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+    ],
+    'ssdlite_evm_t': [
+        'data_root={}/coco',
+        'model.test_cfg.score_thr=0.',
+        'train_dataloader.batch_size=2',
+        'train_dataloader.dataset.times=1',
+        f'train_dataloader.dataset.dataset.pipeline.4.scale={SIZE}',
+        *(f'{pipeline}.1.scale={SIZE}' for pipeline in (VAL, TEST)),
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+    ],
     'upernet_vim_t': [
         'data_root={}/ade/ADEChallengeData2016',
         'train_dataloader.batch_size=2',
@@ -59,7 +83,14 @@ CHANGES = {
         'train_cfg.max_epochs=1',
     ],
 }
-METRIC = {'retinanet': 'coco/bbox_mAP', 'mask': 'coco/segm_mAP', 'upernet': 'mIoU', 'classifier': 'accuracy/top1'}
+METRIC = {
+    'retinanet': 'coco/bbox_mAP',
+    'mask': 'coco/segm_mAP',
+    'rtmdet': 'coco/segm_mAP',
+    'ssdlite': 'coco/bbox_mAP',
+    'upernet': 'mIoU',
+    'classifier': 'accuracy/top1',
+}
 
 
 @pytest.fixture(scope='module')

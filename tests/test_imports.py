@@ -17,6 +17,7 @@ BELOW = {
     'ops': (),
     'layers': ('ops',),
     'registry': (),
+    'heads': ('registry',),
     'checkpoint': ('registry',),
     'errors': ('checkpoint',),
     'backbones': ('ops', 'layers', 'checkpoint', 'registry'),

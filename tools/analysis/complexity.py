@@ -335,7 +335,7 @@ def print_costs(paths: Sequence[str], size: Sequence[int] | None) -> None:
 
 def write_table(path: Path) -> None:
     """Measure every config that a published table has a row for, and write the comparison to ``path``."""
-    measured = {name: measure(read_config(ROOT / 'configs' / f'{name}.py')) for name in configs()}
+    measured = {name: measure(read_config(ROOT / f'configs/{name}.py'), size) for name, size in configs().items()}
     path.write_text(reproduction(measured), encoding='utf-8')
     print(f'{len(measured)} configs measured: {path}')
 

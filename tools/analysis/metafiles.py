@@ -22,7 +22,7 @@ try:
     from mmevm.registry import scope_of
     from mmevm.zoo.entries import ENTRIES, FAMILIES, Entry
     from tools.analysis.complexity import Complexity, measure
-    from tools.analysis.reproduction import TABLES
+    from tools.analysis.reproduction import TABLES, configs
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).parents[1] / '_interpreter.py'))['stop'](error)
 
@@ -37,8 +37,17 @@ _TITLES = {
     'mmseg': ('segmentation', 'Segmentors on ADE20K'),
 }
 _DATA = {'mmpretrain': 'ImageNet-1k', 'mmdet': 'COCO', 'mmseg': 'ADE20K'}
-_HEADS = {'RetinaNet': ('FPN', 'RetinaNet'), 'MaskRCNN': ('FPN', 'Mask R-CNN'), 'EncoderDecoder': ('UperNet',)}
-"""Names of the parts around a backbone, by the type of the model."""
+_HEADS = {
+    'RetinaHead': ('FPN', 'RetinaNet'),
+    'StandardRoIHead': ('FPN', 'Mask R-CNN'),
+    'RTMDetSepBNHead': ('CSPNeXtPAFPN', 'RTMDet'),
+    'RTMDetInsSepBNHead': ('CSPNeXtPAFPN', 'RTMDet-Ins'),
+    'SSDHead': ('SSDNeck', 'SSDLite'),
+    'UPerHead': ('UperNet',),
+    'SegformerHead': ('SegFormer',),
+    'FPNHead': ('FPN', 'Semantic FPN'),
+}
+"""Names of the parts around a backbone, by the type of the head."""
 
 # OpenMMLab's names of tasks and metrics, by the metrics of the published tables.
 _METRICS = {
@@ -93,7 +102,8 @@ def _released(name: str) -> Entry | None:
 def _collection(cfg: Config) -> dict[str, Any]:
     """The collection of a config: one for each backbone and head."""
     architecture = cfg.model.backbone.type.rpartition('.')[2]
-    parts = _HEADS.get(cfg.model.type, ())
+    heads = [cfg.model[name].type for name in ('roi_head', 'bbox_head', 'decode_head') if name in cfg.model]
+    parts = _HEADS[heads[0].rpartition('.')[2]] if heads else ()
     family = FAMILIES[architecture]
     return {
         'Name': ' '.join([architecture, *parts[-1:]]),
@@ -132,7 +142,7 @@ def _length(cfg: Config) -> dict[str, int]:
 
 def _results(name: str, dataset: str) -> list[dict[str, Any]]:
     """The published figures of a config, by task."""
-    tables = [table for table in TABLES if 'metrics' in table]
+    tables = [table for table in TABLES if 'metrics' in table and not table.get('reference')]
     rows = [
         (table['metrics'], row['results'].split()) for table in tables for row in table['rows'] if row['config'] == name
     ]
@@ -147,7 +157,8 @@ def _results(name: str, dataset: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure every model and write the files."""
-    costs = {name: measure(read_config(ROOT / f'configs/{name}.py')) for name in names()}
+    sizes = configs()
+    costs = {name: measure(read_config(ROOT / f'configs/{name}.py'), sizes.get(name)) for name in names()}
     for path, text in render(costs).items():
         path.write_text(text, encoding='utf-8')
         print(path)

@@ -85,6 +85,22 @@ def _cells(ours: float, printed: str | None) -> list[str]:
     return [printed, f'{ours:.2f}', f'{100 * _difference(ours, printed):+.1f} %']
 
 
+def _render_reference(table: Table, measured: Mapping[str, Complexity]) -> list[str]:
+    """Return a table of other models with the same heads beside ours, which need not cost the same."""
+    header = ['config', 'params, M', 'FLOPs, G', 'model of the head', 'params, M', 'FLOPs, G', *table['metrics']]
+    rows = [header, ['---'] * len(header)]
+    for row in table['rows']:
+        cost = measured[row['config']]
+        theirs = [row['model'], row.get('params', '–'), row.get('flops', '–'), *row['results'].split()]
+        rows.append([_link(row), f'{cost.params / 1e6:.2f}', f'{cost.flops / 1e9:.2f}', *theirs])
+    lines = [f'| {" | ".join(cells)} |' for cells in rows]
+    return [f'## {table["title"]}', '', *lines, '', table['note'], '']
+
+
+def _link(row: Mapping[str, str]) -> str:
+    return f'[`{row["config"].rpartition("/")[2]}`](../configs/{row["config"]}.py)'
+
+
 def _render(table: Table, measured: Mapping[str, Complexity]) -> list[str]:
     header = ['model', 'config', 'params, M: paper', 'ours', 'difference', 'FLOPs, G: paper', 'ours', 'difference']
     header += [f"{name} (paper's)" for name in table.get('metrics', ())] + ['note']
@@ -92,16 +108,16 @@ def _render(table: Table, measured: Mapping[str, Complexity]) -> list[str]:
     for row in table['rows']:
         cost = measured[row['config']]
         ours = {'params': cost.params / 1e6, 'flops': cost.flops / 1e9}
-        config = f'[`{row["config"].rpartition("/")[2]}`](../configs/{row["config"]}.py)'
         figures = [cell for name, value in ours.items() for cell in _cells(value, row.get(name))]
-        rows.append([row['model'], config, *figures, *row.get('results', '').split(), _explain(row, ours)])
+        rows.append([row['model'], _link(row), *figures, *row.get('results', '').split(), _explain(row, ours)])
     lines = [f'## {table["title"]}', '', *(f'| {" | ".join(cells)} |' for cells in rows), '']
     return [*lines, table['note'], ''] if 'note' in table else lines
 
 
-def configs() -> list[str]:
-    """Return the configs of all tables, each once."""
-    return list(dict.fromkeys(row['config'] for table in TABLES for row in table['rows']))
+def configs() -> dict[str, tuple[int, int] | None]:
+    """Return the configs of all tables, each once, with the height and width of their images if not the usual ones."""
+    rows = [row for table in TABLES for row in table['rows']]
+    return {row['config']: tuple(row['size']) if 'size' in row else None for row in rows}
 
 
 def reproduction(measured: Mapping[str, Complexity], tables: Sequence[Table] = TABLES) -> str:
@@ -117,5 +133,7 @@ def reproduction(measured: Mapping[str, Complexity], tables: Sequence[Table] = T
     Raises:
         ValueError: If a difference above 2 % is not explained, or a reason not needed.
     """
-    body = [line for table in tables for line in _render(table, measured)]
+    body = [
+        line for table in tables for line in (_render_reference if table.get('reference') else _render)(table, measured)
+    ]
     return '\n'.join([_INTRODUCTION, *body]).rstrip() + '\n'

@@ -1,0 +1,22 @@
+# RTMDet-Ins-tiny, instance segmentation, with EfficientVMamba-T on COCO 2017, 300 epochs at 640².
+# Recipe: mmdet's rtmdet-ins_tiny_8xb32-300e_coco.
+_base_ = 'mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py'
+custom_imports = dict(imports=['mmevm'], allow_failed_imports=False)
+
+model = dict(
+    # RGB, as the weights expect, where RTMDet's own have BGR.
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
+    backbone=dict(
+        _delete_=True,
+        type='mmevm.EfficientVMamba',
+        arch='tiny',
+        out_indices=(1, 2, 3),
+        drop_path_rate=0.1,
+        # Upstream's ImageNet checkpoint, from the zoo. From random weights:
+        # --cfg-options model.backbone.init_cfg=None
+        init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_tiny'),
+    ),
+)
+
+auto_scale_lr = dict(base_batch_size=256)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'A_logs': dict(decay_mult=0.0), 'Ds': dict(decay_mult=0.0)}))
