@@ -6,7 +6,7 @@ where mmcv has none. It needs torch and mmengine, neither the compiled extension
 """
 
 from mmevm import backbones, mmcv_ext, ops, zoo
-from mmevm.config_packages import find_configs_by_import_name
+from mmevm._patches import find_configs_by_import_name
 from mmevm.version import __version__
 
 __all__ = ['__version__', 'backbones', 'ops', 'zoo']

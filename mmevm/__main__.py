@@ -1,11 +1,11 @@
-"""``python -m mmevm``: the version, and the commands that there are."""
+"""``python -m mmevm``: the version and the available commands."""
 
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import mmevm
+from mmevm.mim import find_root
 
 MODULES = {
     'mmevm.doctor': 'what is installed, and which operator backends work here',
@@ -24,9 +24,8 @@ SCRIPTS = {
 
 
 def commands() -> dict[str, str]:
-    """What each command that is here does, by how it is called; an installation has no demo."""
-    package = Path(mmevm.__file__).parent
-    root = package.parent if (package.parent / 'tools/train.py').is_file() else package / '.mim'
+    """Return the purpose of each available command by its command line."""
+    root = find_root()
     found = {f'-m {name}': purpose for name, purpose in MODULES.items()}
     for name, purpose in SCRIPTS.items():
         if (root / name).is_file():
@@ -35,8 +34,8 @@ def commands() -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints them; returns the exit status."""
-    parser = argparse.ArgumentParser('python -m mmevm', description='Print the version and the commands there are.')
+    """Print version and commands; return the exit status."""
+    parser = argparse.ArgumentParser('python -m mmevm', description='Print the version and the available commands.')
     parser.add_argument('--version', action='version', version=mmevm.__version__)
     parser.parse_args(argv)
     print(f'mmevm {mmevm.__version__} ({mmevm.__path__[0]})\n')
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = max(map(len, found))
     for call, purpose in found.items():
         print(f'  {call:{width}}  {purpose}')
-    print('\nEach answers --help.')
+    print('\nEach has --help.')
     return 0
 
 

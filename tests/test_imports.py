@@ -21,8 +21,10 @@ BELOW = {
     'checkpoint': ('registry',),
     'errors': ('checkpoint',),
     'backbones': ('ops', 'layers', 'checkpoint', 'registry'),
-    'zoo': ('backbones', 'checkpoint', 'registry', 'errors', 'files', 'version'),
-    'engine': ('backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo'),
+    '_patches': (),
+    'mim': (),
+    'zoo': ('backbones', 'checkpoint', 'registry', 'errors', 'files', 'mim', 'version'),
+    'engine': ('_patches', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo'),
     'apis': ('engine', 'checkpoint', 'registry', 'errors', 'zoo', 'version'),
 }
 """What each part may import, besides itself; parts that are not named may import any."""

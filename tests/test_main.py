@@ -63,7 +63,7 @@ def test_main_lists_every_command_that_is_there(monkeypatch: pytest.MonkeyPatch,
 def test_main_lists_no_scripts_where_none_are_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(mmevm, '__file__', str(tmp_path / 'mmevm/__init__.py'))
+    monkeypatch.setattr(mmevm.mim, '__file__', str(tmp_path / 'mmevm/mim.py'))
     assert main([]) == 0
     assert [line.split('  ')[1] for line in capsys.readouterr().out.splitlines() if line.startswith('  ')] == [
         'python -m mmevm.doctor',

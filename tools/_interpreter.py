@@ -59,7 +59,7 @@ def advice(missing: list[str], command: Callable[[str], str]) -> str:
     if python:
         activate = f'source {shlex.quote(_short(python.with_name("activate")))}'
         return f'{problem}, {_short(python)} has: run `{command(_short(python))}`, or `{activate}` first.'
-    install = 'install it there (README.md, "Which versions")'
+    install = 'install it there (docs/get_started.md)'
     if not (ROOT / 'Makefile').is_file():
         return f'{problem}: {install}.'
     python = _short(ROOT / VENVS[0] / 'bin' / 'python')

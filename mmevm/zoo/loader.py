@@ -1,6 +1,5 @@
 """Checkpoints of the zoo by name: in Python, and as ``mmevm://NAME`` wherever MMEngine loads one."""
 
-from pathlib import Path
 from typing import Any
 
 from mmengine.runner import CheckpointLoader
@@ -10,10 +9,9 @@ from mmevm.checkpoint import formats
 from mmevm.checkpoint.identify import build_backbone
 from mmevm.checkpoint.load import OPENERS, load_checkpoint
 from mmevm.checkpoint.weights_only import load_file, load_from_local
+from mmevm.mim import find_root
 from mmevm.zoo.entries import Entry, find_entry
 from mmevm.zoo.fetching import fetch
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def load(name: str, task: str | None = None) -> nn.Module:
@@ -53,23 +51,11 @@ def load(name: str, task: str | None = None) -> nn.Module:
     return model.eval()
 
 
-def find_config(entry: Entry) -> Path:
-    """Return the config file of an entry, in an installation (``.mim``) or in a checkout.
-
-    Raises:
-        FileNotFoundError: If mmevm was installed without its configs.
-    """
-    for folder in (_ROOT / '.mim', _ROOT.parent):
-        if (folder / entry.config).is_file():
-            return folder / entry.config
-    raise FileNotFoundError(f'{entry.config} is neither in {_ROOT / ".mim"} nor in {_ROOT.parent}')
-
-
 def _build_model(entry: Entry) -> nn.Module:
     from mmengine.config import Config
     from mmengine.registry import MODELS, DefaultScope
 
-    cfg = Config.fromfile(find_config(entry))
+    cfg = Config.fromfile(find_root() / entry.config)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return MODELS.build(cfg.model)
 

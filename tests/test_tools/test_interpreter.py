@@ -97,7 +97,7 @@ def test_an_environment_that_lacks_the_same_is_not_named(
 def test_outside_of_a_checkout_it_says_what_to_install(bare: Path, checkout: Path, tmp_path: Path) -> None:
     shutil.copytree(checkout / 'tools', tmp_path / '.mim/tools')
     message = the_message(run(bare, '.mim/tools/train.py', cwd=tmp_path))
-    assert message == f'{bare} has no mmevm, torch, mmengine: install it there (README.md, "Which versions").'
+    assert message == f'{bare} has no mmevm, torch, mmengine: install it there (docs/get_started.md).'
 
 
 def test_what_mmevm_needs_is_named(bare: Path, checkout: Path, environment: Path) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from mmevm import zoo
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import CheckpointError, formats
-from mmevm.zoo.loader import find_config
 
 from ..parity import Fixture
 from .conftest import EVM, OTHER, move_entry, pack
@@ -113,8 +112,3 @@ def test_mmengines_loader_keeps_the_names_of_other_architectures(site: str) -> N
 def test_mmengines_loader_leaves_out_the_config_that_resuming_would_execute(site: str, server: Server) -> None:
     server.files[site] = pack({'model': {'w': torch.zeros(1)}, 'meta': {'config': 'raise SystemExit', 'epoch': 3}})
     assert CheckpointLoader.load_checkpoint(f'mmevm://{OTHER}')['meta'] == {'epoch': 3}
-
-
-def test_find_config_finds_the_checkouts_config() -> None:
-    path = find_config(zoo.ENTRIES[EVM])
-    assert path.name == 'classifier_evm_t.py' and path.is_file()

@@ -11,6 +11,7 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, LoggerHook
 from mmengine.optim import OptimWrapperDict
 
+from mmevm._patches import on_write_error
 from mmevm.engine.hooks.position import position
 from mmevm.engine.runner.storage import remove_drafts, write_file
 from mmevm.errors import UsageError, free_space, size
@@ -232,10 +233,7 @@ class DurableLoggerHook(LoggerHook):
         super().before_run(runner)
         for handler in runner.logger.handlers:
             if isinstance(handler, logging.FileHandler):
-                # MMEngine creates the handler, so it cannot be a subclass.
-                handler.handleError = lambda record: self._warn(  # type: ignore[method-assign]
-                    runner, 'The log file cannot be written'
-                )
+                on_write_error(handler, lambda: self._warn(runner, 'The log file cannot be written'))
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Write the losses."""

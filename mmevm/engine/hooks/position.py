@@ -12,9 +12,9 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop
-from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
+from mmevm._patches import is_training
 from mmevm.registry import HOOKS
 
 _NAMES = {
@@ -103,7 +103,7 @@ class PositionHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Convert position and schedules to this run's epochs, unless the checkpoint contains weights only."""
         meta = checkpoint.get('meta') or {}
-        if not isinstance(runner._train_loop, BaseLoop) or 'epoch' not in meta or 'iter' not in meta:
+        if not is_training(runner) or 'epoch' not in meta or 'iter' not in meta:
             return
         now, before = describe(runner.train_dataloader), dict(meta.get('train_data') or {})
         if not isinstance(runner.train_loop, IterBasedTrainLoop) and 'epoch_length' in now:

@@ -258,4 +258,4 @@ class StopHook(Hook):
     def _take_trained_weights(runner: Any) -> None:
         for hook in runner.hooks:
             if isinstance(hook, EMAHook) and getattr(hook, 'evaluate_on_ema', True):
-                hook._swap_ema_parameters()
+                EMAHook.after_val_epoch(hook, runner)  # not that of a subclass, which may evaluate once more

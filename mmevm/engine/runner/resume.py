@@ -91,7 +91,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
     def __init__(self, runner: Any, dataloader: DataLoader | dict, **kwargs: Any) -> None:
         # MMEngine 0.10.7 would start its processes as soon as it has built it.
         if isinstance(dataloader, dict):
-            by_rank = runner._randomness_cfg.get('diff_rank_seed', False)
+            by_rank = runner.cfg.get('randomness', {}).get('diff_rank_seed', False)
             dataloader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=by_rank)
         super().__init__(runner, shield(cast(DataLoader, dataloader)), **kwargs)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.fileio.io import backend_instances
 from mmengine.logging import print_log
 
+from mmevm._patches import forget_file_backends
 from mmevm.errors import UsageError, write_fault
 
 _DRAFT = '.draft'
@@ -76,8 +76,7 @@ class DurableBackend(LocalBackend):
 def register_durable_backend() -> None:
     """Let MMEngine write local files through :class:`DurableBackend` in this process."""
     register_backend('local', DurableBackend, force=True, prefixes='')
-    # MMEngine would continue to use existing instances of the previous class.
-    backend_instances.clear()
+    forget_file_backends()
 
 
 def _owner(folder: Path) -> dict:

@@ -1,4 +1,4 @@
-"""`mmevm.config_packages`: `_base_ = 'mmseg::…'` whatever the distribution is called."""
+"""`mmevm._patches`: `_base_ = 'mmseg::…'` whatever the distribution is called."""
 
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 
-from mmevm import config_packages
+from mmevm import _patches
 from mmevm.engine.config import read_config
 from mmevm.errors import UsageError
 
@@ -18,7 +18,7 @@ ORIGINAL = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmaction': 'mmaction2'
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     table = dict(ORIGINAL)
-    monkeypatch.setattr(config_packages, 'MODULE2PACKAGE', table)
+    monkeypatch.setattr(_patches, 'MODULE2PACKAGE', table)
     return table
 
 
@@ -27,8 +27,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, distributions: tuple[str, ...], mod
         if name not in distributions:
             raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(config_packages, 'distribution', distribution)
-    monkeypatch.setattr(config_packages, 'find_spec', lambda name: name if name in modules else None)
+    monkeypatch.setattr(_patches, 'distribution', distribution)
+    monkeypatch.setattr(_patches, 'find_spec', lambda name: name if name in modules else None)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, distributions: tuple[str, ...], mod
 )
 def test_import_names_stand_in_for_absent_distributions(table, monkeypatch, distributions, modules, expected):
     pretend(monkeypatch, distributions, modules)
-    config_packages.find_configs_by_import_name()
+    _patches.find_configs_by_import_name()
     assert table == {**expected, 'mmevm': 'mmevm'}
 
 
@@ -52,8 +52,8 @@ def test_a_finder_that_raises_leaves_the_table_alone(table, monkeypatch):
         raise ModuleNotFoundError(name)
 
     pretend(monkeypatch, (), ())
-    monkeypatch.setattr(config_packages, 'find_spec', find_spec)
-    config_packages.find_configs_by_import_name()
+    monkeypatch.setattr(_patches, 'find_spec', find_spec)
+    _patches.find_configs_by_import_name()
     assert table == {**ORIGINAL, 'mmevm': 'mmevm'}
 
 
