@@ -4,13 +4,13 @@ A floor is the least time a device can need: for one atrous scan, the bytes that
 a copy measured here, and the exponentials at the rate of its special-function units. The larger of the two binds.
 """
 
-import gc
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import timing
 import torch
 
 EXPONENTIALS_PER_CLOCK = 16
@@ -63,22 +63,8 @@ def interleaved(
     Returns:
         dict[str, list[float]]: Milliseconds per call of every sample, by name.
     """
-    calls = {name: _calls(function, device, warmup) for name, function in callables.items()}
-    times: dict[str, list[float]] = {name: [] for name in callables}
-    order, shuffle = list(callables), random.Random(0).shuffle
-    gc.collect()
-    gc.disable()
-    try:
-        start = time.monotonic()
-        for turn in range(repeats):
-            if turn and time.monotonic() - start > seconds:
-                break
-            shuffle(order)
-            for name in order:
-                times[name].append(sample(callables[name], device, calls[name]))
-    finally:
-        gc.enable()
-    return times
+    samplers = {name: partial(sample, run, device, _calls(run, device, warmup)) for name, run in callables.items()}
+    return timing.take_turns(samplers, repeats, seconds=seconds)
 
 
 def _calls(function: Run, device: torch.device, warmup: int) -> int:

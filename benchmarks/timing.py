@@ -5,6 +5,7 @@ import datetime
 import gc
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import random
@@ -12,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +51,40 @@ def interleaved(
     Raises:
         ValueError: If ``repeats`` is below 1.
     """
+    return take_turns({name: partial(_time, run, settle) for name, run in callables.items()}, repeats, warmup)
+
+
+def take_turns(
+    samplers: Mapping[str, Callable[[], float]], repeats: int, warmup: int = 0, seconds: float = math.inf
+) -> dict[str, list[float]]:
+    """Measures in rounds of one sample of each, in shuffled order, without garbage collection.
+
+    Args:
+        samplers (Mapping[str, Callable]): Functions that return milliseconds, by name.
+        repeats (int): Rounds that count, at least 1.
+        warmup (int): Rounds before them.
+        seconds (float): After these no further round begins, except the first one that counts.
+
+    Returns:
+        dict[str, list[float]]: The samples by name.
+
+    Raises:
+        ValueError: If ``repeats`` is below 1.
+    """
     if repeats < 1:
         raise ValueError(f'`repeats` must be at least 1, got {repeats}')
-    times: dict[str, list[float]] = {name: [] for name in callables}
-    order, shuffle = list(callables), random.Random(0).shuffle
+    times: dict[str, list[float]] = {name: [] for name in samplers}
+    order, shuffle = list(samplers), random.Random(0).shuffle
     gc.collect()
     gc.disable()
     try:
+        end = time.monotonic() + seconds
         for turn in range(warmup + repeats):
+            if turn > warmup and time.monotonic() > end:
+                break
             shuffle(order)
             for name in order:
-                milliseconds = _time(callables[name], settle)
+                milliseconds = samplers[name]()
                 if turn >= warmup:
                     times[name].append(milliseconds)
     finally:

@@ -1,6 +1,6 @@
 """What all backbones have in common: strict pretrained weights, frozen stages, fixed batch statistics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -49,6 +49,22 @@ class Backbone(BaseModule):
         self.norm_eval = norm_eval
         # Public, as `register_load_state_dict_pre_hook`, from torch 2.5 on.
         self._register_load_state_dict_pre_hook(_read_any_format, with_module=True)
+
+    @classmethod
+    def _resolve_arch(cls, arch: str | dict[str, Any], optional: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the entry of ``arch_zoo``, or the dict, with ``dims`` and ``depths`` of equal length."""
+        if isinstance(arch, str):
+            if arch not in cls.arch_zoo:
+                names = ', '.join(map(repr, cls.arch_zoo))
+                raise ValueError(f'`arch` must be one of {names} or a dict, got {arch!r}')
+            arch = cls.arch_zoo[arch]
+        if set(arch) - {'dims', 'depths', *optional} or not {'dims', 'depths'} <= set(arch):
+            keys = f'dims, depths and optionally {", ".join(optional)}' if optional else 'dims and depths'
+            raise ValueError(f'`arch` must have the keys {keys}, got {sorted(arch)}')
+        dims, depths = list(arch['dims']), list(arch['depths'])
+        if not dims or len(dims) != len(depths):
+            raise ValueError(f'`dims` and `depths` must have one entry per stage, got {dims} and {depths}')
+        return {**arch, 'dims': dims, 'depths': depths}
 
     def init_weights(self) -> None:
         """Initialises the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.

@@ -57,8 +57,9 @@ class EfficientVMamba(StagedBackbone):
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        dims, depths, blocks = self._parse_arch(arch)
-        super().__init__(dims, depths, out_indices, frozen_stages, norm_eval, init_cfg)
+        arch = self._resolve_arch(arch, optional=['blocks'])
+        dims, blocks = arch['dims'], self._parse_blocks(arch)
+        super().__init__(dims, arch['depths'], out_indices, frozen_stages, norm_eval, init_cfg)
         self.block_types = blocks
 
         def make_block(stage: int, drop_path: float) -> nn.Module:
@@ -68,12 +69,11 @@ class EfficientVMamba(StagedBackbone):
 
         self._build(PatchEmbed(in_channels, dims[0]), make_block, PatchMerging, drop_path_rate, with_cp)
 
-    @classmethod
-    def _parse_arch(cls, arch: str | dict[str, Any]) -> tuple[list[int], list[int], list[str]]:
-        arch = cls._resolve_arch(arch, optional=['blocks'])
-        dims, depths = arch['dims'], arch['depths']
-        half = (len(dims) + 1) // 2
-        blocks = list(arch.get('blocks', ['evss'] * half + ['inres'] * (len(dims) - half)))
-        if len(blocks) != len(dims) or not set(blocks) <= set(_BLOCKS):
-            raise ValueError(f"`blocks` must have 'evss' or 'inres' for each of {len(dims)} stages, got {blocks}")
-        return dims, depths, blocks
+    @staticmethod
+    def _parse_blocks(arch: dict[str, Any]) -> list[str]:
+        stages = len(arch['dims'])
+        half = (stages + 1) // 2
+        blocks = list(arch.get('blocks', ['evss'] * half + ['inres'] * (stages - half)))
+        if len(blocks) != stages or not set(blocks) <= set(_BLOCKS):
+            raise ValueError(f"`blocks` must have 'evss' or 'inres' for each of {stages} stages, got {blocks}")
+        return blocks

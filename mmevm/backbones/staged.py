@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -77,23 +77,11 @@ class StagedBackbone(Backbone):
             raise ValueError(f'`frozen_stages` must be from -1 to {len(dims)}, got {frozen_stages}')
 
     @classmethod
-    def _resolve_arch(cls, arch: str | dict[str, Any], optional: Collection[str]) -> dict[str, Any]:
-        """The entry of the zoo, or the dict, with as many ``depths`` as ``dims``, which double."""
-        if isinstance(arch, str):
-            if arch not in cls.arch_zoo:
-                names = ', '.join(map(repr, cls.arch_zoo))
-                raise ValueError(f'`arch` must be one of {names} or a dict, got {arch!r}')
-            arch = cls.arch_zoo[arch]
-        if set(arch) - {'dims', 'depths', *optional} or not {'dims', 'depths'} <= set(arch):
-            names = ', '.join(optional)
-            raise ValueError(f'`arch` must have the keys dims, depths and optionally {names}, got {sorted(arch)}')
-        arch = {**arch, 'dims': list(arch['dims']), 'depths': list(arch['depths'])}
-        dims, depths = arch['dims'], arch['depths']
-        if not dims or len(dims) != len(depths):
-            raise ValueError(f'`dims` and `depths` must have one entry per stage, got {dims} and {depths}')
-        if any(b != 2 * a for a, b in pairwise(dims)):
-            raise ValueError(f'`dims` must double from stage to stage, as patch merging does, got {dims}')
-        return arch
+    def _resolve_arch(cls, arch: str | dict[str, Any], optional: Sequence[str] = ()) -> dict[str, Any]:
+        resolved = super()._resolve_arch(arch, optional)
+        if any(b != 2 * a for a, b in pairwise(resolved['dims'])):
+            raise ValueError(f'`dims` must double from stage to stage, as patch merging does, got {resolved["dims"]}')
+        return resolved
 
     def _build(
         self,

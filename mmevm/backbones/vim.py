@@ -72,7 +72,8 @@ class Vim(Backbone):
         checkpoint_grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(frozen_stages, norm_eval=False, init_cfg=init_cfg)
-        self.dims, self.depths = self._parse_arch(arch)
+        arch = self._resolve_arch(arch)
+        self.dims, self.depths = arch['dims'], arch['depths']
         dim, depth = self.dims[0], self.depths[0]
         self.out_indices = self._parse_outputs(out_indices, out_type, depth)
         self.out_type = out_type
@@ -98,18 +99,12 @@ class Vim(Backbone):
         self._freeze()
 
     @classmethod
-    def _parse_arch(cls, arch: str | dict[str, Any]) -> tuple[list[int], list[int]]:
-        if isinstance(arch, str):
-            if arch not in cls.arch_zoo:
-                names = ', '.join(map(repr, cls.arch_zoo))
-                raise ValueError(f'`arch` must be one of {names} or a dict, got {arch!r}')
-            arch = cls.arch_zoo[arch]
-        if set(arch) != {'dims', 'depths'}:
-            raise ValueError(f'`arch` must have the keys dims and depths, got {sorted(arch)}')
-        dims, depths = list(arch['dims']), list(arch['depths'])
-        if len(dims) != 1 or len(depths) != 1:
+    def _resolve_arch(cls, arch: str | dict[str, Any], optional: Sequence[str] = ()) -> dict[str, Any]:
+        resolved = super()._resolve_arch(arch, optional)
+        dims, depths = resolved['dims'], resolved['depths']
+        if len(dims) != 1:
             raise ValueError(f'`dims` and `depths` must have one entry, as Vim has one stage, got {dims} and {depths}')
-        return dims, depths
+        return resolved
 
     @staticmethod
     def _parse_outputs(out_indices: Sequence[int], out_type: str, depth: int) -> tuple[int, ...]:
