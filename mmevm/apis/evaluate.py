@@ -8,7 +8,6 @@ from mmengine.logging import print_log
 from mmengine.utils import get_object_from_string
 
 from mmevm.apis.arguments import parse_test_args
-from mmevm.engine.checks.class_counts import check_classifier
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.datasets import evaluators
 from mmevm.engine.checks.paths import check_data
@@ -80,7 +79,6 @@ def evaluate(
     task = task_of(cfg)
     require_checkpoint(checkpoint)
     check_data(cfg, ('test',), f'python tools/test.py {config} {checkpoint}')
-    check_classifier(cfg, ('test',))
     check_classes(cfg, ('test',))
     cfg.load_from = checkpoint
     if out and not out.endswith(('.pkl', '.pickle')):

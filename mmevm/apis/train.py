@@ -8,7 +8,6 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmevm.apis.arguments import parse_train_args
-from mmevm.engine.checks.class_counts import check_classifier
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.paths import check_data
 from mmevm.engine.config import build_runner, load_config, on_cpu, require_checkpoint
@@ -119,7 +118,6 @@ def train(
     cfg = load_config(config, **overrides)
     phases = ('train', 'val') if cfg.get('val_cfg') is not None else ('train',)
     check_data(cfg, phases, f'python tools/train.py {config}')
-    check_classifier(cfg, phases)
     check_classes(cfg, phases)
     if amp:
         _set_amp(cfg)

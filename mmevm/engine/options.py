@@ -8,7 +8,7 @@ parsed once the config is known.
 import argparse
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import DictAction
@@ -98,6 +98,24 @@ def present_value(cfg: Any, key: str) -> Any:
         else:
             return None
     return value
+
+
+def parts(value: Any, key: str, names: Collection[str] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield the dicts of a setting, each with its dotted key.
+
+    Args:
+        value (Any): A dict, a list, or anything else, which has none.
+        key (str): The key of ``value``.
+        names (Collection[str], optional): The keys to follow inside of dicts, by default all.
+    """
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from parts(item, f'{key}.{index}', names)
+    elif isinstance(value, Mapping):
+        yield key, value
+        for name, item in value.items():
+            if names is None or name in names:
+                yield from parts(item, f'{key}.{name}', names)
 
 
 def read_options(options: Mapping[str, Any], cfg: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tasks that the tools serve, one per OpenMMLab library, and what sets the libraries apart."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from mmevm.engine.options import parts
 from mmevm.errors import UsageError
 from mmevm.registry import scope_of, type_name
 
@@ -23,19 +24,8 @@ _NO_SCORES = (
 )
 
 
-def _parts(settings: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """Yield every dict inside ``settings`` with its dotted key."""
-    if isinstance(settings, dict):
-        yield key, settings
-        for name, value in settings.items():
-            yield from _parts(value, f'{key}.{name}')
-    elif isinstance(settings, list | tuple):
-        for index, value in enumerate(settings):
-            yield from _parts(value, f'{key}.{index}')
-
-
 def _require_boxes(cfg: Any) -> None:
-    for key, part in _parts(cfg.model, 'model'):
+    for key, part in parts(cfg.model, 'model'):
         found = [f'{key}.{name}' for name in _MASK_PARTS if part.get(name)]
         if (type_name(part) or '').startswith('RTMDetIns'):
             found.append(key)

@@ -1,4 +1,4 @@
-"""`check_classifier`: every key that states a number of classes is named before a model is built."""
+"""`compare_counts`: every key that states a number of classes is named before a model is built."""
 
 import re
 import shlex
@@ -10,7 +10,8 @@ from mmengine.config import Config, DictAction
 
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
-from mmevm.engine.checks.class_counts import check_classifier
+from mmevm.engine.checks.class_counts import compare_counts
+from mmevm.engine.checks.class_lists import Report, class_lists
 from mmevm.errors import UsageError
 
 from .conftest import ROOT, our_config
@@ -39,9 +40,15 @@ def own_data(root: Path, **dataset: Any) -> Config:
     return cfg
 
 
+def check(cfg: Config, phases: tuple[str, ...]) -> None:
+    message = compare_counts(cfg, phases, class_lists(cfg, phases, Report()))
+    if message:
+        raise UsageError(message)
+
+
 def refusal(cfg: Config, phases: tuple[str, ...] = PHASES) -> str:
     with pytest.raises(UsageError) as error:
-        check_classifier(cfg, phases)
+        check(cfg, phases)
     return str(error.value)
 
 
@@ -64,7 +71,7 @@ def test_everything_that_states_a_number_is_named_and_the_advice_is_taken(folder
     changes = advice(message)
     assert changes == {'model.head.num_classes': 3, 'data_preprocessor.num_classes': 3, 'val_evaluator.topk': [1]}
     cfg.merge_from_dict(changes)
-    check_classifier(cfg, PHASES)
+    check(cfg, PHASES)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,7 @@ def test_what_differs_is_advised_and_then_passes(folders: Path, changes: dict, d
     found = advice(refusal(cfg))
     assert list(found) == keys
     cfg.merge_from_dict(found)
-    check_classifier(cfg, PHASES)
+    check(cfg, PHASES)
 
 
 def test_names_and_folders_that_differ_are_both_named(folders: Path) -> None:
@@ -158,7 +165,7 @@ def test_data_sets_with_labels_of_their_own_are_bound_to_them() -> None:
 def test_labels_in_files_may_be_fewer_than_imagenets() -> None:
     cfg = our_config('classifier_evm_t')
     cfg.merge_from_dict({'model.head.num_classes': 10, 'data_preprocessor.num_classes': 10})
-    check_classifier(cfg, PHASES)
+    check(cfg, PHASES)
     cfg.data_preprocessor.num_classes = 1000
     assert advice(refusal(cfg)) == {'data_preprocessor.num_classes': 10}
 
@@ -166,22 +173,22 @@ def test_labels_in_files_may_be_fewer_than_imagenets() -> None:
 def test_preprocessor_counts_only_where_labels_are_mixed(folders: Path) -> None:
     cfg = own_data(folders)
     cfg.merge_from_dict({'model.head.num_classes': 3, 'val_evaluator.topk': 1, 'model.train_cfg': None})
-    check_classifier(cfg, PHASES)
+    check(cfg, PHASES)
     cfg.data_preprocessor.to_onehot = True
     assert advice(refusal(cfg)) == {'data_preprocessor.num_classes': 3}
-    check_classifier(cfg, ('val',))  # nor is it asked outside of training
+    check(cfg, ('val',))  # nor is it asked outside of training
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*classifier*.py')), ids=lambda path: path.stem)
 def test_our_configs_agree(path: Path) -> None:
-    check_classifier(our_config(path.stem), ('train', 'val', 'test'))
+    check(our_config(path.stem), ('train', 'val', 'test'))
 
 
 def test_other_configs_pass() -> None:
-    check_classifier(our_config('retinanet_evm_t'), PHASES)
+    check(our_config('retinanet_evm_t'), PHASES)
     masked = dict(type='MAE', head=dict(type='MAEHead'))
-    check_classifier(Config(dict(default_scope='mmpretrain', model=masked)), PHASES)
-    check_classifier(Config(dict(default_scope='mmpretrain')), PHASES)
+    check(Config(dict(default_scope='mmpretrain', model=masked)), PHASES)
+    check(Config(dict(default_scope='mmpretrain')), PHASES)
 
 
 @pytest.mark.parametrize('run', [run_train, run_test], ids=['train', 'test'])

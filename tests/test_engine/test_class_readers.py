@@ -58,8 +58,8 @@ class TestClassification:
     def test_folders_of_validation_have_to_be_those_of_training(self, tmp_path: Path) -> None:
         train, same = folders(tmp_path / 'train', 'ant', 'bee', 'cow'), folders(tmp_path / 'same', 'ant', 'bee', 'cow')
         check_classes(classification(3, train, same), ('train', 'val'))
-        message = problems(classification(3, train, folders(tmp_path / 'val', 'ant', 'cow')), 'train', 'val')
-        assert "train_dataloader.dataset alone: 'bee'" in message and 'val_dataloader.dataset alone: none' in message
+        message = problems(classification(3, train, folders(tmp_path / 'val', 'ant', 'cow', 'dog')), 'train', 'val')
+        assert "train_dataloader.dataset alone: 'bee'" in message and "val_dataloader.dataset alone: 'dog'" in message
 
     def test_a_hidden_folder_counts_as_a_class(self, tmp_path: Path) -> None:
         train = folders(tmp_path, '.ipynb_checkpoints', 'ant', 'bee')

@@ -53,7 +53,7 @@ def test_masks_are_refused_by_the_tool_before_anything_is_built(
     from mmevm.apis import evaluate as tool
 
     monkeypatch.chdir(tmp_path)
-    for check in ('check_data', 'check_classifier', 'check_classes'):
+    for check in ('check_data', 'check_classes'):
         monkeypatch.setattr(tool, check, lambda *args: None)
     monkeypatch.setattr(tool, 'build_runner', None)
     (tmp_path / 'a.pth').write_bytes(b'')

@@ -2,30 +2,20 @@
 
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mmengine.registry import MODELS
 
 from mmevm.engine.checks.annotations import list_class_folders
-from mmevm.engine.checks.class_lists import Report, classes_of, stated_classes
-from mmevm.engine.checks.datasets import Leaf, evaluators, leaves, resolve
+from mmevm.engine.checks.class_lists import ClassList, stated_classes
+from mmevm.engine.checks.datasets import evaluators, resolve
 from mmevm.engine.options import present_value
-from mmevm.errors import UsageError
 from mmevm.registry import type_name
 
 # Parts of a model whose number of classes, if they have one, is not the dataset's.
-_OTHER_CLASSES = {
-    'data_preprocessor',
-    'backbone',
-    'neck',
-    'rpn_head',
-    'semantic_head',
-    'task_heads',
-    'init_cfg',
-    'train_cfg',
-    'test_cfg',
-}
+_OTHER_CLASSES = {'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'semantic_head', 'task_heads'}
+_OTHER_CLASSES |= {'init_cfg', 'train_cfg', 'test_cfg'}
 # Heads that learn boundaries.
 _OTHER_HEADS = {'STDCHead'}
 
@@ -97,11 +87,8 @@ def _stated_by_model(cfg: Any, is_training: bool) -> Iterator[_Stated]:
         yield _Stated('model.head.loss.class_weight', len(weights))
 
 
-def _stated_by_data(leaf: Leaf, scope: str | None) -> Iterator[_Stated]:
-    found = classes_of(leaf, scope, Report())  # check_classes reports the problems
-    if found is None:
-        return
-    entry, dataset = found
+def _stated_by_data(entry: ClassList) -> Iterator[_Stated]:
+    leaf, dataset = entry.leaf, entry.dataset
     if entry.names is not None:
         key = stated_classes(leaf)[0] if entry.stated else f'{leaf.key} ({leaf.name})'
         # Datasets that read their labels from files, as ImageNet does, may have any.
@@ -110,7 +97,7 @@ def _stated_by_data(leaf: Leaf, scope: str | None) -> Iterator[_Stated]:
     if leaf.name == 'CustomDataset' and dataset.with_label and not dataset.ann_file:
         folder = dataset.img_prefix
         if os.path.isdir(folder):
-            # MMPretrain takes hidden folders for classes, too; check_classes names them.
+            # MMPretrain takes hidden folders for classes, too; their comparison names them.
             count = sum(not name.startswith('.') for name in list_class_folders(folder))
             yield _Stated(f'{leaf.key} ({leaf.name}), folders in {folder}', count)
 
@@ -124,35 +111,31 @@ def _excessive_topk(cfg: Any, metrics: Iterable[tuple[str, Mapping]], is_trainin
     return {key: topk for key, topk in lists.items() if max(topk) > count}
 
 
-def check_classifier(cfg: Any, phases: Iterable[str]) -> None:
-    """Stop if parts of a classification config state different numbers of classes.
+def compare_counts(cfg: Any, phases: Collection[str], lists: Iterable[ClassList]) -> str | None:
+    """Compare the numbers of classes that the parts of a classification config state.
 
     Args:
         cfg (Config): A complete config; others than MMPretrain's, and models without one classification head, pass.
-        phases (Iterable[str]): The phases that will run.
+        phases (Collection[str]): The phases that will run.
+        lists (Iterable[ClassList]): The classes of their datasets.
 
-    Raises:
-        UsageError: They differ, or ``topk`` exceeds the number of classes; the message lists all keys.
+    Returns:
+        str | None: What is wrong, with all keys, if they differ or ``topk`` exceeds the number of classes.
     """
-    phases, scope = list(phases), cfg.get('default_scope')
     head = (cfg.get('model') or {}).get('head')
-    if scope != 'mmpretrain' or not isinstance(head, dict) or not head.get('num_classes'):
-        return
-    data = [stated for leaf in leaves(cfg, phases) for stated in _stated_by_data(leaf, scope)]
+    if cfg.get('default_scope') != 'mmpretrain' or not isinstance(head, dict) or not head.get('num_classes'):
+        return None
+    data = [stated for entry in lists for stated in _stated_by_data(entry)]
     metrics = [(key, settings) for _, key, settings in evaluators(cfg, phases)]
     stated = [*_stated_by_model(cfg, 'train' in phases), *data]
-    stated += [
-        _Stated(f'{key}.num_classes', settings['num_classes'])
-        for key, settings in metrics
-        if settings.get('num_classes')
-    ]
+    stated += [_Stated(f'{key}.num_classes', part['num_classes']) for key, part in metrics if part.get('num_classes')]
     # The data is given; the config can change.
     count = next((item.number for item in data if item.is_binding), head['num_classes'])
     topk = _excessive_topk(cfg, metrics, 'train' in phases, count)
     if all(item.number == count for item in stated if item.is_binding) and not topk:
-        return
+        return None
     lines = [f'  {item.key}: {item.number}' for item in stated] + [f'  {key}: {values}' for key, values in topk.items()]
     changes = [f'{item.key}={count}' for item in stated if item.key.endswith('.num_classes') and item.number != count]
     changes += [f"'{key}={[value for value in values if value <= count] or [1]}'" for key, values in topk.items()]
     advice = f'\nFor {count} classes: --cfg-options {" ".join(changes)}' if changes else ''
-    raise UsageError('The config does not agree on the number of classes:\n' + '\n'.join(lines) + advice)
+    return 'The config does not agree on the number of classes:\n' + '\n'.join(lines) + advice

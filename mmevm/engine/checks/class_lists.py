@@ -1,4 +1,4 @@
-"""The classes of one dataset as its settings name them, and reports of how class lists differ."""
+"""The classes of datasets as their settings name them, and reports of how class lists differ."""
 
 import difflib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mmevm.engine.checks.datasets import Leaf, dataset_class, outline
+from mmevm.engine.checks.datasets import Leaf, leaves
 
 #: How many names a message lists.
 LISTED = 10
@@ -37,7 +37,7 @@ class ClassList(NamedTuple):
         leaf (Leaf): The dataset's settings.
         names (tuple[str] | None): As the config or the dataset's class lists them.
         stated (bool): Whether the config lists them.
-        scope (str | None): The config's ``default_scope``.
+        dataset (BaseDataset | None): The dataset without its annotations, if it is one of MMEngine's.
         is_read (bool): Whether the format of its annotations is known.
         numbered (tuple[str] | None): As its annotations number them, where they do so by name.
         highest (int | None): The highest class id of its annotations, where they have ids.
@@ -49,7 +49,7 @@ class ClassList(NamedTuple):
     leaf: Leaf
     names: tuple[str, ...] | None
     stated: bool = False
-    scope: str | None = None
+    dataset: Any = None
     is_read: bool = False
     numbered: tuple[str, ...] | None = None
     highest: int | None = None
@@ -65,12 +65,13 @@ class ClassList(NamedTuple):
 
 def quoted(names: Iterable[Any], default: str = '') -> str:
     """Return names in quotes, the first :data:`LISTED` of them, or ``default`` without any."""
-    return _join([repr(str(name)) for name in names]) or default
+    return listed([repr(str(name)) for name in names]) or default
 
 
-def _join(items: Sequence[str]) -> str:
+def listed(items: Sequence[str], separator: str = ', ', last: str = ' and {} more') -> str:
+    """Join the first :data:`LISTED` items, and say how many there are besides."""
     more = len(items) - LISTED
-    return ', '.join(items[:LISTED]) + (f' and {more} more' if more > 0 else '')
+    return separator.join(items[:LISTED]) + (last.format(more) if more > 0 else '')
 
 
 def _plain(name: str) -> str:
@@ -99,7 +100,7 @@ def differences(config: Sequence[str], found: Sequence[str], where: str) -> list
     items = [f'{name!r} ({where}: {similar[name]!r})' if name in similar else repr(name) for name in config_only]
     return [
         f'  in both: {quoted((name for name in config if name in found), "none")}',
-        f'  in the config alone: {_join(items) or "none"}',
+        f'  in the config alone: {listed(items) or "none"}',
         f'  {where} alone: {quoted(found_only, "none")}',
     ]
 
@@ -131,27 +132,29 @@ def stated_classes(leaf: Leaf) -> tuple[str, Any]:
     return f'{leaf.key}.classes', leaf.settings.get('classes')
 
 
-def classes_of(leaf: Leaf, scope: str | None, report: Report) -> tuple[ClassList, Any] | None:
-    """Find a dataset's class names without reading its annotations.
+def class_lists(cfg: Any, phases: Iterable[str], report: Report) -> list[ClassList]:
+    """Find the class names of a config's datasets without reading annotations.
 
     Args:
-        leaf (Leaf): The dataset's settings.
-        scope (str | None): The config's ``default_scope``.
+        cfg (Config): A complete config.
+        phases (Iterable[str]): The phases that will run.
         report (Report): Gets the problems.
 
     Returns:
-        tuple[ClassList, BaseDataset | None] | None: The names and the dataset without its annotations, if it is one of
-        MMEngine's; ``None`` if there is a problem or nothing is known.
+        list[ClassList]: Without datasets that have a problem or of which nothing is known.
     """
+    return [found for leaf in leaves(cfg, phases) if (found := _class_list(leaf, report))]
+
+
+def _class_list(leaf: Leaf, report: Report) -> ClassList | None:
     key, stated = stated_classes(leaf)
+    is_list, known = isinstance(stated, list | tuple), _fixed_names(leaf)
     if 'CLASSES' in (leaf.settings.get('metainfo') or {}):
         report.problems.append(f'{leaf.key}.metainfo.CLASSES is not read: the key is classes, in lower case.')
         return None
     if stated is not None and (fault := stated_fault(key, stated)):
         report.problems.append(fault)
         return None
-    is_list = isinstance(stated, list | tuple)
-    known = _fixed_names(leaf, scope)
     if is_list and known and not set(stated) <= set(known):
         report.problems += [
             f'{key}: {leaf.name} has {len(known)} classes, and a config can only select from them.',
@@ -160,25 +163,24 @@ def classes_of(leaf: Leaf, scope: str | None, report: Report) -> tuple[ClassList
         ]
         return None
     try:
-        dataset = outline(leaf.settings, scope)
+        dataset = leaf.outline()
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        report.problems.append(f'{leaf.key} ({leaf.name}) cannot be built: {reason}')
+        report.problems.append(f'{leaf.key} ({leaf.name}) cannot be built: {str(error) or type(error).__name__}')
         return None
     if dataset is None:
-        return (ClassList(leaf, tuple(stated), True, scope), None) if is_list else None
+        return ClassList(leaf, tuple(stated), stated=True) if is_list else None
     names, things = dataset.metainfo.get('classes'), dataset.metainfo.get('thing_classes')
     if names is not None and (fault := stated_fault(f'{leaf.name}.METAINFO["classes"]', names)):
         report.problems.append(fault)
         return None
     _check_palette(leaf, dataset, names, report)
     names = None if names is None else tuple(names)
-    return ClassList(leaf, names, stated is not None, scope, things=None if things is None else len(things)), dataset
+    return ClassList(leaf, names, stated is not None, dataset, things=None if things is None else len(things))
 
 
-def _fixed_names(leaf: Leaf, scope: str | None) -> Sequence[str] | None:
+def _fixed_names(leaf: Leaf) -> Sequence[str] | None:
     """Return the names of a segmentation dataset's class; a config's selection is mapped from their ids."""
-    kind = dataset_class(leaf.settings, scope)
+    kind = leaf.kind
     return getattr(kind, 'METAINFO', {}).get('classes') if hasattr(kind, 'get_label_map') else None
 
 

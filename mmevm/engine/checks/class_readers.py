@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from mmengine.registry import TRANSFORMS
@@ -14,13 +13,12 @@ from mmevm.engine.checks.class_lists import (
     LISTED,
     ClassList,
     Report,
-    classes_of,
     differences,
     nearest,
     quoted,
     same_but_for_case,
 )
-from mmevm.engine.checks.datasets import Leaf, is_remote
+from mmevm.engine.checks.datasets import is_remote
 from mmevm.registry import type_name
 
 #: How many label maps of a dataset are read.
@@ -101,14 +99,17 @@ def _fitting(names: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in found if is_other_list or name in meant)
 
 
-def _read_coco(entry: ClassList, dataset: Any, report: Report) -> ClassList:
-    stock = type(dataset).__module__.startswith('mmdet.') and type(dataset).__name__ != 'CocoDataset'
-    strict = not stock or entry.stated
-    return check_coco(entry, dataset.ann_file, strict, report)
+def _read_coco(entry: ClassList, report: Report) -> ClassList:
+    kind = type(entry.dataset)
+    is_stock = kind.__module__.startswith('mmdet.') and kind.__name__ != 'CocoDataset'
+    return check_coco(entry, entry.dataset.ann_file, entry.stated or not is_stock, report)
 
 
-def _check_xml(entry: ClassList, paths: Sequence[str], report: Report) -> ClassList:
+def _check_xml(entry: ClassList, list_file: str, folder: str, report: Report) -> ClassList:
+    """Compare with Pascal VOC's format: a list of names, and an XML file of each."""
     key, names = entry.leaf.key, entry.names or ()
+    with open(list_file, encoding='utf-8') as file:
+        paths = [os.path.join(folder, f'{name}.xml') for name in file.read().splitlines() if name]
     found = annotations.read_xml_names(paths)
     if found.faults:
         report.problems += [
@@ -137,29 +138,23 @@ def _check_xml(entry: ClassList, paths: Sequence[str], report: Report) -> ClassL
     return entry
 
 
-def _read_voc(entry: ClassList, dataset: Any, report: Report) -> ClassList:
-    folder = os.path.join(dataset.sub_data_root, dataset.ann_subdir)
-    return _check_xml(entry, _xml_paths(dataset.ann_file, folder), report)
+def _read_voc(entry: ClassList, report: Report) -> ClassList:
+    dataset = entry.dataset
+    return _check_xml(entry, dataset.ann_file, os.path.join(dataset.sub_data_root, dataset.ann_subdir), report)
 
 
-def _read_multilabel_voc(entry: ClassList, dataset: Any, report: Report) -> ClassList:
-    if not dataset.ann_prefix:
-        return entry
-    return _check_xml(entry, _xml_paths(dataset.image_set_path, dataset.ann_prefix), report)
+def _read_multilabel_voc(entry: ClassList, report: Report) -> ClassList:
+    folder = entry.dataset.ann_prefix
+    return _check_xml(entry, entry.dataset.image_set_path, folder, report) if folder else entry
 
 
-def _xml_paths(list_file: str, folder: str) -> list[str]:
-    with open(list_file, encoding='utf-8') as file:
-        return [os.path.join(folder, f'{name}.xml') for name in file.read().splitlines() if name]
-
-
-def _read_custom(entry: ClassList, dataset: Any, report: Report) -> ClassList:
+def _read_custom(entry: ClassList, report: Report) -> ClassList:
     """Compare with MMPretrain's format: a list of files and class ids or, without one, a folder per class."""
-    if not dataset.with_label:
+    if not entry.dataset.with_label:
         return entry
-    if not dataset.ann_file:
-        return _read_folders(entry, dataset, report)
-    key, path = entry.leaf.key, dataset.ann_file
+    if not entry.dataset.ann_file:
+        return _read_folders(entry, report)
+    key, path = entry.leaf.key, entry.dataset.ann_file
     try:
         found = annotations.read_label_range(path)
     except AnnotationError as error:
@@ -183,9 +178,9 @@ def _with_ids(entry: ClassList, highest: int, source: str, report: Report) -> Cl
     return entry._replace(highest=highest, source=source)
 
 
-def _read_folders(entry: ClassList, dataset: Any, report: Report) -> ClassList:
-    folders = annotations.list_class_folders(dataset.img_prefix)
-    key, names = entry.leaf.key, entry.names
+def _read_folders(entry: ClassList, report: Report) -> ClassList:
+    key, names, root = entry.leaf.key, entry.names, entry.dataset.img_prefix
+    folders = annotations.list_class_folders(root)
     if names is None:
         return entry._replace(numbered=folders)
     moved = [
@@ -195,8 +190,7 @@ def _read_folders(entry: ClassList, dataset: Any, report: Report) -> ClassList:
     ]
     if len(names) != len(folders):
         report.problems += [
-            f'{key}: {dataset.img_prefix} has {len(folders)} folders, each of which is a class, and '
-            f'there are {len(names)} names.',
+            f'{key}: {root} has {len(folders)} folders, each of which is a class, and there are {len(names)} names.',
             *differences(names, folders, 'in the folders'),
         ]
         if entry.leaf.name != 'CustomDataset' and not entry.stated:
@@ -204,7 +198,7 @@ def _read_folders(entry: ClassList, dataset: Any, report: Report) -> ClassList:
         report.wanted = report.wanted or folders
     elif moved:
         report.problems += [
-            f'{key}: MMPretrain numbers the folders of {dataset.img_prefix} in alphabetical order, so that '
+            f'{key}: MMPretrain numbers the folders of {root} in alphabetical order, so that '
             'the names would be mixed up.',
             f'  folders: {quoted(folders)}',
             f'  in the config: {quoted(names)}',
@@ -213,9 +207,9 @@ def _read_folders(entry: ClassList, dataset: Any, report: Report) -> ClassList:
     return entry._replace(numbered=folders)
 
 
-def _read_data_list(entry: ClassList, dataset: Any, report: Report) -> ClassList:
+def _read_data_list(entry: ClassList, report: Report) -> ClassList:
     """Compare with a JSON file of MMEngine's format."""
-    path = dataset.ann_file
+    path = entry.dataset.ann_file
     if not path.endswith('.json') or os.path.getsize(path) > _JSON_SIZE:
         return entry
     key = entry.leaf.key
@@ -250,7 +244,7 @@ def sample_labels(sample: Mapping) -> Iterator[int]:
     yield from (int(label) for label in labels if isinstance(label, int | np.integer))
 
 
-def _read_label_maps(entry: ClassList, dataset: Any, report: Report) -> ClassList:
+def _read_label_maps(entry: ClassList, report: Report) -> ClassList:
     """Compare with some of a segmentation dataset's label maps, loaded as the pipeline loads them."""
     transforms = [step for step in entry.leaf.settings.get('pipeline') or () if type_name(step) == 'LoadAnnotations']
     if entry.names is None:
@@ -259,20 +253,17 @@ def _read_label_maps(entry: ClassList, dataset: Any, report: Report) -> ClassLis
         )
     if not transforms:
         return entry
-    ignored = getattr(dataset, 'ignore_index', 255)
-    highest, source = -1, ''
-    for path, values in _sampled_maps(dataset, transforms[0], entry, report):
-        used = [value for value in values if value != ignored]
-        if used and max(used) > highest:
-            highest, source = max(used), path
+    ignored = getattr(entry.dataset, 'ignore_index', 255)
+    used = ((value, path) for path, values in _sampled_maps(entry, transforms[0], report) for value in values)
+    highest, source = max((pair for pair in used if pair[0] != ignored), key=lambda pair: pair[0], default=(-1, ''))
     return entry._replace(highest=highest, sampled=True, source=source) if highest >= 0 else entry
 
 
-def _sampled_maps(dataset: Any, loading: dict, entry: ClassList, report: Report) -> Iterator[tuple[str, Sequence[int]]]:
+def _sampled_maps(entry: ClassList, loading: dict, report: Report) -> Iterator[tuple[str, Sequence[int]]]:
     """Yield path and values of evenly spaced label maps."""
-    with TRANSFORMS.switch_scope_and_registry(entry.scope) as registry:
+    with TRANSFORMS.switch_scope_and_registry(entry.leaf.scope) as registry:
         load = registry.build(dict(loading))
-    samples = [sample for sample in dataset.load_data_list() if os.path.isfile(sample.get('seg_map_path') or '')]
+    samples = [sample for sample in entry.dataset.load_data_list() if os.path.isfile(sample.get('seg_map_path') or '')]
     for sample in samples[:: -(-len(samples) // SAMPLED_MAPS) or 1]:
         path = sample['seg_map_path']
         try:
@@ -293,7 +284,7 @@ def _sampled_maps(dataset: Any, loading: dict, entry: ClassList, report: Report)
 
 
 # By library and name of the class that defines a dataset's `load_data_list`, which decides what its files are.
-_READERS: dict[tuple[str, str], Callable[[ClassList, Any, Report], ClassList]] = {
+_READERS: dict[tuple[str, str], Callable[[ClassList, Report], ClassList]] = {
     ('mmdet', 'CocoDataset'): _read_coco,
     ('mmdet', 'XMLDataset'): _read_voc,
     ('mmdet', 'BaseSegDataset'): _read_label_maps,
@@ -305,37 +296,22 @@ _READERS: dict[tuple[str, str], Callable[[ClassList, Any, Report], ClassList]] =
 }
 
 
-def compare_with_annotations(leaf: Leaf, scope: str | None, report: Report) -> ClassList | None:
-    """Find a dataset's class names, and compare them with its annotations.
-
-    Args:
-        leaf (Leaf): The dataset's settings.
-        scope (str | None): The config's ``default_scope``.
-        report (Report): Gets the problems and notes.
-
-    Returns:
-        ClassList | None: ``None`` if there is a problem or nothing is known.
-    """
-    before = len(report.problems)
-    found = classes_of(leaf, scope, report)
-    if found is None:
-        return None
-    entry, dataset = found
-    if dataset is not None and not is_remote(leaf.settings):
-        base = next(base for base in type(dataset).__mro__ if 'load_data_list' in vars(base))
-        reader = _READERS.get((base.__module__.partition('.')[0], base.__name__))
-        if reader is not None:
-            entry = _read(reader, entry._replace(is_read=True), dataset, report)
-    return entry if len(report.problems) == before else None
-
-
-def _read(reader: Callable, entry: ClassList, dataset: Any, report: Report) -> ClassList:
+def compare_with_annotations(entry: ClassList, report: Report) -> ClassList | None:
+    """Compare a dataset's class names with its annotations, add what they number; ``None`` after a problem."""
+    dataset, key, before = entry.dataset, entry.leaf.key, len(report.problems)
+    if dataset is None or is_remote(entry.leaf.settings):
+        return entry
+    base = next(base for base in type(dataset).__mro__ if 'load_data_list' in vars(base))
+    reader = _READERS.get((base.__module__.partition('.')[0], base.__name__))
+    if reader is None:
+        return entry
+    entry = entry._replace(is_read=True)
     try:
-        return reader(entry, dataset, report)
+        entry = reader(entry, report)
     except OSError as error:
-        report.problems.append(f'{entry.leaf.key}: {error.filename}: {error.strerror}')
+        report.problems.append(f'{key}: {error.filename}: {error.strerror}')
     except Exception as error:  # an unexpected format, which the dataset may know
         report.notes.append(
-            f'{entry.leaf.key}: its classes could not be compared with its annotations: {type(error).__name__}: {error}'
+            f'{key}: its classes could not be compared with its annotations: {type(error).__name__}: {error}'
         )
-    return entry
+    return entry if len(report.problems) == before else None

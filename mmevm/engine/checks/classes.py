@@ -8,10 +8,10 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.registry import METRICS, MODELS
 
-from mmevm.engine.checks.class_counts import class_counts
-from mmevm.engine.checks.class_lists import ClassList, Report, quoted
+from mmevm.engine.checks.class_counts import class_counts, compare_counts
+from mmevm.engine.checks.class_lists import ClassList, Report, class_lists, quoted
 from mmevm.engine.checks.class_readers import check_coco, compare_with_annotations
-from mmevm.engine.checks.datasets import evaluators, is_remote, leaves, resolve
+from mmevm.engine.checks.datasets import evaluators, is_kind, is_remote, leaves
 from mmevm.engine.options import present_value
 from mmevm.errors import UsageError
 
@@ -26,8 +26,10 @@ def check_classes(cfg: Any, phases: Iterable[str]) -> None:
     Raises:
         UsageError: Classes would be dropped, mixed up or beyond a head's, or a dataset cannot be built.
     """
-    report, scope = Report(), cfg.get('default_scope')
-    lists = [entry for leaf in leaves(cfg, phases) if (entry := compare_with_annotations(leaf, scope, report))]
+    report, phases = Report(), tuple(phases)
+    lists = class_lists(cfg, phases, report)
+    disagreement = compare_counts(cfg, phases, lists)
+    lists = [entry for found in lists if (entry := compare_with_annotations(found, report))]
     _compare_phases(lists, report)
     _check_metrics(cfg, lists, report)
     counts = class_counts(cfg)
@@ -37,10 +39,12 @@ def check_classes(cfg: Any, phases: Iterable[str]) -> None:
     # One process of a distributed run prints it for all.
     for note in dict.fromkeys(report.notes) if os.environ.get('RANK', '0') == '0' else ():
         print_log(note, logger='current', level=logging.WARNING)
-    if report.problems:
-        lines = list(dict.fromkeys(report.problems))
-        if report.wanted or report.count:
-            lines += _config_lines(cfg, report, counts)
+    lines = list(dict.fromkeys(report.problems))
+    if lines and (report.wanted or report.count):
+        lines += _config_lines(cfg, report, counts)
+    if disagreement:
+        lines.append(disagreement)
+    if lines:
         raise UsageError('\n'.join(lines))
 
 
@@ -101,9 +105,8 @@ def _check_metrics(cfg: Any, lists: Sequence[ClassList], report: Report) -> None
         entry = next((entry for entry in lists if entry.leaf.phase == phase and entry.names), None)
         if not entry or not isinstance(path, str) or is_remote(metric) or os.path.realpath(path) == entry.source:
             continue
-        kind = resolve(METRICS, metric.get('type'), cfg.get('default_scope'))
-        bases = [base.__name__ for base in getattr(kind, '__mro__', ())]
-        if 'CocoMetric' in bases and 'LVISMetric' not in bases:
+        is_lvis, is_coco = (is_kind(METRICS, metric, entry.leaf.scope, name) for name in ('LVISMetric', 'CocoMetric'))
+        if is_coco and not is_lvis:
             check_coco(entry._replace(leaf=entry.leaf._replace(key=key)), path, entry.stated, report)
 
 
@@ -115,9 +118,8 @@ def _check_out_channels(cfg: Any, counts: Mapping[str, int], report: Report) -> 
         channels = head.get('out_channels') if isinstance(head, Mapping) else None
         if channels in (None, count) or (channels, count) == (1, 2):
             continue
-        kind = resolve(MODELS, head.get('type'), cfg.get('default_scope'))
         # In other heads, such as Mask2Former's, out_channels are the channels of the pixel features.
-        if any(base.__name__ == 'BaseDecodeHead' for base in getattr(kind, '__mro__', ())):
+        if is_kind(MODELS, head, cfg.get('default_scope'), 'BaseDecodeHead'):
             report.problems.append(f'{name}.out_channels = {channels} must be {key} = {count}, or 1 for two classes.')
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mmevm.engine.checks.datasets import Leaf, dataset_class, evaluators, is_remote, leaves, outline
+from mmevm.engine.checks.datasets import Leaf, evaluators, is_remote, leaves
 from mmevm.errors import UsageError
 
 # By type of dataset: its name, its source, and where tools/make_mini_data.py puts a miniature of it.
@@ -92,12 +92,12 @@ def _class_paths(dataset: Any, settings: Mapping) -> _Paths:
             yield (value if value.startswith(root) else os.path.join(root, value)), 'file'
 
 
-def _dataset_paths(leaf: Leaf, scope: str | None) -> _Paths:
+def _dataset_paths(leaf: Leaf) -> _Paths:
     settings = leaf.settings
     if is_remote(settings) or settings.get('download'):
         return
     try:
-        dataset = outline(settings, scope)
+        dataset = leaf.outline()
     except Exception as error:
         # Some classes open their files at once; a list of those missing helps more than their errors.
         stated = list(_stated_paths(settings, joined=True))
@@ -106,7 +106,7 @@ def _dataset_paths(leaf: Leaf, scope: str | None) -> _Paths:
         yield from stated
         return
     if dataset is None:
-        yield from _stated_paths(settings, joined=dataset_class(settings, scope) is None)
+        yield from _stated_paths(settings, joined=leaf.kind is None)
     elif not getattr(dataset, 'download', False):
         yield from _class_paths(dataset, settings)
 
@@ -119,7 +119,7 @@ def _all_needs(cfg: Any, phases: Iterable[str]) -> list[_Need]:
     """Return what the phases need, each path once, in the config's order."""
     phases, needs = list(phases), []
     for leaf in leaves(cfg, phases):
-        needs += _needs(_dataset_paths(leaf, cfg.get('default_scope')), leaf.key, leaf.name)
+        needs += _needs(_dataset_paths(leaf), leaf.key, leaf.name)
     for _, key, metric in evaluators(cfg, phases):
         if not is_remote(metric):
             needs += _needs([(metric.get('ann_file'), 'file')], f'{key}.ann_file')
