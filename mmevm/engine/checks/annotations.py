@@ -39,9 +39,6 @@ class Categories(NamedTuple):
 def read_categories(path: str) -> Categories:
     """Read the categories of a COCO file, without parsing the annotations of a large one.
 
-    Args:
-        path (str): JSON file.
-
     Raises:
         AnnotationError: The file is not JSON, is truncated, or has no categories.
     """
@@ -64,12 +61,16 @@ def _read_categories(path: str, size: int, _: int) -> Categories:
     )
 
 
-def _parse(path: str) -> tuple[Any, set]:
+def _load(path: str) -> Any:
     try:
         with open(path, encoding='utf-8') as file:
-            content = json.load(file)
+            return json.load(file)
     except ValueError as error:
         raise AnnotationError(f'it is not valid JSON: {error}') from error
+
+
+def _parse(path: str) -> tuple[Any, set]:
+    content = _load(path)
     if not isinstance(content, dict):
         raise AnnotationError(f'it holds a {type(content).__name__} where COCO files have an object')
     annotations = [item for item in content.get('annotations') or [] if isinstance(item, dict)]
@@ -82,15 +83,9 @@ def _scan(path: str) -> tuple[Any, set]:
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if not content[-1024:].rstrip().endswith(b'}'):
             raise AnnotationError('it is truncated')
-        categories = next(
-            (
-                found
-                for match in _CATEGORIES.finditer(content)
-                if (found := _decode_list(content, match.end())) is not None
-            ),
-            None,
-        )
-        return categories, {int(number) for number in set(_CATEGORY_ID.findall(content))}
+        starts = [match.end() for match in _CATEGORIES.finditer(content)]
+        lists = (_decode_list(content, start) for start in starts)
+        return next(filter(None, lists), None), {int(number) for number in set(_CATEGORY_ID.findall(content))}
 
 
 def _decode_list(content: mmap.mmap, start: int) -> list | None:
@@ -107,22 +102,14 @@ def _decode_list(content: mmap.mmap, start: int) -> list | None:
         return found if found and all(isinstance(item, dict) and 'name' in item for item in found) else None
 
 
-class XmlNames(NamedTuple):
-    """Names of the objects in XML files.
+def read_xml_names(paths: Sequence[str]) -> tuple[Counter, int, list[str]]:
+    """Count the names of ``<object>`` in XML files of Pascal VOC's format.
 
-    Attributes:
-        counts (Counter[str]): Objects by name.
-        read (int): Number of files read.
-        faults (list[str]): Files that are missing or not XML, each with the reason.
+    Returns:
+        Counter[str]: Objects by name.
+        int: Number of files read.
+        list[str]: Files that are missing or not XML, each with the reason.
     """
-
-    counts: Counter
-    read: int
-    faults: list[str]
-
-
-def read_xml_names(paths: Sequence[str]) -> XmlNames:
-    """Count the names of ``<object>`` in XML files of Pascal VOC's format."""
     counts: Counter = Counter()
     faults = []
     chosen = paths[:: -(-len(paths) // MAX_XML) or 1]
@@ -133,7 +120,7 @@ def read_xml_names(paths: Sequence[str]) -> XmlNames:
             faults.append(f'{path}: {error.strerror if isinstance(error, OSError) else f"not valid XML, {error}"}')
             continue
         counts.update(item.findtext('name', default='') for item in root.findall('object'))
-    return XmlNames(counts, len(chosen), faults)
+    return counts, len(chosen), faults
 
 
 def list_class_folders(path: str) -> tuple[str, ...]:
@@ -152,31 +139,23 @@ class LabelledLine(NamedTuple):
 def read_label_range(path: str) -> tuple[LabelledLine, LabelledLine] | None:
     """Read a text file of MMPretrain's format: one file per line and, after the last space, its class id.
 
-    Args:
-        path (str): Text file.
-
     Returns:
         tuple[LabelledLine, LabelledLine] | None: The lines with the lowest and the highest id; ``None`` without lines.
 
     Raises:
         AnnotationError: A line has no class id.
     """
-    lowest: LabelledLine | None = None
-    highest: LabelledLine | None = None
+    found: dict[int, LabelledLine] = {}
     with open(path, encoding='utf-8') as file:
         for number, line in enumerate(file, 1):
             text, _, end = line.strip().rpartition(' ')
             try:
-                label = int(end)
+                found.setdefault(int(end), LabelledLine(int(end), number, text))
             except ValueError as error:
                 raise AnnotationError(
                     f'line {number} is {line.strip()!r}, where a file, a space and a class id (a number) are expected'
                 ) from error
-            if lowest is None or label < lowest.label:
-                lowest = LabelledLine(label, number, text)
-            if highest is None or label > highest.label:
-                highest = LabelledLine(label, number, text)
-    return None if lowest is None or highest is None else (lowest, highest)
+    return (found[min(found)], found[max(found)]) if found else None
 
 
 def read_data_list(path: str) -> tuple[Sequence[str] | None, Iterable[dict]]:
@@ -185,11 +164,7 @@ def read_data_list(path: str) -> tuple[Sequence[str] | None, Iterable[dict]]:
     Raises:
         AnnotationError: It has another format.
     """
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise AnnotationError(f'it is not valid JSON: {error}') from error
+    content = _load(path)
     if not isinstance(content, dict) or not {'metainfo', 'data_list'} <= content.keys():
         raise AnnotationError("it has no 'metainfo' and 'data_list'")
     metainfo = content['metainfo']

@@ -110,31 +110,31 @@ def _check_xml(entry: ClassList, list_file: str, folder: str, report: Report) ->
     key, names = entry.leaf.key, entry.names or ()
     with open(list_file, encoding='utf-8') as file:
         paths = [os.path.join(folder, f'{name}.xml') for name in file.read().splitlines() if name]
-    found = annotations.read_xml_names(paths)
-    if found.faults:
+    counts, read, faults = annotations.read_xml_names(paths)
+    if faults:
         report.problems += [
-            f'{key}: {len(found.faults)} of {found.read} annotation files cannot be read:',
-            *(f'  {fault}' for fault in found.faults[:LISTED]),
+            f'{key}: {len(faults)} of {read} annotation files cannot be read:',
+            *(f'  {fault}' for fault in faults[:LISTED]),
         ]
         return entry
-    absent = [name for name in names if name not in found.counts]
-    unknown = [name for name in found.counts if name not in names]
+    absent = [name for name in names if name not in counts]
+    unknown = [name for name in counts if name not in names]
     # A class may well be absent from a small validation set, where a similar name proves nothing.
     resembles = nearest if entry.leaf.phase == 'train' else same_but_for_case
     misspelt = [name for name in absent if resembles(name, unknown)]
-    if found.counts and (misspelt or len(absent) == len(names)):
+    if counts and (misspelt or len(absent) == len(names)):
         report.problems += [
-            f'{key}: the classes and the objects of {found.read} XML files do not match.',
-            *differences(names, list(found.counts), 'in the files'),
+            f'{key}: the classes and the objects of {read} XML files do not match.',
+            *differences(names, list(counts), 'in the files'),
         ]
-        report.wanted = report.wanted or _fitting(names, sorted(found.counts))
+        report.wanted = report.wanted or _fitting(names, sorted(counts))
     elif unknown:
-        count = sum(found.counts[name] for name in unknown)
+        count = sum(counts[name] for name in unknown)
         report.notes.append(
-            f'{key}: {count} objects in {found.read} XML files are of no class and left out: {quoted(unknown)}'
+            f'{key}: {count} objects in {read} XML files are of no class and left out: {quoted(unknown)}'
         )
-    if found.counts and absent and not misspelt and entry.leaf.phase == 'train':
-        report.notes.append(f'{key}: {found.read} XML files have no object of {quoted(absent)}')
+    if counts and absent and not misspelt and entry.leaf.phase == 'train':
+        report.notes.append(f'{key}: {read} XML files have no object of {quoted(absent)}')
     return entry
 
 

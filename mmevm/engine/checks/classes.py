@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import METRICS, MODELS
 
@@ -131,17 +132,11 @@ def _config_lines(cfg: Any, report: Report, counts: Mapping[str, int]) -> list[s
     if names:
         lines.append(f'  classes = {names!r}')
         settings |= {f'{leaf.key}.metainfo.classes': 'classes' for leaf in leaves(cfg, ('train', 'val', 'test'))}
-    tree: dict = {}
-    for key, value in settings.items():
-        *parents, last = key.split('.')
-        if any(part.isdigit() for part in parents):
-            # A config cannot override single items of a list that it inherits.
-            lines.append(f'  # {key} = {value}')
-            continue
-        node = tree
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = value
+    # A config cannot override single items of a list that it inherits.
+    in_lists = {key: value for key, value in settings.items() if any(part.isdigit() for part in key.split('.'))}
+    lines += [f'  # {key} = {value}' for key, value in in_lists.items()]
+    tree = Config()
+    tree.merge_from_dict({key: value for key, value in settings.items() if key not in in_lists})
     return lines + [f'  {key} = {_as_code(value)}' for key, value in tree.items()]
 
 

@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from mmevm.engine.checks.class_lists import LISTED
+from mmevm.engine.checks.class_lists import listed
 from mmevm.engine.checks.datasets import WRAPPED
 from mmevm.engine.checks.image_files import Fault, find_fault
 from mmevm.engine.checks.samples import (
@@ -62,10 +62,8 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
         if checks.is_training:
             require_known_class(sample, files, checks.classes)
         for key, path in files:
-            if key != 'seg_map_path' or with_maps:
-                fault = find_fault(path, backends.get(key, 'cv2'))
-                if fault:
-                    faults[index] = (path, fault)
+            if (key != 'seg_map_path' or with_maps) and (fault := find_fault(path, backends.get(key, 'cv2'))):
+                faults[index] = (path, fault)
         seen += 1
         if not checks.skip and time.monotonic() > end:
             break
@@ -73,17 +71,11 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
 
 
 def _list(faults: list[tuple[str, Fault]]) -> str:
-    lines = [f'  {path}: {fault.reason}' for path, fault in faults[:LISTED]]
-    more = len(faults) - LISTED
-    return '\n'.join(lines + ([f'  and {more} more'] if more > 0 else []))
+    return listed([f'  {path}: {fault.reason}' for path, fault in faults], '\n', '\n  and {} more')
 
 
 def check_images(dataset: Any, checks: Checks) -> int:
-    """Check a dataset's image files before they are used, and leave out those that cannot be read.
-
-    Args:
-        dataset (BaseDataset): One of MMEngine's, fully initialised; in distributed runs, in all processes.
-        checks (Checks): What to do about such files.
+    """Check the image files of one of MMEngine's datasets, in distributed runs in all processes.
 
     Returns:
         int: How many samples were left out.
@@ -101,9 +93,8 @@ def check_images(dataset: Any, checks: Checks) -> int:
     except UsageError as error:
         result = str(error)
     results = all_gather_object(result)
-    for message in results:
-        if isinstance(message, str):
-            raise UsageError(message)
+    if messages := [part for part in results if isinstance(part, str)]:
+        raise UsageError(messages[0])
     seen = sum(part for part, _ in results)
     faults = {index: fault for _, part in results for index, fault in sorted(part.items())}
     name = f'{type(dataset).__name__} ({"training" if checks.is_training else "evaluation"})'
@@ -172,14 +163,11 @@ def _with_checks(settings: Any, checks: Checks) -> Any:
         return type(settings)(_with_checks(part, checks) for part in settings)
     if not isinstance(settings, Mapping):
         return settings
-    inner = {
-        name: _with_checks(settings[name], checks)
-        for name in WRAPPED
-        if isinstance(settings.get(name), list | tuple | Mapping)
-    }
-    if not inner and 'type' in settings:
-        inner = {'type': _builder_of(settings['type'], checks)}
-    return ConfigDict(dict(settings, **inner))
+    wrapped = [name for name in WRAPPED if isinstance(settings.get(name), list | tuple | Mapping)]
+    changes = {name: _with_checks(settings[name], checks) for name in wrapped}
+    if not wrapped and 'type' in settings:
+        changes = {'type': _builder_of(settings['type'], checks)}
+    return ConfigDict(dict(settings, **changes))
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:

@@ -56,17 +56,11 @@ class _Need(NamedTuple):
         return f'{fault}: {self.path}' + ('' if self.dataset else f' ({self.key})')
 
 
-def _is_local(path: Any) -> bool:
-    return isinstance(path, str) and bool(path) and '://' not in path
-
-
 def _stated_paths(settings: Mapping, joined: bool) -> _Paths:
     """Yield the paths in a dataset's settings.
 
-    Args:
-        settings (Mapping): The settings.
-        joined (bool): Whether its class joins them with ``data_root``, as MMEngine's do. For other classes, a path
-            that exists either way is accepted.
+    ``joined`` says that its class joins them with ``data_root``, as MMEngine's do. For other classes, a path that
+    exists either way is accepted.
     """
     root = settings.get('data_root') or ''
     prefix = settings.get('data_prefix')
@@ -88,7 +82,7 @@ def _class_paths(dataset: Any, settings: Mapping) -> _Paths:
         if name == 'ann_file' or name.startswith(('_', 'extra')) or not _FILE_SETTING.search(name):
             continue
         # Some classes join these with the root, some do not.
-        if _is_local(value) and not os.path.exists(value):
+        if isinstance(value, str) and value and not os.path.exists(value):
             yield (value if value.startswith(root) else os.path.join(root, value)), 'file'
 
 
@@ -112,20 +106,24 @@ def _dataset_paths(leaf: Leaf) -> _Paths:
 
 
 def _needs(paths: Iterable[tuple[Any, _Kind]], key: str, dataset: str | None = None) -> list[_Need]:
-    return [_Need(os.path.abspath(path), kind, key, dataset) for path, kind in paths if _is_local(path)]
+    local = [(path, kind) for path, kind in paths if path and isinstance(path, str) and '://' not in path]
+    return [_Need(os.path.abspath(path), kind, key, dataset) for path, kind in local]
 
 
 def _all_needs(cfg: Any, phases: Iterable[str]) -> list[_Need]:
     """Return what the phases need, each path once, in the config's order."""
-    phases, needs = list(phases), []
+    phases = list(phases)
+    needs: list[_Need] = []
     for leaf in leaves(cfg, phases):
         needs += _needs(_dataset_paths(leaf), leaf.key, leaf.name)
     for _, key, metric in evaluators(cfg, phases):
         if not is_remote(metric):
             needs += _needs([(metric.get('ann_file'), 'file')], f'{key}.ann_file')
             needs += _needs([(metric.get('seg_prefix'), 'folder')], f'{key}.seg_prefix')
-    first = {need.path: need for need in reversed(needs)}
-    return [need for need in needs if first[need.path] is need]
+    first: dict[str, _Need] = {}
+    for need in needs:
+        first.setdefault(need.path, need)
+    return list(first.values())
 
 
 def check_data(cfg: Any, phases: Iterable[str], command: str) -> None:
@@ -188,8 +186,7 @@ def move_data_root(cfg: Any, new_root: str) -> None:
     if not isinstance(new_root, str) or not new_root:
         raise UsageError(f'data_root needs a folder, got {new_root!r}.')
     phases = ('train', 'val', 'test')
-    roots = {leaf.settings.get('data_root') or '' for leaf in leaves(cfg, phases)} - {''}
-    roots = {root.rstrip('/') for root in roots}
+    roots = {root.rstrip('/') for leaf in leaves(cfg, phases) if (root := leaf.settings.get('data_root'))}
     if len(roots) != 1:
         raise UsageError(
             f'data_root={new_root} needs a config with one data root, got {sorted(roots) or "none"}; set '
