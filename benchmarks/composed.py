@@ -20,18 +20,18 @@ from mmevm.ops import Route, es2d_routes, selective_scan
 SelectiveScan = Callable[..., Tensor]
 """mamba_ssm's ``selective_scan_fn`` or an equivalent."""
 
-# Routes and step of the mixers that there are.
+# Routes and step of the mixers.
 ATROUS, CROSS = (es2d_routes(2), 2), (mixers.ROUTES, 1)
 
 
 def _cells(image: Tensor, route: Route, step: int) -> Tensor:
-    """A view of the cells that a route visits, in the order of its forward walk: [B, D, rows, columns]."""
+    """Return a view of the cells that a route visits, in the order of its forward walk: [B, D, rows, columns]."""
     cells = image[:, :, route.row :: step, route.col :: step]
     return cells.transpose(2, 3) if route.column_major else cells
 
 
 def _split(x: Tensor, routes: list[Route], step: int) -> Tensor:
-    """Copies routes out of a map: [B, D, H, W] -> [B, K, D, L], with zeros past the edge."""
+    """Copy routes out of a map: [B, D, H, W] -> [B, K, D, L], with zeros past the edge."""
     B, D, H, W = x.shape
     if H % step or W % step:
         x = F.pad(x, (0, -W % step, 0, -H % step))
@@ -43,7 +43,7 @@ def _split(x: Tensor, routes: list[Route], step: int) -> Tensor:
 
 
 def _merge(ys: Tensor, H: int, W: int, routes: list[Route], step: int) -> Tensor:
-    """Copies routes back and sums those that share cells: [B, K, D, L] -> [B, D, H, W]; the adjoint of _split."""
+    """Copy routes back and sum those that share cells: [B, K, D, L] -> [B, D, H, W]; the adjoint of _split."""
     B, _, D, _ = ys.shape
     y = ys.new_empty(B, D, H + -H % step, W + -W % step)
     written = set()
@@ -91,7 +91,7 @@ class MergeRoutes(torch.autograd.Function):
 
 
 def composed_scan(op: ScanMixer, x: Tensor, scan: SelectiveScan = selective_scan) -> Tensor:
-    """What ``op.scan`` computes, composed of library calls.
+    """Return what ``op.scan`` computes, composed of library calls.
 
     Args:
         op (ScanMixer): ES2D or SS2D, whose parameters are used; ES2D's step must be 2.
@@ -105,7 +105,7 @@ def composed_scan(op: ScanMixer, x: Tensor, scan: SelectiveScan = selective_scan
         ValueError: If the step is not 2, for which upstream's code does not work either.
     """
     if isinstance(op, ES2D) and op.step_size != 2:
-        raise ValueError(f'the composed scan serves step 2 alone, got {op.step_size}')
+        raise ValueError(f'the composed scan only supports step 2, got {op.step_size}')
     plan = ATROUS if isinstance(op, ES2D) else CROSS
     H, W = x.shape[1:3]
     N, R = op.d_state, op.dt_rank
@@ -128,7 +128,7 @@ def composed_scan(op: ScanMixer, x: Tensor, scan: SelectiveScan = selective_scan
 
 
 def compose(model: nn.Module, scan: SelectiveScan = selective_scan) -> nn.Module:
-    """Makes every ES2D and SS2D of a network scan by :func:`composed_scan`, in place; returns the network."""
+    """Make every ES2D and SS2D of a network scan by :func:`composed_scan`, in place; return the network."""
     for module in model.modules():
         if isinstance(module, ScanMixer):
             module.scan = partial(composed_scan, module, scan=scan)

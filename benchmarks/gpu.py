@@ -63,14 +63,14 @@ TINY = {
 
 
 def gpu_name(device: torch.device) -> str:
-    """A file name for the device: ``nvidia-h200``."""
+    """Return a file name for the device: ``nvidia-h200``."""
     if device.type != 'cuda':
         return 'dry-run'
     return re.sub(r'[^a-z0-9]+', '-', torch.cuda.get_device_name(device).lower()).strip('-')
 
 
 def driver() -> str:
-    """The version of the GPU's driver, as far as nvidia-smi tells."""
+    """Return the version of the GPU's driver, if nvidia-smi reports it."""
     command = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()[0]
@@ -78,7 +78,7 @@ def driver() -> str:
 
 
 def describe(device: torch.device, rates: Rates, scan_text: str) -> dict[str, str]:
-    """What the numbers depend on besides the code."""
+    """Return what the numbers depend on besides the code."""
     machine = {'GPU': 'none: a dry run on the CPU'}
     if device.type == 'cuda':
         properties = torch.cuda.get_device_properties(device)
@@ -102,7 +102,7 @@ def describe(device: torch.device, rates: Rates, scan_text: str) -> dict[str, st
 
 
 def notes(args: argparse.Namespace) -> list[str]:
-    """How the numbers were made, for the reader."""
+    """Return how the numbers were made, for the reader."""
     warning = '**A dry run on the CPU at tiny sizes: it shows that the benchmark works, and its numbers say nothing.**'
     return [
         *([warning] if args.dry_run else []),
@@ -144,7 +144,7 @@ class Benchmark:
         }
 
     def save(self, what: str) -> None:
-        """Judges what has been measured so far, and writes it."""
+        """Evaluate what has been measured so far, and write it."""
         self.report['targets'] = gpu_report.judge(self.report)
         gpu_report.save(self.args.out, self.name, self.report)
         print(f'[{time.monotonic() - self.start:5.0f} s] {what}', flush=True)
@@ -152,13 +152,13 @@ class Benchmark:
     def plot(
         self, kind: str, draw: Callable[[Path, list[timing.Row], str], None], rows: list[timing.Row], text: str
     ) -> None:
-        """Draws ``<gpu>_<kind>.png`` and names it in the report."""
+        """Draw ``<gpu>_<kind>.png`` and name it in the report."""
         path = self.args.out / f'{self.name}_{kind}.png'
         draw(path, rows, f'{self.report["title"]}: {text}')
         self.report['plots'][text] = path.name
 
     def scans(self) -> None:
-        """Tables of the scan, saved after each size."""
+        """Measure the tables of the scan; save them after each size."""
         bench = gpu_operator.Bench(
             self.device, self.dtype, self.scan, self.rates, self.args.repeats, self.args.seconds / 60
         )
@@ -172,7 +172,7 @@ class Benchmark:
             self.save(f'scans, {shape}')
 
     def classifiers(self) -> None:
-        """Tables of the classifiers, at one size and over sizes."""
+        """Measure the tables of the classifiers, at one size and over sizes."""
         args = self.args
         setting = gpu_models.Setting(self.device, self.dtype, self.scan, args.repeats, args.seconds / 4)
         rows = gpu_models.measure_models(args.models, args.resolution, args.batch, setting)
@@ -189,7 +189,7 @@ class Benchmark:
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--shapes', nargs='+', default=SHAPES, metavar='HxWxB', help='scans (default: %(default)s)')
     parser.add_argument('--variants', nargs='+', default=['tiny', 'small', 'base'], help='default: all three')
@@ -217,7 +217,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures and writes <gpu>.json, <gpu>.md and the plots."""
+    """Measure, and write <gpu>.json, <gpu>.md and the plots."""
     args = parse_args()
     timing.set_threads(None)
     device = torch.device('cpu' if args.dry_run else 'cuda')

@@ -1,4 +1,4 @@
-"""Builds mamba_ssm's CUDA scan from its source distribution, for the GPU of this machine alone, and loads it.
+"""Build mamba_ssm's CUDA scan from its source distribution, only for this machine's GPU, and load it.
 
     python benchmarks/gpu_mamba.py build/gpu-wheels/mamba_ssm-*.tar.gz build/gpu-check/mamba
 
@@ -49,7 +49,7 @@ NVCC_FLAGS = [
 
 
 def build(sdist: Path, folder: Path) -> Path:
-    """Unpacks the distribution into a folder and compiles its scan there; needs ninja and nvcc.
+    """Unpack the distribution into a folder and compile its scan there; needs ninja and nvcc.
 
     Args:
         sdist (Path): ``mamba_ssm-<version>.tar.gz``.
@@ -77,7 +77,7 @@ def build(sdist: Path, folder: Path) -> Path:
 
 
 def load(folder: Path | None = None) -> tuple[SelectiveScan | None, str]:
-    """Imports mamba_ssm's ``selective_scan_fn``.
+    """Import mamba_ssm's ``selective_scan_fn``.
 
     Args:
         folder (Path, optional): Where :func:`build` put it, or the folder above; without it, the installed package.
@@ -103,7 +103,7 @@ def load(folder: Path | None = None) -> tuple[SelectiveScan | None, str]:
 
 
 def choose(folder: Path | None, device: torch.device) -> tuple[SelectiveScan, str]:
-    """What the composed path scans with on a device: mamba_ssm's function where it works, else mmevm's operator.
+    """Return the scan of the composed path on a device: mamba_ssm's function where it works, else mmevm's operator.
 
     Args:
         folder (Path, optional): See :func:`load`.
@@ -122,7 +122,7 @@ def choose(folder: Path | None, device: torch.device) -> tuple[SelectiveScan, st
 
 
 def check(function: SelectiveScan, device: torch.device) -> None:
-    """Raises unless a function scans, and differentiates, as mmevm's reference does."""
+    """Raise unless a function scans, and differentiates, as mmevm's reference does."""
     gen = torch.Generator().manual_seed(0)
     u, delta, Bs, Cs = (torch.randn(2, *shape, 50, generator=gen) for shape in ((8,), (8,), (4, 16), (4, 16)))
     parameters = -torch.rand(8, 16, generator=gen) - 0.1, torch.randn(8, generator=gen)
@@ -136,7 +136,7 @@ def check(function: SelectiveScan, device: torch.device) -> None:
 
 
 def main() -> int:
-    """Builds and loads; returns the exit status."""
+    """Build and load; return the exit status."""
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2

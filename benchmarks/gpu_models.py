@@ -67,7 +67,7 @@ class Line:
         return ' '.join(filter(None, (self.model, self.scan, self.layout)))
 
     def row(self) -> timing.Row:
-        """Its fields, for a table."""
+        """Return its fields, for a table."""
         return {'model': self.model, 'scan': self.scan or '–', 'layout': self.layout}
 
 
@@ -94,7 +94,7 @@ class Setting:
         return torch.autocast(self.device.type, self.dtype)
 
     def build(self, line: Line, resolution: int) -> nn.Module:
-        """A network with random weights on the device, in evaluation mode."""
+        """Return a network with random weights on the device, in evaluation mode."""
         with self.device:  # where a large network is initialised in no time
             model = networks.build(line.model, resolution)
         if line.scan == 'composed':
@@ -110,7 +110,7 @@ class Setting:
 def lines(
     models: Sequence[str], composed: Container[str], layouts: Sequence[str] = tuple(networks.LAYOUTS)
 ) -> list[Line]:
-    """Ours on ordinary images, those named in ``composed`` with both scans; timm's networks in each of the layouts."""
+    """Return the cases: ours in contiguous layout, those in ``composed`` with both scans; timm's in each layout."""
     found = []
     for model in models:
         if networks.is_ours(model):
@@ -122,7 +122,7 @@ def lines(
 
 
 def training_step(model: nn.Module, images: Tensor, setting: Setting) -> Run:
-    """One step: forward pass under autocast, scaled loss, backward pass, AdamW."""
+    """Run one step: forward pass under autocast, scaled loss, backward pass, AdamW."""
     model.train()
     labels = torch.randint(CLASSES, (len(images),), device=setting.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.04, fused=True)
@@ -140,7 +140,7 @@ def training_step(model: nn.Module, images: Tensor, setting: Setting) -> Run:
 
 
 def peak_memory(make_step: Callable[[], Run], device: torch.device) -> tuple[Run, float | None]:
-    """Builds a training step and runs it; its peak of allocated memory in bytes beyond what was there before.
+    """Build and run a training step; return its peak of allocated memory in bytes beyond what was allocated before.
 
     The peak includes parameters, gradients, the optimiser's state and the images. On the CPU it is None.
     """
@@ -159,7 +159,7 @@ def peak_memory(make_step: Callable[[], Run], device: torch.device) -> tuple[Run
 
 
 def inference_peak(run: Run, device: torch.device) -> int | None:
-    """The peak of allocated memory in bytes beyond what lies there before the pass; None on the CPU."""
+    """Return the peak of allocated memory in bytes beyond what was allocated before the pass; None on the CPU."""
     if device.type != 'cuda':
         return None
     run()  # tries convolution algorithms
@@ -172,7 +172,7 @@ def inference_peak(run: Run, device: torch.device) -> int | None:
 
 
 def inference(model: nn.Module, images: Tensor, setting: Setting) -> Run:
-    """The forward pass in evaluation mode under autocast."""
+    """Return the forward pass in evaluation mode under autocast."""
     model.eval()
 
     def run() -> Tensor:
@@ -207,7 +207,7 @@ def measure_models(models: list[str], resolution: int, batch: int, setting: Sett
 
 
 def _add(rows: dict[str, timing.Row], which: str, times: dict[str, list[float]]) -> None:
-    """Writes medians, quartiles, images per second and all samples into the rows."""
+    """Write medians, quartiles, images per second and all samples into the rows."""
     for name, row in rows.items():
         summary = timing.summarise(times[name])
         row |= {which: summary['median'], f'{which}_p25': summary['p25'], f'{which}_p75': summary['p75']}
@@ -216,7 +216,7 @@ def _add(rows: dict[str, timing.Row], which: str, times: dict[str, list[float]])
 
 
 def _compare(rows: list[timing.Row]) -> None:
-    """Divides the composed path's step by the fused one's, and the fused one's peak by the composed one's."""
+    """Divide the composed path's step by the fused one's, and the fused one's peak by the composed one's."""
     composed = {row['model']: row for row in rows if row['scan'] == 'composed'}
     for row in rows:
         if row['peak'] is not None:

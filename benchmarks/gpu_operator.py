@@ -76,7 +76,7 @@ class Case:
         return H, W
 
     def row(self) -> timing.Row:
-        """Its fields, for a table."""
+        """Return its fields, for a table."""
         return {name: getattr(self, name) for name in ('variant', 'stage', 'height', 'width', 'batch')}
 
 
@@ -102,13 +102,13 @@ class Bench:
 
 
 def backend_names(device: torch.device) -> list[str]:
-    """The backends besides the reference that serve a device, the one that 'auto' takes first."""
+    """Return the backends besides the reference that serve a device, first the one that 'auto' takes."""
     states = {s.name for s in backends.status() if s.available and s.device == device.type}
     return [name for name in backends.BACKENDS if name in states - {'reference'}]
 
 
 def scan_inputs(op: ES2D, x: Tensor) -> dict[str, Tensor]:
-    """The operator's arguments in a block's forward pass, as leaves that require gradients."""
+    """Return the operator's arguments in a block's forward pass, as leaves that require gradients."""
     K, D, N = op.n_sets, op.d_inner, op.d_state
     tensors = {
         'x': x,
@@ -122,7 +122,7 @@ def scan_inputs(op: ES2D, x: Tensor) -> dict[str, Tensor]:
 
 
 def passes(function: Callable[[], Tensor], leaves: list[Tensor]) -> dict[str, Run]:
-    """The forward pass without gradients, and the forward with the backward pass."""
+    """Return the forward pass without gradients, and the forward with the backward pass."""
     dy = torch.randn_like(function())
 
     def forward() -> Tensor:
@@ -133,7 +133,7 @@ def passes(function: Callable[[], Tensor], leaves: list[Tensor]) -> dict[str, Ru
 
 
 def check_agreement(fused: Tensor, composed: Tensor) -> None:
-    """Raises RuntimeError unless both paths compute the same."""
+    """Raise RuntimeError unless both paths compute the same."""
     error = ((fused.float() - composed.float()).abs().max() / composed.abs().max()).item()
     if not error < AGREEMENT:
         raise RuntimeError(f'the fused and the composed scan differ by {error:.2g} of the largest value')
@@ -167,7 +167,7 @@ def callables(case: Case, bench: Bench) -> dict[str, Run]:
 
 
 def measure_case(case: Case, bench: Bench) -> tuple[timing.Row, list[timing.Row]]:
-    """Times a case.
+    """Time a case.
 
     Returns:
         tuple[Row, list[Row]]: The fused against the composed path, projections included; and, for each backend, the

@@ -1,4 +1,4 @@
-"""What the GPU benchmark says: targets beside the measurements, the Markdown and JSON files."""
+"""The report of the GPU benchmark: targets and measurements, as Markdown and JSON."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Target:
     unit: str = ' ×'
 
     def judge(self, report: Report) -> timing.Row:
-        """A line of the table of targets, from measured numbers alone."""
+        """Return a line of the table of targets, from measured numbers only."""
         values = self.values(report)
         if not values:
             return {'text': self.text, 'measured': '–', 'verdict': 'not measured', 'values': values}
@@ -61,7 +61,7 @@ class Target:
 
 
 def _column(table: str, name: str, **wanted: Any) -> Callable[[Report], list[float]]:
-    """The present values of a column in the lines whose fields are as wanted."""
+    """Return the values of a column, where there are any, in the lines with the given fields."""
 
     def values(report: Report) -> list[float]:
         rows = [row for row in report.get(table, []) if all(row.get(k) == v for k, v in wanted.items())]
@@ -109,12 +109,12 @@ TARGETS = (
 
 
 def judge(report: Report) -> list[timing.Row]:
-    """The table of targets."""
+    """Return the table of targets."""
     return [target.judge(report) for target in TARGETS]
 
 
 def read_checks(path: Path | None) -> list[timing.Row]:
-    """The phases of tools/gpu_check.sh, a line each: name, outcome, seconds, detail, separated by tabs."""
+    """Format the phases of tools/gpu_check.sh, a line each: name, outcome, seconds, detail, separated by tabs."""
     if path is None:
         return []
     lines = path.read_text(encoding='utf-8').splitlines()
@@ -122,7 +122,7 @@ def read_checks(path: Path | None) -> list[timing.Row]:
 
 
 def markdown(report: Report) -> str:
-    """The report for readers."""
+    """Return the report for readers."""
     parts = [f'# {report["title"]}', *report['notes'], '## Targets']
     parts.append(timing.markdown_table(report['targets'], TARGET_COLUMNS))
     if report['checks']:
@@ -136,7 +136,7 @@ def markdown(report: Report) -> str:
 
 
 def save(out: Path, name: str, report: Report) -> None:
-    """Writes ``<out>/<name>.json`` and ``<out>/<name>.md``, each complete at any moment."""
+    """Write ``<out>/<name>.json`` and ``<out>/<name>.md``, each complete at any moment."""
     content = json.dumps(report, indent=1, ensure_ascii=False) + '\n'
     timing.replace_file(out / f'{name}.json', lambda path: path.write_text(content, encoding='utf-8'))
     timing.replace_file(out / f'{name}.md', lambda path: path.write_text(markdown(report), encoding='utf-8'))

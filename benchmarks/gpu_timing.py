@@ -26,13 +26,13 @@ Run = Callable[[], Any]
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for a GPU; the CPU is never behind."""
+    """Wait for a GPU; the CPU needs no waiting."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
 
 
 def sample(function: Run, device: torch.device, calls: int = 1) -> float:
-    """Milliseconds per call. An untimed call goes before, so that the GPU is busy when the clock starts."""
+    """Return milliseconds per call, after an untimed call, so that the GPU is busy when the clock starts."""
     function()
     if device.type != 'cuda':
         start = time.perf_counter()
@@ -51,7 +51,7 @@ def sample(function: Run, device: torch.device, calls: int = 1) -> float:
 def interleaved(
     callables: Mapping[str, Run], device: torch.device, repeats: int, warmup: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Times callables in turn, one sample of each per round in shuffled order, so that drift reaches all alike.
+    """Time callables in turn, one sample of each per round in shuffled order, so that drift affects all alike.
 
     Args:
         callables (Mapping[str, Callable]): What to time, by name.
@@ -68,7 +68,7 @@ def interleaved(
 
 
 def _calls(function: Run, device: torch.device, warmup: int) -> int:
-    """Warms up, and chooses the calls per sample."""
+    """Warm up, and choose the calls per sample."""
     for _ in range(warmup):
         function()
     synchronize(device)
@@ -76,7 +76,7 @@ def _calls(function: Run, device: torch.device, warmup: int) -> int:
 
 
 def graphed(function: Run, device: torch.device) -> Run | None:
-    """A CUDA graph of the function, whose replay is free of launches from Python; None on the CPU."""
+    """Return a CUDA graph of the function, whose replay needs no launches from Python; None on the CPU."""
     if device.type != 'cuda':
         return None
     stream = torch.cuda.Stream()
@@ -105,7 +105,7 @@ class Rates:
     def es2d_floors(
         self, B: int, H: int, W: int, D: int, N: int, R: int, itemsize: int = 2
     ) -> tuple[float, float | None]:
-        """Milliseconds that the bytes, and the exponentials, of one ES2D forward pass need.
+        """Return milliseconds that the bytes, and the exponentials, of one ES2D forward pass need.
 
         The map and the projections are read once and the output is written once; every cell, channel and state needs
         one exponential.
@@ -116,7 +116,7 @@ class Rates:
 
 
 def measure_rates(device: torch.device, copy_bytes: int = COPY_BYTES) -> Rates:
-    """The bandwidth of a copy, measured; the exponentials, from the device's properties."""
+    """Measure the bandwidth of a copy; take the exponentials from the device's properties."""
     source = torch.zeros(copy_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = interleaved({'copy': lambda: target.copy_(source)}, device, repeats=10, warmup=3, seconds=5)['copy']
@@ -124,7 +124,7 @@ def measure_rates(device: torch.device, copy_bytes: int = COPY_BYTES) -> Rates:
 
 
 def exponential_rate(device: torch.device) -> float | None:
-    """Exponentials per second of a GPU's special-function units, from its properties; None for a CPU."""
+    """Return exponentials per second of a GPU's special-function units, from its properties; None for a CPU."""
     if device.type != 'cuda':
         return None
     properties = torch.cuda.get_device_properties(device)

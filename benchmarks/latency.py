@@ -81,7 +81,7 @@ def make_callables(names: list[str], resolution: int, batch: int) -> tuple[list[
 
 
 def add_ratios(rows: list[timing.Row]) -> None:
-    """Divides each variant's median by its counterpart's, in the counterpart's default layout and in its faster one."""
+    """Divide each variant's median by its counterpart's, in the counterpart's default layout and in its faster one."""
     for row in rows:
         counterpart = COUNTERPARTS.get(row['model'])
         layouts = {r['layout']: r['median'] for r in rows if r['model'] == counterpart}
@@ -92,18 +92,18 @@ def add_ratios(rows: list[timing.Row]) -> None:
 
 
 def plot(path: Path, rows: list[timing.Row], title: str) -> None:
-    """Draws one bar per network, in its faster layout, with its quartiles."""
+    """Draw one bar per network, in its faster layout, with its quartiles."""
     from matplotlib import pyplot as plt
 
     fastest = {}
     for row in sorted(rows, key=lambda r: -r['median']):
         fastest[row['model']] = row  # the last one, the fastest, stays
-    shown = sorted(fastest.values(), key=lambda r: r['median'], reverse=True)
-    medians = [r['median'] for r in shown]
-    spread = [[r['median'] - r['p25'] for r in shown], [r['p75'] - r['median'] for r in shown]]
-    labels = [r['model'] if networks.is_ours(r['model']) else f'{r["model"]} ({r["layout"]})' for r in shown]
-    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.4 * len(shown)), layout='constrained')
-    colors = ['tab:blue' if networks.is_ours(r['model']) else 'lightgray' for r in shown]
+    bars = sorted(fastest.values(), key=lambda r: r['median'], reverse=True)
+    medians = [r['median'] for r in bars]
+    spread = [[r['median'] - r['p25'] for r in bars], [r['p75'] - r['median'] for r in bars]]
+    labels = [r['model'] if networks.is_ours(r['model']) else f'{r["model"]} ({r["layout"]})' for r in bars]
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.4 * len(bars)), layout='constrained')
+    colors = ['tab:blue' if networks.is_ours(r['model']) else 'lightgray' for r in bars]
     bars = axes.barh(labels, medians, xerr=spread, color=colors, ecolor='dimgray', capsize=2)
     axes.bar_label(bars, [f'{m:.1f}' for m in medians], padding=6)
     axes.margins(x=0.12)
@@ -114,7 +114,7 @@ def plot(path: Path, rows: list[timing.Row], title: str) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         '--models', nargs='+', default=MODELS, help='such as evm_tiny, vmamba_tiny_s1l8, vim_tiny, and names of timm'
@@ -126,7 +126,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, prints and writes latency.md, latency.json and latency.png."""
+    """Measure, print and write latency.md, latency.json and latency.png."""
     args = parse_args()
     timing.set_threads(args.threads)
     rows, callables = make_callables(list(args.models), args.resolution, args.batch)

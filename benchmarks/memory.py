@@ -4,12 +4,12 @@ The step is the backbone's forward pass in training mode, the sum of its maps' m
 into fresh gradients. The no-op returns the scan's input, through which gradients pass on.
 
 The peak is that of torch's CPU allocator: torch.profiler records every allocation and every release (profile_memory),
-and their running sum has a largest value; parameters, buffers and images, which lie there before, are added. Unlike the
-process's memory it is the same in every run, down to the byte. It leaves out what does not come from torch's allocator,
-such as oneDNN's scratch memory, which the two steps have in common. As a check, the growth of the process's peak
-resident memory (``ru_maxrss``, Linux and macOS) over a step is measured too, before the profiler is switched on.
+and the peak is the maximum of their running sum; parameters, buffers and images, which are allocated before, are added.
+Unlike the process's memory, it is the same in every run, down to the byte. It excludes what does not come from torch's
+allocator, such as oneDNN's scratch memory, which the two steps have in common. As a check, the growth of the process's
+peak resident memory (``ru_maxrss``, Linux and macOS) over a step is measured too, before the profiler is started.
 
-Each measurement has a process of its own, and a small warm-up step goes before it.
+Each measurement runs in a process of its own, after a small warm-up step.
 """
 
 import argparse
@@ -47,7 +47,7 @@ COLUMNS = {
 
 
 def noop_scan(x: Tensor, x_dbl: Tensor, *args: object, **kwargs: object) -> Tensor:
-    """Stands in for ``es2d_scan``: Tensor[B, H, W, D] -> the same tensor."""
+    """Replace ``es2d_scan``: Tensor[B, H, W, D] -> the same tensor."""
     return x
 
 
@@ -58,7 +58,7 @@ def training_step(model: EfficientVMamba, images: Tensor) -> None:
 
 
 def peak_rss() -> int:
-    """The largest resident memory of this process so far, in bytes."""
+    """Return the largest resident memory of this process so far, in bytes."""
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
@@ -76,7 +76,7 @@ def allocator_peak(run: Callable[[], object]) -> int:
 
 
 def measure(args: argparse.Namespace) -> timing.Row:
-    """Measures one step; meant for a process that does nothing else."""
+    """Measure one step, in a process that does nothing else."""
     if args.measure == 'noop':
         mixers.es2d_scan = noop_scan
     model = EfficientVMamba(args.arch).train()
@@ -93,7 +93,7 @@ def measure(args: argparse.Namespace) -> timing.Row:
 
 
 def measure_apart(scan: str) -> timing.Row:
-    """Runs :func:`measure` in a fresh process with this one's options.
+    """Run :func:`measure` in a fresh process with this one's options.
 
     Raises:
         RuntimeError: If that process fails; the message is what it wrote.
@@ -106,7 +106,7 @@ def measure_apart(scan: str) -> timing.Row:
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--arch', default='tiny', help='tiny, small or base (default: %(default)s)')
     parser.add_argument('--size', type=int, default=512, help='image side (default: %(default)s)')
@@ -118,7 +118,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, prints and writes memory.md and memory.json."""
+    """Measure, print and write memory.md and memory.json."""
     args = parse_args()
     timing.set_threads(args.threads)
     if args.measure:

@@ -37,12 +37,12 @@ class Classifier(nn.Module):
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name is of one of our families."""
+    """Return whether a name is of one of our families."""
     return name.partition('_')[0] in FAMILIES
 
 
 def is_sized(name: str) -> bool:
-    """Whether a network is made for one image size."""
+    """Return whether a network is made for one image size."""
     return name.startswith(_SIZED)
 
 
@@ -53,13 +53,13 @@ def _backbone(name: str, resolution: int, **options: Any) -> Backbone:
 
 
 def build_dense(name: str, resolution: int) -> Backbone:
-    """One of our backbones with four maps, as detectors and segmentors take them, in evaluation mode; see build."""
+    """Return one of our backbones with four maps, as detectors need them, in evaluation mode; see build."""
     maps = {'out_type': 'featmap', 'out_indices': (5, 11, 17, 23)} if name.startswith('vim_') else {}
     return _backbone(name, resolution, **maps).eval()
 
 
 def build(name: str, resolution: int) -> nn.Module:
-    """A classifier with random weights in evaluation mode.
+    """Return a classifier with random weights in evaluation mode.
 
     Args:
         name (str): Family and variant of ours, or a name of timm's.
@@ -75,11 +75,11 @@ def build(name: str, resolution: int) -> nn.Module:
 
 
 def resident(model: nn.Module, images: Tensor) -> int:
-    """Bytes of weights and images, which lie there before and after a pass."""
+    """Return the bytes of weights and images, which are allocated before and after a pass."""
     return sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))
 
 
 def place(model: nn.Module, layout: str, device: torch.device | str = 'cpu') -> nn.Module:
-    """Moves a network to a device; 'contiguous' leaves every weight in the layout that the network gave it."""
+    """Move a network to a device; 'contiguous' leaves every weight in the layout that the network gave it."""
     layouts = {} if layout == 'contiguous' else {'memory_format': LAYOUTS[layout]}
     return model.to(device, **layouts)

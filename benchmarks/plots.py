@@ -18,12 +18,12 @@ _PANELS = {'rate': ('images / s', 'log'), 'per_pixel': ('ns / pixel', 'linear'),
 
 
 def label(row: timing.Row) -> str:
-    """A network's name for readers."""
+    """Return a network's name for readers."""
     return f'{row["model"]}, composed' if row.get('scan') == 'composed' else row['model'].split('_patch')[0]
 
 
 def _styles(rows: list[timing.Row]) -> dict[str, dict[str, Any]]:
-    """By label: ours in strong lines, composed dashed in the same colour; others thin and dotted."""
+    """Return styles by label: ours in strong lines, composed dashed in the same colour; others thin and dotted."""
     colors = {True: itertools.cycle(_OURS), False: itertools.cycle(_OTHERS)}
     models = {model: next(colors[networks.is_ours(model)]) for model in dict.fromkeys(row['model'] for row in rows)}
     styles = {}
@@ -35,7 +35,7 @@ def _styles(rows: list[timing.Row]) -> dict[str, dict[str, Any]]:
 
 
 def over_resolution(path: Path, rows: list[timing.Row], title: str) -> None:
-    """Draws images per second, cost per pixel and, where it was measured, peak memory: a line for each network.
+    """Draw images per second, cost per pixel and, where it was measured, peak memory: a line for each network.
 
     Args:
         path (Path): The PNG file.
@@ -76,7 +76,7 @@ def _ticks(axes: Any, sides: list[int]) -> None:
 
 
 def throughput(path: Path, rows: list[timing.Row], title: str) -> None:
-    """Draws a bar per network, in its faster layout, for training and for inference."""
+    """Draw a bar per network, in its faster layout, for training and for inference."""
     from matplotlib import pyplot as plt
 
     labels = list(dict.fromkeys(map(label, rows)))[::-1]

@@ -58,7 +58,7 @@ def make_cases(args: argparse.Namespace) -> tuple[list[timing.Row], list[Callabl
 
 
 def measure(args: argparse.Namespace) -> list[timing.Row]:
-    """Times everything in one interleaved run, and takes the peaks after that."""
+    """Time everything in one interleaved run, then measure the peaks."""
     rows, callables = make_cases(args)
     with torch.inference_mode():
         times = timing.interleaved({str(i): f for i, f in enumerate(callables)}, args.repeats, args.warmup)
@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace) -> list[timing.Row]:
 
 
 def verdicts(rows: list[timing.Row]) -> list[str]:
-    """A sentence per network: does its cost per pixel grow beyond the tolerance over that of the smallest size?"""
+    """Return a sentence per network: does its cost per pixel grow by more than the tolerance?"""
     lines = []
     for model in dict.fromkeys(row['model'] for row in rows):
         relative = [row['relative'] for row in rows if row['model'] == model]
@@ -84,7 +84,7 @@ def verdicts(rows: list[timing.Row]) -> list[str]:
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--models', nargs='+', default=MODELS, help='family_variant of ours (default: %(default)s)')
     parser.add_argument(
@@ -101,7 +101,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, prints and writes resolution.md, resolution.json and resolution.png."""
+    """Measure, print and write resolution.md, resolution.json and resolution.png."""
     args = parse_args()
     timing.set_threads(args.threads)
     rows = measure(args)

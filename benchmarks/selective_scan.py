@@ -75,7 +75,7 @@ class Case:
 
 
 def sequence_case(D: int, N: int, L: int) -> Case:
-    """A one-dimensional scan with random inputs of ordinary magnitude, B and C shared by groups of channels."""
+    """Return a one-dimensional scan with random inputs of ordinary magnitude, B and C shared by groups of channels."""
     G = GROUPS if D % GROUPS == 0 else 1
     u, delta, Bs, Cs = torch.randn(1, D, L), torch.randn(1, D, L), torch.randn(1, G, N, L), torch.randn(1, G, N, L)
     A = -torch.arange(1.0, N + 1).repeat(D, 1)
@@ -89,7 +89,7 @@ def sequence_case(D: int, N: int, L: int) -> Case:
 
 
 def es2d_case(variant: str, stage: int, height: int, width: int) -> Case:
-    """The ES2D scan of a stage of a variant, for images of a given size."""
+    """Return the ES2D scan of a stage of a variant, for images of a given size."""
     C = EfficientVMamba.arch_zoo[variant]['dims'][stage - 1]
     D, N, R = 2 * C, D_STATE, -(-C // 16)
     H, W = height // 4, width // 4
@@ -109,7 +109,7 @@ def es2d_case(variant: str, stage: int, height: int, width: int) -> Case:
 
 
 def rate_callables() -> dict[str, Callable[[], None]]:
-    """Exponentials on one thread, named ``<function> <numbers per call>``."""
+    """Return exponentials on one thread, named ``<function> <numbers per call>``."""
     callables = {}
     for function in (torch.exp, torch.exp2):
         for size in RATE_SIZES:
@@ -128,18 +128,18 @@ def _exponentials(function: Callable, x: Tensor) -> Callable[[], None]:
 
 
 def exponential_rates(times: dict[str, list[float]]) -> dict[str, float]:
-    """Exponentials per second and thread by function, from the best times of :func:`rate_callables`."""
+    """Return exponentials per second and thread by function, from the best times of :func:`rate_callables`."""
     rates = {}
     for function in ('exp', 'exp2'):
         few, many = (min(times[f'{function} {size}']) for size in RATE_SIZES)
-        # Two times within the clock's noise of each other tell nothing.
+        # Two times within the clock's noise of each other are no measurement.
         if many > few:
             rates[function] = RATE_CALLS * (RATE_SIZES[1] - RATE_SIZES[0]) / ((many - few) / 1e3)
     return rates
 
 
 def scan_callables(case: Case, backend: str) -> dict[str, Callable[[], object]]:
-    """The three passes of one backend, named ``<backend> <pass>``."""
+    """Return the three passes of one backend, named ``<backend> <pass>``."""
     inputs = [t.detach().requires_grad_() for t in case.inputs]
     y = case.run(backend, *inputs)
     dy = torch.randn_like(y)
@@ -157,7 +157,7 @@ def scan_callables(case: Case, backend: str) -> dict[str, Callable[[], object]]:
 
 
 def measure(case: Case, names: list[str], args: argparse.Namespace) -> tuple[list[timing.Row], dict[str, list[float]]]:
-    """Times the backends on one scan, the exponentials in the same rounds; then the reference.
+    """Time the backends on one scan, the exponentials in the same rounds; then the reference.
 
     Returns:
         tuple[list[Row], dict[str, list[float]]]: A line per backend, and the exponentials' times.
@@ -171,7 +171,7 @@ def measure(case: Case, names: list[str], args: argparse.Namespace) -> tuple[lis
     if case.exponentials > args.reference_limit:
         names = [name for name in names if name != 'reference']
     else:
-        # Tens of times slower than the others: a few rounds of its own tell enough.
+        # Tens of times slower than the others: a few rounds of its own suffice.
         repeats = min(args.repeats, REFERENCE_REPEATS)
         times |= timing.interleaved(scan_callables(case, 'reference'), repeats, warmup=1, settle=0)
     rows = []
@@ -185,7 +185,7 @@ def measure(case: Case, names: list[str], args: argparse.Namespace) -> tuple[lis
 
 
 def add_ratios(rows: list[timing.Row], rate: float) -> None:
-    """Compares the backward pass with the forward pass, everything with the floor, and backends with the reference."""
+    """Compare the backward pass with the forward pass, everything with the floor, and backends with the reference."""
     reference = {row['scan'] + row['size']: row for row in rows if row['backend'] == 'reference'}
     for row in rows:
         row['floor'] = 1e3 * row['exponentials'] / rate
@@ -198,7 +198,7 @@ def add_ratios(rows: list[timing.Row], rate: float) -> None:
 
 
 def make_cases(args: argparse.Namespace) -> list[Callable[[], Case]]:
-    """What to measure; inputs are made one case at a time."""
+    """Yield what to measure; inputs are made one case at a time."""
     cases: list[Callable[[], Case]] = [partial(sequence_case, *_sizes(text)) for text in args.sequences]
     for text in args.images:
         for variant in args.variants:
@@ -211,7 +211,7 @@ def _sizes(text: str) -> list[int]:
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         '--sequences',
@@ -240,7 +240,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, prints and writes selective_scan.md and selective_scan.json."""
+    """Measure, print and write selective_scan.md and selective_scan.json."""
     args = parse_args()
     timing.set_threads(args.threads)
     names = [s.name for s in backends.status() if s.available and s.device in ('any', 'cpu')]

@@ -33,7 +33,7 @@ Row = dict[str, Any]
 def interleaved(
     callables: Mapping[str, Callable[[], Any]], repeats: int, warmup: int, settle: int = 1
 ) -> dict[str, list[float]]:
-    """Times callables in turn, one call of each per round, so that the machine's drift reaches all of them alike.
+    """Time callables in turn, one call of each per round, so that drift of the machine affects all of them alike.
 
     Each round takes them in another order (the same in every run), so that none always follows the same neighbour.
     Before each timed call come ``settle`` untimed ones: what is measured is a callable that runs again and again, with
@@ -57,7 +57,7 @@ def interleaved(
 def take_turns(
     samplers: Mapping[str, Callable[[], float]], repeats: int, warmup: int = 0, seconds: float = math.inf
 ) -> dict[str, list[float]]:
-    """Measures in rounds of one sample of each, in shuffled order, without garbage collection.
+    """Measure in rounds of one sample of each, in shuffled order, without garbage collection.
 
     Args:
         samplers (Mapping[str, Callable]): Functions that return milliseconds, by name.
@@ -96,7 +96,7 @@ def _time(function: Callable[[], Any], settle: int) -> float:
     for _ in range(settle):
         function()
     start = time.perf_counter()
-    # The result stays until the clock has stopped: freeing it is the caller's business.
+    # The result is kept until the clock has stopped: freeing it is not to be timed.
     result = function()
     milliseconds = 1e3 * (time.perf_counter() - start)
     del result
@@ -110,7 +110,7 @@ def summarise(times: Iterable[float]) -> Row:
 
 
 def add_rates(rows: list[Row]) -> None:
-    """Adds images per second, nanoseconds per pixel, and the latter relative to the same network's smallest images.
+    """Add images per second, nanoseconds per pixel, and the latter relative to the same network's smallest images.
 
     Args:
         rows (list[Row]): With ``model``, perhaps ``scan``, ``batch``, ``resolution`` and ``median`` milliseconds.
@@ -125,7 +125,7 @@ def add_rates(rows: list[Row]) -> None:
 
 
 def cpu_information() -> tuple[str, set[str]]:
-    """The processor's name and instruction sets, as far as the system tells."""
+    """Return the processor's name and instruction sets, if the system reports them."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
@@ -135,10 +135,10 @@ def cpu_information() -> tuple[str, set[str]]:
 
 
 def kernel_capability(flags: set[str]) -> str:
-    """Which of its CPU kernels mmevm takes: the choice of ``MMEVM_CPU_CAPABILITY``, else the widest supported."""
-    wish = os.environ.get('MMEVM_CPU_CAPABILITY')
-    if wish:
-        return f'{wish} (MMEVM_CPU_CAPABILITY)'
+    """Return which CPU kernels mmevm uses: the choice of ``MMEVM_CPU_CAPABILITY``, else the widest supported."""
+    chosen = os.environ.get('MMEVM_CPU_CAPABILITY')
+    if chosen:
+        return f'{chosen} (MMEVM_CPU_CAPABILITY)'
     if flags >= AVX512:
         return 'avx512'
     return 'avx2' if flags >= {'avx2', 'fma'} else 'default'
@@ -182,7 +182,7 @@ LOAD_BEFORE = _load_average()
 
 
 def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int) -> None:
-    """Adds the options that all timed benchmarks have."""
+    """Add the options that all timed benchmarks have."""
     parser.add_argument('--threads', type=int, help="threads (default: torch's choice)")
     parser.add_argument('--repeats', type=int, default=repeats, help='timed rounds (default: %(default)s)')
     parser.add_argument('--warmup', type=int, default=warmup, help='untimed rounds (default: %(default)s)')
@@ -190,14 +190,14 @@ def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int) ->
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets torch's threads and makes the random numbers the same in every run."""
+    """Set torch's threads and seed its random numbers."""
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file beside its place and moves it there, so that no reader ever sees half of it."""
+    """Write a file atomically: under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
@@ -208,7 +208,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _cell(template: str, row: Row) -> str:
-    """A filled template; a dash where a value is absent, because None takes no number format."""
+    """Fill a template; a dash where a value is absent, because None takes no number format."""
     try:
         return template.format_map(row)
     except (KeyError, TypeError):
@@ -216,7 +216,7 @@ def _cell(template: str, row: Row) -> str:
 
 
 def markdown_table(rows: list[Row], columns: Mapping[str, str]) -> str:
-    """A Markdown table.
+    """Return a Markdown table.
 
     Args:
         rows (list[Row]): Its lines.
@@ -236,7 +236,7 @@ def save(
     notes: Iterable[str] = (),
     **details: Any,
 ) -> None:
-    """Prints a table and writes it as ``<out>/<name>.md`` and, with all values, as ``<out>/<name>.json``.
+    """Print a table and write it as ``<out>/<name>.md`` and, with all values, as ``<out>/<name>.json``.
 
     Args:
         out (Path): Folder.
@@ -256,5 +256,5 @@ def save(
         out / f'{name}.json',
         lambda path: path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'),
     )
-    # Last, so that a closed pipe loses the text alone and not the files.
+    # Last, so that a closed pipe only loses the text, not the files.
     print(f'{text}\nwritten: {out / name}.md and .json')

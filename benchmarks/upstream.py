@@ -44,7 +44,7 @@ COLUMNS = {
 def sequential_scan(
     u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor, delta_bias: Tensor, delta_softplus: bool
 ) -> Tensor:
-    """The selective scan by torch alone, all decays and inputs at once and the states one after the other.
+    """Return the selective scan by torch alone, all decays and inputs at once and the states one after the other.
 
     Args and returns: as :func:`mmevm.ops.selective_scan`.
     """
@@ -63,18 +63,18 @@ def sequential_scan(
 
 
 def make_paths(name: str, resolution: int) -> dict[str, nn.Module]:
-    """A classifier with the compiled scan (''), and the same with upstream's ('upstream') and with none ('rest')."""
+    """Return a classifier with the compiled scan (''), with upstream's ('upstream') and with none ('rest')."""
     model = networks.build(name, resolution)
     paths = {'': model, 'upstream': composed.compose(copy.deepcopy(model), sequential_scan)}
-    rest = copy.deepcopy(model)
-    for module in rest.modules():
+    without = copy.deepcopy(model)
+    for module in without.modules():
         if isinstance(module, ScanMixer):
             module.scan = lambda x: x
-    return paths | {'rest': rest}
+    return paths | {'rest': without}
 
 
 def measure(args: argparse.Namespace) -> list[timing.Row]:
-    """Times all paths of every network in one interleaved run, after a look at whether the first two agree."""
+    """Time all paths of every network in one interleaved run, after checking that the first two agree."""
     images = torch.randn(1, 3, args.resolution, args.resolution)
     callables = {}
     for name in args.models:
@@ -96,7 +96,7 @@ def measure(args: argparse.Namespace) -> list[timing.Row]:
 
 
 def verdicts(rows: list[timing.Row]) -> list[str]:
-    """A sentence per network: is the compiled path so many times as fast?"""
+    """Return a sentence per network: is the compiled path as many times as fast as required?"""
     return [
         f"{row['model']}: {row['ratio']:.1f} times as fast as with upstream's scan, "
         f'{"at least" if row["ratio"] >= TARGET else "NOT"} the {TARGET:.0f} times that are wanted.'
@@ -105,7 +105,7 @@ def verdicts(rows: list[timing.Row]) -> list[str]:
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         '--models',
@@ -119,7 +119,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, prints and writes upstream.md and upstream.json."""
+    """Measure, print and write upstream.md and upstream.json."""
     args = parse_args()
     timing.set_threads(args.threads)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Figures of results: predictions beside the ground truth, and training curves."""
+"""Figures of results: predictions next to the ground truth, and training curves."""
 
 import contextlib
 import io

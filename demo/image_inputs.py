@@ -170,7 +170,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _check_header(data: bytes, origin: str) -> None:
-    """Reject files that are no images, and sizes that are too large, by the header alone."""
+    """Reject files that are no images, and sizes that are too large, from the header only."""
     try:
         header = _open(data)
         animated = header.format != 'MPO' and getattr(header, 'is_animated', False)
@@ -241,7 +241,7 @@ def plan_outputs(images: Sequence[ImageSource], out: Path | None, label: str) ->
     stems = Counter(_key(folder / image.name.with_suffix('')) for image in images)
     targets = []
     for image in images:
-        # Images that differ in their suffixes alone keep these.
+        # Images that only differ in their suffixes keep these.
         name = image.name.stem if stems[_key(folder / image.name.with_suffix(''))] == 1 else image.name.name
         target, number = folder / image.name.with_name(f'{name}_{label}.png'), 1
         while _key(target) in taken:

@@ -34,7 +34,7 @@ def show_progress(items: Sequence[T], title: str) -> Iterable[T]:
 
 
 def run_step(title: str, *command: str) -> float:
-    """Run one of the project's tools with its output shown.
+    """Run one of the project's tools and print its output.
 
     Args:
         title (str): What the step does and how long it may take.

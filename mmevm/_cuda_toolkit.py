@@ -49,7 +49,7 @@ def _inspect(nvcc: Path) -> CudaToolkit | None:
 
 
 def find_cuda_toolkit() -> CudaToolkit | None:
-    """The toolkit of CUDA_HOME, CUDA_PATH, the nvcc on PATH or /usr/local/cuda, in this order; None without any."""
+    """Return the toolkit of CUDA_HOME, CUDA_PATH, the nvcc on PATH or /usr/local/cuda, in this order, if any."""
     for nvcc in _candidates():
         try:
             toolkit = _inspect(nvcc) if nvcc.is_file() else None
@@ -61,7 +61,7 @@ def find_cuda_toolkit() -> CudaToolkit | None:
 
 
 def matching_cuda_toolkit(torch_cuda: str | None) -> CudaToolkit:
-    """The toolkit that compiles for a torch of a CUDA release.
+    """Return the toolkit that compiles for a torch of a CUDA release.
 
     Args:
         torch_cuda (str, optional): ``torch.version.cuda``, for example '13.0'.

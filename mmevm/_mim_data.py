@@ -1,8 +1,8 @@
 """Commands of setup.py that put ``.mim``, where MIM and MMEngine look for configs and metafiles, into installations.
 
-A wheel carries copies. An editable installation carries signposts to this checkout beside its metadata, where MIM looks
-for the package: an index that imports the checkout's metafiles, for each config one that inherits it, and for each tool
-one that runs it.
+A wheel contains copies. An editable installation contains signposts to this checkout next to its metadata, where MIM
+looks for the package: an index that imports the checkout's metafiles, for each config a file that inherits it, and for
+each tool a file that runs it.
 
 Standard library and setuptools only: setup.py runs this file by its path, before mmevm is installed.
 """
@@ -22,7 +22,7 @@ SITE_PACKAGES = Path('../..')
 
 
 def copy_mim_data(target: Path) -> None:
-    """Copies configs, tools and the index below `target`, in place of an earlier build's."""
+    """Copy configs, tools and the index below `target`, replacing an earlier build's."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for folder in FOLDERS:
@@ -31,10 +31,10 @@ def copy_mim_data(target: Path) -> None:
 
 
 def write_signposts(target: Path) -> list[tuple[str, list[str]]]:
-    """Writes the signposts below `target`.
+    """Write the signposts below `target`.
 
     Returns:
-        list[tuple[str, list[str]]]: They, as setuptools' ``data_files``.
+        list[tuple[str, list[str]]]: Their paths, as setuptools' ``data_files``.
     """
     shutil.rmtree(target, ignore_errors=True)
     metafiles = sorted((ROOT / 'configs').glob('metafile*.yml'))
@@ -56,7 +56,7 @@ class BuildPy(build_py):
     """Builds the package with its ``.mim``."""
 
     def run(self) -> None:
-        """Copies ``.mim`` after the modules; an editable build has its own (see :class:`EditableWheel`)."""
+        """Copy ``.mim`` after the modules; an editable build has its own (see :class:`EditableWheel`)."""
         super().run()
         if not self.editable_mode:
             copy_mim_data(Path(self.build_lib) / 'mmevm' / '.mim')
@@ -66,8 +66,8 @@ class EditableWheel(editable_wheel):
     """Builds the wheel of an editable installation with signposts in ``.mim``."""
 
     def run(self) -> None:
-        """Hands the signposts to setuptools, which puts data files into editable wheels too."""
+        """Pass the signposts to setuptools, which puts data files into editable wheels, too."""
         self.distribution.data_files = write_signposts(ROOT / 'build' / 'mim')
-        # The question that setuptools asks (81 does) is one that its Distribution answers under another name.
+        # setuptools (81 does) asks for `has_data`, which its Distribution calls `has_data_files`.
         self.distribution.has_data = self.distribution.has_data_files
         super().run()

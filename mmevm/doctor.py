@@ -1,8 +1,7 @@
 """``python -m mmevm.doctor``: what is installed, and which operator backends work here.
 
-Nothing that is missing or broken stops the report, beyond torch and mmengine, without which mmevm itself does not
-import: every probe answers with a value or with the error's text. The exit status is 0 when at least one operator
-backend is usable.
+Except for torch and mmengine, without which mmevm cannot be imported, nothing missing or broken stops the report: every
+probe returns a value or the text of the error. The exit status is 0 if at least one operator backend is usable.
 """
 
 import argparse
@@ -27,18 +26,18 @@ Row = tuple[str, str]
 
 
 def last_line(text: str) -> str:
-    """The last line with something in it; of a traceback, the error."""
+    """Return the last line that is not blank; of a traceback, the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else 'no message'
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line."""
+    """Format an error in one line."""
     return f'{type(error).__name__}: {last_line(str(error))}'
 
 
 def evaluate(imports: str, expression: str) -> str:
-    """The string value of an expression after imports, in a Python of its own, which may crash.
+    """Evaluate an expression after imports to a string, in a Python process of its own, which may crash.
 
     Args:
         imports (str): Statements.
@@ -69,7 +68,7 @@ def distributions(module: str) -> str:
 
 
 def library(module: str) -> str:
-    """Which distribution provides a library, and whether it imports."""
+    """Return which distribution provides a library, and whether it can be imported."""
     provider = distributions(module)
     try:
         version = evaluate(f'import {module}', f'getattr({module}, "__version__", "of unknown version")')
@@ -79,7 +78,7 @@ def library(module: str) -> str:
 
 
 def mmcv_operators() -> str:
-    """Which operators ``mmcv.ops`` has, and whether it imports with them."""
+    """Return which operators ``mmcv.ops`` has, and whether it can be imported with them."""
     if not distributions('mmcv'):
         return 'mmcv is not installed'
     try:
@@ -92,7 +91,7 @@ def mmcv_operators() -> str:
 
 
 def torch_build() -> str:
-    """torch's version and the CUDA toolkit it was built with."""
+    """Return torch's version and the CUDA toolkit it was built with."""
     import torch
 
     cuda = f'built with CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'
@@ -100,7 +99,7 @@ def torch_build() -> str:
 
 
 def gpus() -> str:
-    """The GPUs that torch sees, and the driver."""
+    """Return the GPUs that torch sees, and the driver."""
     import torch
 
     try:
@@ -119,7 +118,7 @@ def gpus() -> str:
 
 
 def nvcc() -> str:
-    """The CUDA compiler."""
+    """Return the CUDA compiler."""
     toolkit = find_cuda_toolkit()
     if toolkit is None:
         return 'not found; the CUDA toolkit is needed to compile CUDA operators only'
@@ -127,21 +126,21 @@ def nvcc() -> str:
 
 
 def package() -> str:
-    """mmevm's version and place."""
+    """Return mmevm's version and where it is installed."""
     provider = distributions('mmevm') or 'not installed'
     return f'{mmevm.__version__} ({provider}; imported from {mmevm.__path__[0]})'
 
 
 def probe(function: Callable[[], str]) -> str:
-    """What a probe says, or how it failed."""
+    """Return the result of a probe, or how it failed."""
     try:
         return function()
-    except Exception as error:  # a report about broken installations survives all of them
+    except Exception as error:  # the report has to survive broken installations
         return f'error: {describe(error)}'
 
 
 def versions() -> list[Row]:
-    """One row per component."""
+    """Return one row per component."""
     rows = [
         ('python', f'{platform.python_version()} ({sys.executable}, {platform.platform()})'),
         ('torch', probe(torch_build)),
@@ -156,7 +155,7 @@ def versions() -> list[Row]:
 
 
 def backends() -> tuple[list[Row], bool]:
-    """One row per operator backend and device, with the remedy below what is not available; whether any is usable."""
+    """Return a row per operator backend and device, with the remedy if unavailable, and whether any is usable."""
     try:
         states = mmevm.ops.backends.status()
     except Exception as error:
@@ -171,7 +170,7 @@ def backends() -> tuple[list[Row], bool]:
 
 
 def show(title: str, rows: list[Row], width: int) -> None:
-    """Prints a titled table."""
+    """Print a titled table."""
     print(f'{title}\n')
     for label, text in rows:
         print(f'  {label:<{width}}  {text}')
@@ -179,11 +178,11 @@ def show(title: str, rows: list[Row], width: int) -> None:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Prints the report; returns the exit status."""
+    """Print the report; return the exit status."""
     argparse.ArgumentParser(
         'python -m mmevm.doctor',
         description='Print what is installed and, for each operator backend, whether it is available, why not, and '
-        'what would enable it. The exit status is 0 when at least one backend is usable.',
+        'what would enable it. The exit status is 0 if at least one backend is usable.',
     ).parse_args(argv)
     show('Versions', versions(), LABEL_WIDTH)
     rows, usable = backends()

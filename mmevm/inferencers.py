@@ -62,7 +62,7 @@ def config_path(name: str) -> Path:
 
 
 def released_weights(name: str) -> str | None:
-    """Return the zoo's address of a whole model's weights, or None if only those of its backbone were released."""
+    """Return the zoo's address of a complete model's weights, or None if only its backbone's were released."""
     config = models()[name]['Config']
     return next((SCHEME + entry.name for entry in ENTRIES.values() if entry.config == config), None)
 

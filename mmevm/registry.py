@@ -1,4 +1,4 @@
-"""mmevm's registries: children of MMEngine's roots, found from any library's scope by ``type='mmevm.<Name>'``."""
+"""mmevm's registries: children of MMEngine's roots, found from the scope of any library by ``type='mmevm.<Name>'``."""
 
 import inspect
 from typing import Any
@@ -28,9 +28,9 @@ LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def register_backbone(cls: type) -> type:
-    """Registers a backbone class under ``mmevm.<Name>`` and, in MMEngine's root, under its plain name.
+    """Register a backbone class under ``mmevm.<Name>`` and, in MMEngine's root, under its plain name.
 
-    A library's registry falls back to the root for names it does not know, so that after
+    A library's registry falls back to the root for unknown names, so that after
     ``custom_imports = dict(imports=['mmevm'])`` the unscoped ``type='<Name>'`` works in mmdet, mmseg and mmpretrain
     configs.
     """
@@ -41,13 +41,13 @@ def register_backbone(cls: type) -> type:
 
 
 def type_name(settings: Any, default: str | None = None) -> str | None:
-    """The bare name of what a part of a config builds.
+    """Return the bare name of what a part of a config builds.
 
-    A ``type`` may be a registered name with or without its scope, the whole path of a class, as MMEngine dumps it, or,
+    A ``type`` may be a registered name with or without its scope, the full path of a class, as MMEngine dumps it, or,
     in configs with ``read_base``, the class or function itself.
 
     Args:
-        settings (dict): Part of a config, such as ``cfg.optim_wrapper``; anything else has no type.
+        settings (dict): Part of a config, such as ``cfg.optim_wrapper``; other values have no type.
         default (str, optional): The name without a ``type``.
 
     Returns:
@@ -61,10 +61,10 @@ def type_name(settings: Any, default: str | None = None) -> str | None:
 
 
 def scope_of(cfg: Any) -> str | None:
-    """The library that a config is for: its ``default_scope`` or, without one, where its model's class comes from.
+    """Return the library of a config: its ``default_scope`` or, without one, that of its model's class.
 
     Args:
-        cfg (Config): A whole config.
+        cfg (Config): A complete config.
 
     Returns:
         str | None: ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``; another ``default_scope``; or None.

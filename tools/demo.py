@@ -29,7 +29,7 @@ _ROWS = {
 
 
 def make_data() -> None:
-    """Render the miniature dataset; the tool leaves it alone when it is already there."""
+    """Render the miniature dataset, unless it exists."""
     title = 'Rendering miniature COCO, about a minute the first time'
     run_step(title, 'tools/make_mini_data.py', '--out', str(DATA), '--only', 'coco')
 

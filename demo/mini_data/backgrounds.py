@@ -44,7 +44,7 @@ class Canvas:
         self.v, self.u = (np.indices((size, size), dtype=np.float32) + 0.5) / size
 
     def paint(self, label: str, polygons: Sequence[np.ndarray] | None, color: np.ndarray, opacity: float = 1.0) -> None:
-        """Cover a region, with smooth edges in the image and whole pixels in the labels.
+        """Cover a region, with smooth edges in the image and full pixels in the labels.
 
         Args:
             label (str): One of :data:`STUFF`.

@@ -32,7 +32,7 @@ def _files(folder: Path) -> dict[str, int]:
 
 
 def _read_marker(folder: Path) -> dict[str, Any]:
-    """Return what the marker records; without a marker there are neither options nor files."""
+    """Return the marker's content; without a marker, neither options nor files."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding='utf-8'))
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def _read_marker(folder: Path) -> dict[str, Any]:
 
 
 def is_current(folder: Path, options: Mapping[str, Any]) -> bool:
-    """Whether a folder was made from these options and still holds every file as written."""
+    """Return whether a folder was made from these options and still holds every file as written."""
     marker = _read_marker(folder)
     return marker['options'] == options and marker['files'].items() <= _files(folder).items()
 

@@ -117,7 +117,7 @@ class Patch:
 
 
 def _draw(canvas: Image.Image, points: np.ndarray, value: int) -> None:
-    # PIL's pixel i is centred on i; here corners lie on whole numbers.
+    # PIL's pixel i is centred on i; here corners have integer coordinates.
     ImageDraw.Draw(canvas).polygon([(x, y) for x, y in (points * _OVERSAMPLING - 0.5).tolist()], fill=value)
 
 
@@ -167,8 +167,8 @@ def _paint(parts: Sequence[Part], canvas: Image.Image, u: np.ndarray, v: np.ndar
     for number, part in enumerate(parts, start=1):
         if part.pattern == 'plain' or part.accent is None:
             continue
-        shown = _average(canvas.point([255 if value == number else 0 for value in range(256)])) / 255
-        level = shown * pattern(part.pattern, *turned(u, v, part.angle), part.frequency)
+        coverage = _average(canvas.point([255 if value == number else 0 for value in range(256)])) / 255
+        level = coverage * pattern(part.pattern, *turned(u, v, part.angle), part.frequency)
         color += level[..., None] * (np.asarray(part.accent, dtype=np.float32) - np.float32(part.color))
     return color
 

@@ -87,7 +87,7 @@ def _trace(steps: dict[Step, None]) -> np.ndarray:
         del steps[step]
         x, y, dx, dy = step
         x, y = x + dx, y + dy
-        # Where two pixels touch at a corner alone, turning right stays with the pixel whose side was followed.
+        # Where two pixels only touch at a corner, turning right stays with the pixel whose side was followed.
         following = ((x, y, -dy, dx), (x, y, dx, dy), (x, y, dy, -dx))
         step = next(candidate for candidate in following if candidate in steps or candidate == first)
         if step[2:] != (dx, dy):
@@ -99,7 +99,7 @@ def _trace(steps: dict[Step, None]) -> np.ndarray:
 def outlines(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Trace a mask's outlines, and those of its holes.
 
-    Pixels that touch at a corner alone count as apart.
+    Pixels that only touch at a corner count as separate.
 
     Args:
         mask (ndarray[H, W]): bool.

@@ -18,11 +18,11 @@ _RELEASED = (14, 27)
 
 
 def fit_channels(kernel: Tensor, channels: int) -> Tensor:
-    """Adapts the kernel of a stem for RGB images to another number of input channels.
+    """Adapt the kernel of a stem for RGB images to another number of input channels.
 
     Fewer than three channels each get the sum of the three kernels, divided by their number. More get the three kernels
-    in turn (R, G, B, R, …), each divided by how often it occurs. Either way an image that has the same values in all
-    channels gives what the same values in R, G and B gave.
+    in turn (R, G, B, R, …), each divided by how often it occurs. Either way, an image with the same values in
+    all channels gives the same output as before with these values in R, G and B.
 
     Args:
         kernel (Tensor[C, 3, P, P]): Kernel for RGB images.
@@ -38,12 +38,12 @@ def fit_channels(kernel: Tensor, channels: int) -> Tensor:
 
 
 def adapt_stem(weights: dict[str, Any], name: str, stem: nn.Module | None) -> dict[str, str]:
-    """Adapts a stem's kernel in place if the model has other input channels; see ``Backbone.adapt``.
+    """Adapt a stem's kernel in place if the model has other input channels; see ``Backbone.adapt``.
 
     Args:
         weights (dict[str, Any]): Entries of a backbone.
         name (str): Name of the kernel.
-        stem (nn.Module, optional): The model's convolution; anything else is left alone.
+        stem (nn.Module, optional): The model's convolution; anything else is left unchanged.
 
     Returns:
         dict[str, str]: What was done to the kernel, by its name.
@@ -53,14 +53,14 @@ def adapt_stem(weights: dict[str, Any], name: str, stem: nn.Module | None) -> di
         return {}
     # Not the shape of the weight itself, of which a sharded model has a part.
     wanted = stem.in_channels // stem.groups
-    own = [stem.out_channels, wanted, *stem.kernel_size]
+    expected = [stem.out_channels, wanted, *stem.kernel_size]
     given = kernel.shape[1] if kernel.dim() == 4 else wanted
-    if given == wanted or [*kernel.shape[:1], wanted, *kernel.shape[2:]] != own:
+    if given == wanted or [*kernel.shape[:1], wanted, *kernel.shape[2:]] != expected:
         return {}
     if given != _RGB:
         weights[name] = CheckpointError(
-            f'{name} (expected {own}, got {list(kernel.shape)}): it is for images of {given} channels, the model for '
-            f'{wanted}. Weights are adapted from 3 channels (RGB) alone; build the model with in_channels={given}, or '
+            f'{name} (expected {expected}, got {list(kernel.shape)}): it is for images of {given} channels, the model '
+            f'for {wanted}. Weights are only adapted from 3 channels (RGB); build the model with in_channels={given}, or '
             'take weights for RGB images'
         )
         return {name: 'refused'}
@@ -69,14 +69,14 @@ def adapt_stem(weights: dict[str, Any], name: str, stem: nn.Module | None) -> di
     return {name: f'adapted from 3 to {wanted} input channels: {few if wanted < _RGB else many}'}
 
 
-def adapt_positions(weights: dict[str, Any], width: int, grid: Grid, told: Grid | None) -> dict[str, str]:
-    """Interpolates Vim's ``pos_embed`` in place if the file has another grid; see ``Backbone.adapt``.
+def adapt_positions(weights: dict[str, Any], width: int, grid: Grid, checkpoint_grid: Grid | None) -> dict[str, str]:
+    """Interpolate Vim's ``pos_embed`` in place if the file has another grid; see ``Backbone.adapt``.
 
     Args:
         weights (dict[str, Any]): Entries of a backbone.
         width (int): Values of a position, C.
         grid (tuple[int, int]): H and W, the model's patches.
-        told (tuple[int, int], optional): The grid of files that do not tell theirs in ``pos_grid``.
+        checkpoint_grid (tuple[int, int], optional): The grid of files that do not store theirs in ``pos_grid``.
 
     Returns:
         dict[str, str]: What was done to the embedding, by its name.
@@ -86,7 +86,7 @@ def adapt_positions(weights: dict[str, Any], width: int, grid: Grid, told: Grid 
         return {}
     patches = embedding.shape[1] - 1
     try:
-        found = _stored_grid(weights, patches) or _told_grid(told, patches) or _only_grid(patches, grid)
+        found = _stored_grid(weights, patches) or _given_grid(checkpoint_grid, patches) or _only_grid(patches, grid)
     except ValueError as error:
         own = [1, prod(grid) + 1, width]
         shapes = f' (expected {own}, got {list(embedding.shape)})' if list(embedding.shape) != own else ''
@@ -97,15 +97,15 @@ def adapt_positions(weights: dict[str, Any], width: int, grid: Grid, told: Grid 
     # bicubic interpolation in half precision is not implemented on every device
     precise = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
     weights['pos_embed'] = resize_position(precise, found, grid).to(embedding.dtype)
-    return {'pos_embed': f'interpolated from {_shown(found)} to {_shown(grid)} patches'}
+    return {'pos_embed': f'interpolated from {_format(found)} to {_format(grid)} patches'}
 
 
-def _shown(grid: Grid) -> str:
+def _format(grid: Grid) -> str:
     return f'{grid[0]} x {grid[1]}'
 
 
 def _stored_grid(weights: Mapping[str, Any], patches: int) -> Grid | None:
-    """The grid that a file tells, unless its embedding was changed without it."""
+    """Return the grid stored in a file, unless its embedding was changed without it."""
     stored = weights.get('pos_grid')
     if not isinstance(stored, Tensor) or stored.is_meta or stored.numel() != 2:
         return None
@@ -113,20 +113,20 @@ def _stored_grid(weights: Mapping[str, Any], patches: int) -> Grid | None:
     return (height, width) if height > 0 and height * width == patches else None
 
 
-def _told_grid(told: Grid | None, patches: int) -> Grid | None:
-    if told is not None and prod(told) != patches:
+def _given_grid(grid: Grid | None, patches: int) -> Grid | None:
+    if grid is not None and prod(grid) != patches:
         raise ValueError(
-            f'it has {patches} patches, and checkpoint_grid={told} of the model says {prod(told)}. Give the grid of '
+            f'it has {patches} patches, and checkpoint_grid={grid} of the model says {prod(grid)}. Give the grid of '
             'this file, or leave checkpoint_grid out'
         )
-    return told
+    return grid
 
 
 def _only_grid(patches: int, grid: Grid) -> Grid:
-    """The only likely grid of so many patches for a file that does not tell, which is a square one, as upstream's.
+    """Return the only likely grid of a file that does not store it: a square, as upstream's.
 
     Raises:
-        ValueError: If there is none, or if the file may just as well be for images of the model's aspect ratio.
+        ValueError: There is none, or the file may as well be for images of the model's aspect ratio.
     """
     side = isqrt(patches)
     square = [(side, side)] if side * side == patches else []
@@ -135,16 +135,16 @@ def _only_grid(patches: int, grid: Grid) -> Grid:
     if square and (upstreams or of_our_aspect in (None, square[0])):
         return square[0]
     likely = [*square, *([of_our_aspect, of_our_aspect[::-1]] if of_our_aspect else [])]
-    which = f'they may be {" or ".join(map(_shown, dict.fromkeys(likely)))}' if likely else 'they are no square'
+    which = f'they may be {" or ".join(map(_format, dict.fromkeys(likely)))}' if likely else 'they are no square'
     raise ValueError(
         f'the file does not tell the grid of its {patches} patches, and {which} (height x width); the model has '
-        f"{_shown(grid)}. Give the file's grid as Vim(checkpoint_grid=(HEIGHT, WIDTH)), in the tools with "
+        f"{_format(grid)}. Give the file's grid as Vim(checkpoint_grid=(HEIGHT, WIDTH)), in the tools with "
         '--cfg-options model.backbone.checkpoint_grid="(HEIGHT,WIDTH)"'
     )
 
 
 def _scaled(grid: Grid, patches: int) -> Grid | None:
-    """The grid of so many patches with the aspect ratio of another, if there is one."""
+    """Return the grid with a number of patches and the aspect ratio of another, if there is one."""
     divisor = gcd(*grid)
     height, width = (side // divisor for side in grid)
     factor = isqrt(patches // (height * width))

@@ -1,4 +1,4 @@
-"""What all backbones have in common: strict pretrained weights, frozen stages, fixed batch statistics."""
+"""The base class of all backbones: strict pretrained weights, frozen stages, fixed batch statistics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,15 +16,15 @@ from mmevm.checkpoint.names import below, loading_keys, plain_entries
 from mmevm.checkpoint.weights_only import CheckpointError
 from mmevm.registry import type_name
 
-_UNAVAILABLE = """The pretrained weights {} cannot be had: {}
-Without a network, fetch the file elsewhere and give its path:
-  --cfg-options model.backbone.init_cfg.checkpoint=/where/it/lies
+_UNAVAILABLE = """Could not load the pretrained weights {}: {}
+Without a network, download the file elsewhere and give its path:
+  --cfg-options model.backbone.init_cfg.checkpoint=/path/to/file
 or train from random weights:
   --cfg-options model.backbone.init_cfg=None"""
 
 
 def is_pretrained(config: Mapping[str, Any]) -> bool:
-    """Whether an entry of an ``init_cfg`` names pretrained weights, by the initialiser's name or class."""
+    """Return whether an entry of an ``init_cfg`` names pretrained weights, by the initialiser's name or class."""
     return type_name(config) in ('Pretrained', 'PretrainedInit')
 
 
@@ -35,8 +35,8 @@ class Backbone(BaseModule):
 
     Args:
         frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and the first n stages.
-        norm_eval (bool): Keeps batch norms in evaluation mode while training.
-        init_cfg (dict or list[dict], optional): MMEngine initialisation; ``type='Pretrained'`` takes upstream's files.
+        norm_eval (bool): Keep batch norms in evaluation mode while training.
+        init_cfg (dict or list[dict], optional): MMEngine initialisation; ``type='Pretrained'`` reads upstream's files.
     """
 
     arch_zoo: Mapping[str, dict[str, Any]] = {}
@@ -67,21 +67,21 @@ class Backbone(BaseModule):
         return {**arch, 'dims': dims, 'depths': depths}
 
     def init_weights(self) -> None:
-        """Initialises the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.
+        """Initialise the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.
 
         Raises:
-            CheckpointError: If the file cannot be had or opened, or does not fit.
+            CheckpointError: The file cannot be downloaded or opened, or does not fit.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
         pretrained = [config for config in configs if is_pretrained(config)]
         if self.is_init or not pretrained:
             return super().init_weights()
-        others, whole = [c for c in configs if c not in pretrained], self.init_cfg
-        self.init_cfg = others or None
+        init_cfg = self.init_cfg
+        self.init_cfg = [config for config in configs if config not in pretrained] or None
         try:
             super().init_weights()
         finally:
-            self.init_cfg = whole
+            self.init_cfg = init_cfg
         for config in pretrained:
             try:
                 load_checkpoint(self, config['checkpoint'], prefix=config.get('prefix'))
@@ -90,23 +90,23 @@ class Backbone(BaseModule):
         return None
 
     def adapt(self, weights: dict[str, Any]) -> dict[str, str]:
-        """Fits entries of a checkpoint in mmevm's spelling that depend on more than the variant, in place.
+        """Adapt, in place, entries of a checkpoint under mmevm's names that depend on more than the variant.
 
-        Here the stem's kernel, for other input channels. What is ambiguous or cannot be fitted is replaced by a
-        :class:`CheckpointError` that says why; whoever loads has to raise it.
+        Here this is the stem's kernel, for other input channels. What is ambiguous or cannot be fitted is replaced by a
+        :class:`CheckpointError` with the reason, which the caller has to raise.
 
         Args:
             weights (dict[str, Any]): Entries of a backbone.
 
         Returns:
             dict[str, str]: What was done, by the names of the entries that were changed: 'adapted …',
-            'interpolated …', 'refused', or '' for what is not worth a word.
+            'interpolated …', 'refused', or '' for changes that need no message.
         """
         stem = getattr(getattr(self, 'patch_embed', None), 'proj', None)
         return adapt_stem(weights, 'patch_embed.proj.weight', stem)
 
     def not_built(self, names: Iterable[str]) -> list[str]:
-        """The entries of a checkpoint for parts that this backbone lacks, because no map it returns depends on them.
+        """Return the entries of a checkpoint for parts that this backbone lacks, as it returns no map of them.
 
         Args:
             names (Iterable[str]): Names of a backbone's entries in mmevm's spelling.
@@ -117,7 +117,7 @@ class Backbone(BaseModule):
         return []
 
     def _frozen_modules(self) -> list[nn.Module]:
-        """The modules that ``frozen_stages`` keeps out of training."""
+        """Return the modules that ``frozen_stages`` keeps out of training."""
         raise NotImplementedError
 
     def _freeze(self) -> None:
@@ -126,7 +126,7 @@ class Backbone(BaseModule):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'Backbone':
-        """Sets the training mode, except in frozen stages and, with ``norm_eval``, in batch norms."""
+        """Set the training mode, except in frozen stages and, with ``norm_eval``, in batch norms."""
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:
@@ -137,24 +137,24 @@ class Backbone(BaseModule):
 
 
 def _read_any_format(backbone: Backbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Lets every loader that PyTorch and MMEngine have take upstream's spellings and wrappers, as a loading hook.
+    """Let every loader of PyTorch and MMEngine read upstream's names and wrappers, as a loading hook.
 
-    What the module has itself stays as it is. A whole file can arrive here (``prefix`` empty, weights still wrapped),
-    because MMEngine's loader knows fewer wrappers; of a whole model around a backbone the backbone is taken.
+    Entries under the module's own names stay as they are. A complete file can arrive here (``prefix`` empty, weights
+    still wrapped), because MMEngine's loader knows fewer wrappers; of a model around a backbone, the backbone is taken.
 
     Raises:
-        CheckpointError: If an entry cannot be fitted; no weight of this backbone has changed then.
+        CheckpointError: An entry cannot be fitted; no weight of this backbone has been changed.
     """
-    places = loading_keys(backbone)
+    keys = loading_keys(backbone)
     given = below(state_dict, prefix)
-    exact = given.keys() <= {key for key, _ in places.values()}
+    exact = given.keys() <= {key for key, _ in keys.values()}
     if exact:
         weights = plain_entries(given)
     else:
         for name in given:
             del state_dict[prefix + name]
         entries = plain_entries(given if prefix else formats.unwrap(given))
-        own = {name: tensor for name, (_, tensor) in places.items()}
+        own = {name: tensor for name, (_, tensor) in keys.items()}
         start = find_start(own, '', entries)
         if prefix:
             state_dict.update({prefix + name: value for name, value in entries.items() if not name.startswith(start)})
@@ -166,7 +166,7 @@ def _read_any_format(backbone: Backbone, state_dict: dict[str, Any], prefix: str
     left_out = set(backbone.not_built(weights))
     for name in changes if exact else weights:
         if name not in left_out:
-            key = places[name][0] if name in places else name
+            key = keys[name][0] if name in keys else name
             state_dict[prefix + key] = weights[name]
     notes = [f'{prefix}{name} {how}' for name, how in changes.items() if ' ' in how]
     if notes:

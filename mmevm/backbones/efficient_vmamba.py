@@ -29,8 +29,8 @@ class EfficientVMamba(StagedBackbone):
         fusion (bool): The EVSS blocks' convolution branch and channel attention (the paper's Table 5).
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and the first n stages.
-        norm_eval (bool): Keeps batch norms in evaluation mode while training.
-        with_cp (bool): Trades time for memory by recomputing the blocks' activations in the backward pass.
+        norm_eval (bool): Keep batch norms in evaluation mode while training.
+        with_cp (bool): Trade time for memory by recomputing the blocks' activations in the backward pass.
         init_cfg (dict or list[dict], optional): MMEngine initialisation. ``type='Pretrained'`` takes upstream's files
             as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
 

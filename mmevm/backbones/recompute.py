@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keeps batch norms from counting a batch twice while activation checkpointing recomputes it."""
+    """Keep batch norms from counting a batch twice while activation checkpointing recomputes it."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(m.momentum, m.num_batches_tracked) for m in norms]
     for norm in norms:

@@ -43,9 +43,9 @@ class StagedBackbone(Backbone):
     """A stem, stages, and a LayerNorm for each map that is returned.
 
     Stages behind the last of ``out_indices`` are not built: nothing would run or train them. ``dims``, ``depths`` and
-    the stochastic depth rates are those of the whole network nevertheless.
+    the stochastic depth rates are nevertheless those of the complete network.
 
-    A subclass calls :meth:`_build` when it knows its blocks.
+    A subclass calls :meth:`_build` to create them.
 
     Args:
         dims (list[int]): Width of each stage.
@@ -56,7 +56,7 @@ class StagedBackbone(Backbone):
         init_cfg (dict or list[dict], optional): See :class:`Backbone`.
 
     Raises:
-        ValueError: If ``out_indices`` or ``frozen_stages`` names no stage.
+        ValueError: ``out_indices`` or ``frozen_stages`` names no stage.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class StagedBackbone(Backbone):
         drop_path_rate: float,
         with_cp: bool,
     ) -> None:
-        """Makes the modules, as upstream initialises them, and freezes what is to be frozen.
+        """Build the modules, initialised as upstream, and freeze those that ``frozen_stages`` names.
 
         Args:
             stem (nn.Module): Tensor[B, in_channels, H, W] -> Tensor[B, H', W', dims[0]].
@@ -115,14 +115,14 @@ class StagedBackbone(Backbone):
 
     @staticmethod
     def _init_module(module: nn.Module) -> None:
-        """Upstream's initialisation; convolutions and norms keep PyTorch's, scan parameters the mixers' own."""
+        """Initialise as upstream; convolutions and norms keep PyTorch's initialisation, scan parameters the mixers'."""
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the feature maps.
+        """Compute the feature maps.
 
         Args:
             x (Tensor[B, in_channels, H, W]): Normalised images of any height and width from 32.
@@ -143,7 +143,7 @@ class StagedBackbone(Backbone):
         return tuple(outs)
 
     def not_built(self, names: Iterable[str]) -> list[str]:
-        """Stages behind the last of ``out_indices``, and norms of maps that are not returned; see the base class."""
+        """Return names in stages behind the last of ``out_indices``, and in norms of other maps; see the base class."""
         names = list(names)
         blocks = {match.groups() for name in names if (match := _BLOCK.match(name))}
         # Stages of another depth are another network's.
@@ -154,8 +154,8 @@ class StagedBackbone(Backbone):
         def is_left_out(name: str) -> bool:
             if match := _NORM.fullmatch(name):
                 norm = f'outnorm{match[1]}'
-                whole = {f'{norm}.weight', f'{norm}.bias'} <= set(names)  # half of one is damage
-                return whole and int(match[1]) < len(self.dims) and not hasattr(self, norm)
+                is_complete = {f'{norm}.weight', f'{norm}.bias'} <= set(names)  # part of one is damage
+                return is_complete and int(match[1]) < len(self.dims) and not hasattr(self, norm)
             match = _STAGE.match(name)
             if not match:
                 return False

@@ -1,4 +1,4 @@
-"""Vision Mamba (Vim, arXiv 2401.09417): a plain column of bidirectional selective scans."""
+"""Vision Mamba (Vim, arXiv 2401.09417): a plain stack of bidirectional selective scans."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +23,11 @@ class Vim(Backbone):
     """Vim backbone: patches, a class token in their middle, absolute positions, and blocks of one width.
 
     Blocks behind the last of ``out_indices`` are not built: nothing would run or train them. ``depths`` and the
-    stochastic depth rates are those of the whole network nevertheless.
+    stochastic depth rates are nevertheless those of the complete network.
 
-    The buffer ``pos_grid`` tells files the grid of patches of the position embedding, so that they can be loaded for
-    images of any other size. Files without it, such as upstream's, are taken to be for square images; where that is
-    not certain they are refused unless ``checkpoint_grid`` tells.
+    The buffer ``pos_grid`` stores the grid of patches of the position embedding in checkpoints, so that they can be
+    loaded for images of any other size. Checkpoints without it, such as upstream's, are assumed to be for square
+    images; where that is ambiguous, they are refused unless ``checkpoint_grid`` is given.
 
     Args:
         arch (str or dict): 'tiny', 'small', or a dict with ``dims`` and ``depths``, lists of one integer each.
@@ -37,15 +37,15 @@ class Vim(Backbone):
         patch_stride (int): Distance between neighbouring patches of 16 x 16 pixels: 16, or 8 for the finer variants.
         out_indices (Sequence[int]): Blocks whose tokens are returned; negative ones count from the last.
         out_type (str): 'cls_token' returns the class token and 'avg_featmap' the patches' mean, for classification;
-            'featmap' returns maps, and 'plain_featmap' one map that is in no tuple, as mmdet's ``SimpleFPN`` takes it.
+            'featmap' returns maps, and 'plain_featmap' one map without a tuple, as mmdet's ``SimpleFPN`` expects.
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
         frozen_stages (int): -1 freezes nothing, 0 the patch and position embeddings and the class token, n these and
             the first n blocks.
-        with_cp (bool): Trades time for memory by recomputing the blocks' activations in the backward pass.
+        with_cp (bool): Trade time for memory by recomputing the blocks' activations in the backward pass.
         init_cfg (dict or list[dict], optional): MMEngine initialisation. ``type='Pretrained'`` takes upstream's files
             as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
         checkpoint_grid (tuple[int, int], optional): Height and width, in patches, of the position embedding of
-            checkpoints that do not tell. Those of mmevm do.
+            checkpoints that do not store it. Those of mmevm do.
 
     Raises:
         ValueError: If an argument does not fit; the message says what was expected.
@@ -127,7 +127,7 @@ class Vim(Backbone):
         return grid
 
     def _init_parameters(self) -> None:
-        """Upstream's initialisation; other linear layers and convolutions keep PyTorch's."""
+        """Initialise as upstream; other linear layers and convolutions keep PyTorch's initialisation."""
         for parameter in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(parameter, std=0.02)
         conv = self.patch_embed.proj
@@ -140,7 +140,7 @@ class Vim(Backbone):
                 block.mixer.out_proj.weight /= self.depths[0] ** 0.5
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
-        """Computes class tokens, mean patches or feature maps.
+        """Compute class tokens, mean patches or feature maps.
 
         Args:
             x (Tensor[B, in_channels, H, W]): Normalised images of any height and width from 16.
@@ -180,7 +180,7 @@ class Vim(Backbone):
         return changes | {'pos_grid': ''}
 
     def not_built(self, names: Iterable[str]) -> list[str]:
-        """Blocks behind the last of ``out_indices`` and the norm that follows them; see the base class."""
+        """Return names in blocks behind the last of ``out_indices`` and in the norm after them; see the base class."""
         names = list(names)
         # A norm behind fewer blocks is another network's.
         has_all = any(name.startswith(f'layers.{self.depths[0] - 1}.') for name in names)
@@ -195,8 +195,8 @@ class Vim(Backbone):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        whole = self.frozen_stages == self.depths[0] and self.norm_f is not None
-        return [self.patch_embed, *self.layers[: self.frozen_stages], *([self.norm_f] if whole else [])]
+        norms = [self.norm_f] if self.frozen_stages == self.depths[0] and self.norm_f is not None else []
+        return [self.patch_embed, *self.layers[: self.frozen_stages], *norms]
 
     def _freeze(self) -> None:
         super()._freeze()

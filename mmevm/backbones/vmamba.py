@@ -1,4 +1,4 @@
-"""VMamba (arXiv 2401.10166): selective scans along four routes over the whole map."""
+"""VMamba (arXiv 2401.10166): selective scans along four routes over the full map."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _LINEAR = re.compile(r'layers\.\d+\.blocks\.\d+\.(op\.(in|out)_proj|mlp\.fc[12])
 
 
 def _arch(dim: int, depth: int, design: str, ssm_ratio: float) -> dict[str, Any]:
-    """A variant of the family, all of which have two blocks in every stage but the third."""
+    """Return a variant of the family, all of which have two blocks in every stage but the third."""
     dims = [dim * 2**i for i in range(4)]
     return {'dims': dims, 'depths': [2, 2, depth, 2], 'design': design, 'ssm_ratio': ssm_ratio}
 
@@ -32,12 +32,12 @@ class VMamba(StagedBackbone):
         arch (str or dict): A variant, or a dict with ``dims`` and ``depths``, one integer per stage, and optionally
             ``design``, 'v0' (the default) or 'v2', and ``ssm_ratio``, inner width of the mixers / width (by default 2).
             'tiny', 'small' and 'base' are of the paper's first version. The others are of the second design; their
-            names tell ``ssm_ratio`` and the depth of the third stage.
+            names give ``ssm_ratio`` and the depth of the third stage.
         in_channels (int): Image channels.
         out_indices (Sequence[int]): Stages whose maps are returned, each after a LayerNorm of its own.
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and the first n stages.
-        with_cp (bool): Trades time for memory by recomputing the blocks' activations in the backward pass.
+        with_cp (bool): Trade time for memory by recomputing the blocks' activations in the backward pass.
         init_cfg (dict or list[dict], optional): MMEngine initialisation. ``type='Pretrained'`` takes upstream's files
             as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
 
@@ -83,7 +83,7 @@ class VMamba(StagedBackbone):
         self._build(stem(in_channels, dims[0]), make_block, downsample, drop_path_rate, with_cp)
 
     def adapt(self, weights: dict[str, Any]) -> dict[str, str]:
-        """Also takes linear layers that were saved as 1 x 1 convolutions, as in some of upstream's versions."""
+        """Also reshape linear layers that some of upstream's versions saved as 1 x 1 convolutions."""
         kernels = [n for n, w in weights.items() if _LINEAR.fullmatch(n) and tuple(w.shape[2:]) == (1, 1)]
         for name in kernels:
             weights[name] = weights[name].flatten(1)

@@ -39,7 +39,7 @@ def may_fold(*modules: nn.Module) -> bool:
 
 
 def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1 x 1 convolution as the matrix product that it is on a channels-last map.
+    """Apply a 1 x 1 convolution to a channels-last map, as a matrix product.
 
     Args:
         x (Tensor[B, H, W, C_in]): Map.
@@ -52,24 +52,24 @@ def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int | tuple[int, int] = 1) -> Tensor:
-    """A depthwise convolution, by default 3 x 3, of a channels-last map: Tensor[B, H, W, C] -> Tensor[B, H, W, C]."""
+    """Apply a depthwise convolution to a channels-last map: Tensor[B, H, W, C] -> Tensor[B, H, W, C]."""
     y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=weight.shape[0])
     return y.permute(0, 2, 3, 1)
 
 
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:
-    """Calls a layer of channels-first maps with Tensor[B, H, W, C_in]. Returns: Tensor[B, H, W, C_out]."""
+    """Call a layer of channels-first maps with Tensor[B, H, W, C_in]. Returns: Tensor[B, H, W, C_out]."""
     return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def channels_last_memory(image: Tensor) -> Tensor:
-    """Lays Tensor[B, C, H, W] out with its channels last, for which the convolutions are faster, and returns it."""
+    """Return Tensor[B, C, H, W] in channels-last memory format, in which the convolutions are faster."""
     # torch.func.vmap knows no other layout than the plain one.
     return image if in_transform() else image.contiguous(memory_format=torch.channels_last)
 
 
 def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """A 3 x 3 depthwise convolution and its batch norm.
+    """Apply a 3 x 3 depthwise convolution and its batch norm.
 
     With fixed statistics the norm is folded into the few weights of the convolution, which saves a pass over the map.
 
@@ -109,7 +109,7 @@ class BranchAttention(nn.Module):
         self.channel_select = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The gate. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C] in (0, 1)."""
+        """Compute the gate. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C] in (0, 1)."""
         squeezed = self.norm(x).mean(dim=(1, 2), keepdim=True)
         return torch.sigmoid(self.channel_select(F.gelu(self.global_reduce(squeezed))))
 
@@ -153,7 +153,7 @@ class RMSNorm(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drops the residual branch of whole samples while training (stochastic depth, arXiv 1603.09382).
+    """Drops the residual branch of samples while training (stochastic depth, arXiv 1603.09382).
 
     Args:
         drop_prob (float): Probability of dropping a sample's branch, in [0, 1).

@@ -23,7 +23,7 @@ class EVSSBlock(nn.Module):
     Args:
         channels (int): C.
         step_size (int): Step of the atrous scan.
-        fusion (bool): Without it the block is the global branch alone, as in the paper's Table 5.
+        fusion (bool): Without it, the block has only the global branch, as in the paper's Table 5.
         drop_path (float): Stochastic depth rate.
     """
 

@@ -20,7 +20,7 @@ def init_dt_weight(weight: Tensor) -> None:
 
 @torch.no_grad()
 def init_dt_bias(bias: Tensor, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
-    """Makes softplus(bias) log-uniform in [dt_min, dt_max]. Args: bias (Tensor[..., D])."""
+    """Make softplus(bias) log-uniform in [dt_min, dt_max]. Args: bias (Tensor[..., D])."""
     log_dt = torch.empty_like(bias).uniform_(math.log(dt_min), math.log(dt_max))
     dt = log_dt.exp().clamp(min=dt_floor)
     bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
@@ -33,7 +33,7 @@ def init_A_log(A_log: Tensor) -> None:
 
 
 def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
-    """``x_dbl[b, h, w] = weight[set of the phase of (h, w)] @ x[b, h, w]``, read and written where the phases lie.
+    """``x_dbl[b, h, w] = weight[set of the phase of (h, w)] @ x[b, h, w]``, read and written in place, phase by phase.
 
     Args:
         x (Tensor[B, H, W, D]): Feature map.
@@ -51,7 +51,7 @@ def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
 
 
 class PhaseProjection(torch.autograd.Function):
-    """:func:`project_phases` with gradients: of plain operations, the phases' copies would be kept for the backward."""
+    """:func:`project_phases` with gradients: autograd of plain operations would keep copies of the phases."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, step: int) -> Tensor:
@@ -72,7 +72,7 @@ def _project(x: Tensor, weight: Tensor, step: int) -> Tensor:
     y = x.new_empty(*x.shape[:3], weight.shape[2])
     for route in es2d_routes(step):
         cells = x[:, route.row :: step, route.col :: step]
-        # A batch of the map's rows: their cells lie evenly spaced, which a matrix product can read in place.
+        # A batch of the map's rows, whose cells are evenly spaced: a matrix product can read them in place.
         rows = cells.reshape(cells.shape[0] * cells.shape[1], *cells.shape[2:])
         product = torch.bmm(rows, weight[route.parameters].expand(rows.shape[0], -1, -1))
         y[:, route.row :: step, route.col :: step] = product.reshape(*cells.shape[:3], product.shape[2])
@@ -161,7 +161,7 @@ class ScanMixer(nn.Module):
         raise NotImplementedError
 
     def scan_parameters(self, data: Tensor) -> dict[str, Tensor]:
-        """The arguments that a scan of ``data`` takes besides it and its projection, one entry per parameter set."""
+        """Return the arguments of a scan of ``data`` besides it and its projection, one entry per parameter set."""
         # They stay in float32 where the model or autocast is in half precision.
         dtype = torch.promote_types(data.dtype, torch.float32)
         return {
@@ -206,7 +206,7 @@ ROUTES = [Route(0, 0, k % 2 == 1, k >= 2, parameters=k, projection=k) for k in r
 class SS2D(ScanMixer):
     """Token mixer around the cross scan (SS2D, VMamba, arXiv 2401.10166, section 4.2).
 
-    Each of the four routes over the whole map has a parameter set of its own; their results are summed.
+    Each of the four routes over the full map has a parameter set of its own; their results are summed.
     """
 
     def scan(self, x: Tensor) -> Tensor:

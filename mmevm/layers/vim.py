@@ -12,7 +12,7 @@ from mmevm.ops import Route, selective_scan, visual_scan
 
 
 def middle(grid: tuple[int, int]) -> int:
-    """The class token's place among the tokens of a grid of patches."""
+    """Return the index of the class token among the tokens of a grid of patches."""
     return grid[0] * grid[1] // 2
 
 
@@ -23,13 +23,13 @@ def insert_middle(tokens: Tensor, token: Tensor, grid: tuple[int, int]) -> Tenso
 
 
 def split_middle(tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`insert_middle`. Returns: Tensor[B, H * W, C] and Tensor[B, C]."""
+    """Undo :func:`insert_middle`. Returns: Tensor[B, H * W, C] and Tensor[B, C]."""
     m = middle(grid)
     return torch.cat([tokens[:, :m], tokens[:, m + 1 :]], dim=1), tokens[:, m]
 
 
 def resize_position(embedding: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
-    """Interpolates a position embedding bicubically for another grid; the class token's stays, in the new middle.
+    """Interpolate a position embedding bicubically for another grid; the class token's stays, in the new middle.
 
     Args:
         embedding (Tensor[1, H * W + 1, C]): Position embedding.
@@ -78,7 +78,7 @@ class BidirectionalMamba(nn.Module):
         self.reset_scan_parameters()
 
     def reset_scan_parameters(self) -> None:
-        """Upstream's initialisation: S4D-real in both directions, but time steps from 1e-3 on in the forward one."""
+        """Initialise as upstream: S4D-real in both directions, but time steps from 1e-3 on in the forward one."""
         for A_log in (self.A_log, self.A_b_log):
             init_A_log(A_log)
         for dt_proj in (self.dt_proj, self.dt_proj_b):
@@ -112,7 +112,7 @@ class BidirectionalMamba(nn.Module):
         D: Tensor,
         reverse: bool = False,
     ) -> Tensor:
-        """One direction. Args: x (Tensor[B, 1, L, D]). Returns: Tensor[B, 1, L, D]."""
+        """Scan in one direction. Args: x (Tensor[B, 1, L, D]). Returns: Tensor[B, 1, L, D]."""
         y = F.silu(causal_conv(x, conv, reverse))
         x_dbl = x_proj(y)
         # The scan's parameters stay in float32 where the model or autocast is in half precision.
@@ -132,7 +132,7 @@ class BidirectionalMamba(nn.Module):
 
 
 def _scan_with_time_steps(y: Tensor, x_dbl: Tensor, dt_proj: nn.Module, A: Tensor, D: Tensor, reverse: bool) -> Tensor:
-    """The scan of one direction where calling ``dt_proj`` is more than a product with its weight."""
+    """Scan in one direction where calling ``dt_proj`` is more than a product with its weight."""
     rank, Bs, Cs = x_dbl.split([x_dbl.shape[-1] - 2 * A.shape[1], A.shape[1], A.shape[1]], dim=-1)
     tensors = (t.squeeze(1).mT for t in (y, dt_proj(rank), Bs, Cs))  # [B, 1, L, C] -> [B, C, L]
     u, delta, Bs, Cs = (t.flip(-1) for t in tensors) if reverse else tensors
@@ -141,7 +141,7 @@ def _scan_with_time_steps(y: Tensor, x_dbl: Tensor, dt_proj: nn.Module, A: Tenso
 
 
 def causal_conv(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
-    """A depthwise convolution that sees the present token and those before it, or, in reverse, those after it.
+    """Apply a depthwise convolution that sees the present token and those before it, or, in reverse, those after it.
 
     Args:
         x (Tensor[B, 1, L, D]): Tokens, as a map of one row.

@@ -71,7 +71,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
 
 def _overlaps(box: Tensor, boxes: Tensor, offset: int) -> Tensor:
-    """The intersection over union of a box [4] with boxes [N, 4], or of pairs of boxes."""
+    """Return the intersection over union of a box [4] with boxes [N, 4], or of pairs of boxes."""
     size = (torch.minimum(box[..., 2:], boxes[..., 2:]) - torch.maximum(box[..., :2], boxes[..., :2]) + offset).clamp(0)
     common = size.prod(-1)
     return common / (_area(box, offset) + _area(boxes, offset) - common)
@@ -263,7 +263,7 @@ def modulated_deform_conv_backward(
 
 
 def _deform_conv(settings: dict[str, Any]) -> Callable[..., Tensor]:
-    """torchvision's deformable convolution with mmcv's settings, which versions 1 and 2 of it spell differently."""
+    """Return torchvision's deformable convolution with mmcv's settings, whose names differ between versions 1 and 2."""
     from torchvision.ops import deform_conv2d
 
     def pair(name: str, old: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ The rules are fvcore's (its port is ``mmengine.analysis``), which the published 
 FLOP; convolutions, matrix products, norms, bilinear resizing and adaptive pooling count, activation functions and
 element-wise sums do not. ``mmevm.ops.flops`` has the rules of the scans.
 
-The model runs on the meta device where it can: shapes alone, so that any image size takes seconds and no memory.
+The model runs on the meta device if possible, with shapes only, so that any image size takes seconds and no memory.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def measure(cfg: Any, size: tuple[int, int] | None = None) -> Complexity:
 
     The heads of two-stage detectors are counted for 1000 proposals, in each stage of a cascade, and 100 masks, as
     MMDetection's own tool does once the proposal stage finds that many, whatever the random weights would propose.
-    Auxiliary heads, which only training uses, count among the parameters alone.
+    Auxiliary heads, which only training uses, count as parameters but not as FLOPs.
 
     Args:
         cfg (Config): A config of mmdet, mmseg or mmpretrain.
@@ -208,7 +208,7 @@ def _run_and_find_idle(run: Callable[[nn.Module, Tensor], None], model: nn.Modul
 
 
 def _can_run(part: nn.Module) -> bool:
-    """Whether a part has parameters, other than embeddings, whose weights models read without calling them."""
+    """Return whether a part has parameters, other than embeddings, whose weights models read without calling them."""
     modules = (module for module in part.modules() if not isinstance(module, nn.Embedding))
     return any(True for module in modules for _ in module.parameters(recurse=False))
 

@@ -245,7 +245,7 @@ def _label(model: str) -> str:
 
 
 def _build_pairs(args: argparse.Namespace) -> dict[str, tuple[nn.Module, nn.Module | None]]:
-    """Build each model with random weights, and with the trained ones if there are any."""
+    """Build each model with random weights, and with trained ones if given."""
     pairs = {}
     for model, source in zip_longest(args.models, args.weights, fillvalue='-'):
         random, trained = build_backbone(model, args.size, args.seed), None

@@ -1,4 +1,4 @@
-"""Renders ``docs/reproduction.md``: the published figures beside ours."""
+"""Render ``docs/reproduction.md``: published and own figures side by side."""
 
 from __future__ import annotations
 

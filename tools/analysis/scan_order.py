@@ -1,6 +1,6 @@
 """Which token sees which in ES2D, SS2D and Vim: ``python tools/analysis/scan_order.py --out scan_order.png``.
 
-Nothing here says in which order a route visits the tokens. Every route is run alone through
+The order in which a route visits the tokens is not assumed here. Every route is run on its own through
 :func:`mmevm.ops.visual_scan`, and its Jacobian shows which inputs reach which outputs; a token's position on the route
 is the number of tokens that it sees.
 """
@@ -33,9 +33,9 @@ except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).parents[1] / '_interpreter.py'))['stop'](error)
 
 _LARGEST_MAP = 24
-# So near to zero that no state fades below what float64 can tell from nothing.
+# So close to zero that no state decays below the resolution of float64.
 _DECAY = -1e-6
-# Orange and blue, which the colour-blind tell apart, and greys.
+# Orange and blue, which colour-blind readers can distinguish, and greys.
 _SEEN, _LATER, _OUTSIDE, _EDGE = '#f5b041', '#dcdcdc', '#ffffff', '#b0b0b0'
 _WALK = 'Blues'
 _LEGEND = {
@@ -147,7 +147,7 @@ def _title(route: Route, scan: Scan) -> str:
 def _draw_tokens(axes: Axes, at: np.ndarray, colors: list, query: int, token: int | None) -> None:
     """Draw the cells in their colours, the class token as a circle, and a heavy line around the query."""
 
-    # The query last, so that its outline lies over its neighbours'.
+    # The query last, so that its outline covers its neighbours'.
     for index in sorted(range(len(at)), key=lambda i: (i == token, i == query)):
         x, y = at[index]
         style = {

@@ -69,7 +69,7 @@ def quoted(names: Iterable[Any], default: str = '') -> str:
 
 
 def listed(items: Sequence[str], separator: str = ', ', last: str = ' and {} more') -> str:
-    """Join the first :data:`LISTED` items, and say how many there are besides."""
+    """Join the first :data:`LISTED` items, and state how many more there are."""
     more = len(items) - LISTED
     return separator.join(items[:LISTED]) + (last.format(more) if more > 0 else '')
 

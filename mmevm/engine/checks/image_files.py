@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 
 
 def is_known_format(path: str) -> bool:
-    """Return whether :func:`find_fault` can tell more than that a file is missing or empty."""
+    """Return whether :func:`find_fault` finds more than that a file is missing or empty."""
     return os.path.splitext(path)[1].lower() in _SUFFIXES
 
 
