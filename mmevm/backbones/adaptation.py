@@ -59,9 +59,9 @@ def adapt_stem(weights: dict[str, Any], name: str, stem: nn.Module | None) -> di
         return {}
     if given != _RGB:
         weights[name] = CheckpointError(
-            f'{name} (expected {expected}, got {list(kernel.shape)}): it is for images of {given} channels, the model '
-            f'for {wanted}. Weights are only adapted from 3 channels (RGB); build the model with in_channels={given}, or '
-            'take weights for RGB images'
+            f'{name} (expected {expected}, got {list(kernel.shape)}): it is for images of {given} channels, '
+            f'the model for {wanted}. Weights are only adapted from 3 channels (RGB); build the model with '
+            f'in_channels={given}, or take weights for RGB images'
         )
         return {name: 'refused'}
     weights[name] = fit_channels(kernel, wanted)

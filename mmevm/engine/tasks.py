@@ -130,12 +130,7 @@ def task_of(cfg: Any) -> Task:
 def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
     """Build a config's model; ``init_cfg`` is not applied, so nothing is downloaded.
 
-    Args:
-        cfg (Config): A config.
-        device (str): Where; on ``'meta'`` the model has shapes and no values, and takes no time.
-
-    Returns:
-        nn.Module: The model.
+    On the device ``'meta'``, the model has shapes but no values, and is built in no time.
     """
     init_default_scope(scope_of(cfg) or 'mmengine')
     with torch.device(device):

@@ -24,14 +24,7 @@ _MESSAGE = (
 
 
 def smallest_batch(loader: DataLoader) -> tuple[int, int] | None:
-    """Return the sizes of the smallest batch of an epoch in this process and of the other batches.
-
-    Args:
-        loader (DataLoader): Its batch sampler needs PyTorch's attributes.
-
-    Returns:
-        tuple[int, int] | None: Both sizes, or None if they are unknown.
-    """
+    """Return the sizes of the smallest batch of an epoch in this process and of the others, None if unknown."""
     batches = loader.batch_sampler
     size, sampler = getattr(batches, 'batch_size', None), getattr(batches, 'sampler', None)
     if size is None or not isinstance(sampler, Sized):
@@ -55,14 +48,10 @@ def _kept_random_state() -> Iterator[None]:
 
 
 def norms_of_one_value(model: nn.Module, loader: DataLoader) -> list[str]:
-    """Find the batch norms that would train on one value per channel in a batch of one image.
-
-    Args:
-        model (nn.Module): A model of MMEngine's; it is not changed.
-        loader (DataLoader): Its first image represents all.
+    """Find the batch norms that would train on one value per channel in a batch of the loader's first image.
 
     Returns:
-        list[str]: Their names in the order of the forward pass.
+        list[str]: Their names in the order of the forward pass; the model is not changed.
     """
     was_training = model.training
     found: dict[str, None] = {}

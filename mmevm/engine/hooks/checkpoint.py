@@ -57,10 +57,6 @@ class DurableCheckpointHook(CheckpointHook):
 
     If saving fails in one process of a distributed run, all end with the same message.
 
-    Args:
-        *args (Any): Of ``CheckpointHook``.
-        **kwargs (Any): Of ``CheckpointHook``.
-
     Attributes:
         saved (tuple[int, int] | None): Epochs and iterations in the newest checkpoint of this process.
     """
@@ -126,11 +122,11 @@ class DurableCheckpointHook(CheckpointHook):
                 yield
         except UsageError as error:
             previous = previous or (runner.cfg.get('resume') and runner.cfg.get('load_from'))
-            state = (
-                f'The last complete checkpoint is {previous}; once this is solved, continue from it with --resume.'
-                if previous
-                else 'No checkpoint has been saved yet.'
-            )
+            state = 'No checkpoint has been saved yet.'
+            if previous:
+                state = (
+                    f'The last complete checkpoint is {previous}; once this is solved, continue from it with --resume.'
+                )
             raise UsageError(f'{error}\n{state}') from None
         finally:
             self.file_backend = backend
@@ -194,10 +190,7 @@ class DurableCheckpointHook(CheckpointHook):
 
 
 def save_now(runner: Any) -> str | None:
-    """Save the current state of a training run, unless it has just been saved.
-
-    Args:
-        runner (Runner): Between two iterations, with the trained weights, not their average, in its model.
+    """Save the current state of a training run, between two iterations, unless it has just been saved.
 
     Returns:
         str | None: The newest checkpoint; None if the run has no checkpoint hook.
@@ -219,12 +212,7 @@ def save_now(runner: Any) -> str | None:
 
 @HOOKS.register_module()
 class DurableLoggerHook(LoggerHook):
-    """MMEngine's hook, but training continues without logs while there is no space for them.
-
-    Args:
-        *args (Any): Of ``LoggerHook``.
-        **kwargs (Any): Of ``LoggerHook``.
-    """
+    """MMEngine's hook, but training continues without logs while there is no space for them."""
 
     _has_warned = False
 

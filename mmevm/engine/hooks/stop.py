@@ -9,8 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -31,11 +30,7 @@ _SAME_REQUEST = 5.0 if _RANKS else 0.0
 
 
 class Interrupted(SystemExit):
-    """Ends the process with a signal's exit status.
-
-    Args:
-        signum (int): The signal.
-    """
+    """Ends the process with a signal's exit status."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
@@ -53,11 +48,29 @@ class _Request:
         self.signum = 0
         self.since = 0.0
         self.is_training = False
-        self.owner: int | None = None  # the process that handles signals, as opposed to its data loading processes
+        self.owner = os.getpid()  # the process that handles signals, as opposed to its data loading processes
         # The previous handlers.
         self.previous: dict[int, Any] = {}
         # Shared with the data loading processes, which survive signals to the process group until it is set.
         self.is_over = mmap.mmap(-1, 1)
+        self.is_over[0] = 1
+
+    def install(self) -> None:
+        """Handle signals in this process from now on."""
+        self.reset()
+        # A process that waits for the first one, which may have refused to start, cannot handle signals.
+        handler: Any = signal.SIG_DFL if _RANKS and _RANKS[0] != '0' else self.receive
+        for signum in _SIGNALS:
+            # Some are ignored on purpose, as by nohup.
+            if signal.getsignal(signum) not in (signal.SIG_IGN, None):
+                self.previous[signum] = signal.signal(signum, handler)
+        self.is_over[0] = 0
+
+    def restore(self) -> None:
+        """Restore the previous handlers."""
+        for signum, previous in self.previous.items():
+            signal.signal(signum, previous or signal.SIG_DFL)
+        self.previous = {}
         self.is_over[0] = 1
 
     def begin(self) -> None:
@@ -99,43 +112,18 @@ class _Request:
 _request = _Request()
 
 
-@contextmanager
-def _handlers() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _request.reset()
-    _request.owner = os.getpid()
-    # A process that waits for the first one, which may have refused to start, cannot handle signals.
-    handler: Any = signal.SIG_DFL if _RANKS and _RANKS[0] != '0' else _request.receive
-    for signum in _SIGNALS:
-        # Some are ignored on purpose, as by nohup.
-        if signal.getsignal(signum) not in (signal.SIG_IGN, None):
-            _request.previous[signum] = signal.signal(signum, handler)
-    _request.is_over[0] = 0
-    try:
-        yield
-    finally:
-        for number, previous in _request.previous.items():
-            signal.signal(number, previous or signal.SIG_DFL)
-        _request.previous = {}
-        _request.is_over[0] = 1
-
-
 def interruptible(run: Callable[[], int]) -> int:
-    """Run a tool that ends cleanly on a signal.
-
-    Args:
-        run (Callable): The tool; returns its exit status.
-
-    Returns:
-        int: The tool's exit status, or that of the signal.
-    """
-    with _handlers():
-        try:
-            return run()
-        except Interrupted as interrupted:
-            return 128 + interrupted.signum
+    """Run a tool that ends cleanly on a signal, and return its exit status or that of the signal."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        _request.install()
+    try:
+        return run()
+    except Interrupted as interrupted:
+        return 128 + interrupted.signum
+    finally:
+        if in_main_thread:
+            _request.restore()
 
 
 class _Shield:
@@ -241,21 +229,14 @@ class StopHook(Hook):
         signum = int(asked)
         if not signum:
             return
-        if self._is_averaged:
-            self._take_trained_weights(runner)
+        for hook in runner.hooks if self._is_averaged else ():
+            if isinstance(hook, EMAHook) and getattr(hook, 'evaluate_on_ema', True):
+                EMAHook.after_val_epoch(hook, runner)  # not that of a subclass, which may evaluate once more
         path = save_now(runner)
-        outcome = (
-            f'with {path}, where --resume continues'
-            if path
-            else 'without a checkpoint: the config has no checkpoint hook'
-        )
+        outcome = f'with {path}, where --resume continues'
+        if not path:
+            outcome = 'without a checkpoint: the config has no checkpoint hook'
         runner.logger.info(f'{signal.Signals(signum).name}: ended {outcome}')
         runner.visualizer.close()
         _request.is_training = False
         raise Interrupted(signum)
-
-    @staticmethod
-    def _take_trained_weights(runner: Any) -> None:
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook) and getattr(hook, 'evaluate_on_ema', True):
-                EMAHook.after_val_epoch(hook, runner)  # not that of a subclass, which may evaluate once more

@@ -96,11 +96,10 @@ class StrictWeights(Hook):
             return None
 
         def sizes() -> dict[str, set[int]]:
-            return class_sized(runner.cfg.model, plain_entries(model.state_dict()))
+            return {} if self.complete else class_sized(runner.cfg.model, plain_entries(model.state_dict()))
 
-        freedom: dict[str, Any] = {} if self.complete else {'free_heads': True, 'class_sized': sizes}
         try:
-            weights, report = fit_checkpoint(model, checkpoint, **freedom)
+            weights, report = fit_checkpoint(model, checkpoint, free_heads=not self.complete, class_sized=sizes)
         except CheckpointError as error:
             raise CheckpointError(f'{self.source}: {error}{"" if self.complete else _BACKBONE_ONLY}') from error
         if self.complete:
@@ -142,8 +141,7 @@ def class_sized(model_cfg: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
     """Find the dimensions that are larger when a config's model is built for more classes.
 
     Args:
-        model_cfg (Mapping): A config's ``model``; its numbers of classes are called ``num_classes``,
-            ``num_things_classes`` and the like.
+        model_cfg (Mapping): A config's ``model``.
         state_dict (Mapping[str, Tensor]): The entries of that model by name, without wrappers.
 
     Returns:

@@ -26,12 +26,7 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
     """MMEngine's wrapper for models on the CPU.
 
     torch synchronises batch norms on accelerators only. Here each process normalises by its own images, unless the
-    norms are frozen (``model.backbone.norm_eval=True``).
-
-    Args:
-        module (nn.Module): The model.
-        device_ids (None): Ignored; MMEngine passes the number of a GPU.
-        **kwargs (Any): Of ``MMDistributedDataParallel``.
+    norms are frozen (``model.backbone.norm_eval=True``). ``device_ids``, the number of a GPU, is ignored.
     """
 
     def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:

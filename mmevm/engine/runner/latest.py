@@ -3,9 +3,8 @@
 import os
 import re
 import zipfile
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.hooks import CheckpointHook
 
@@ -17,30 +16,20 @@ from mmevm.registry import type_name
 _TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A checkpoint that a training run can continue from.
 
     Attributes:
+        age (tuple): Start of the process that wrote it, completed epochs, completed iterations: greater is newer.
         path (str): The file.
-        session (str): When the process that wrote it was started.
-        epoch (int): Completed epochs.
-        iteration (int): Completed iterations.
         seed (int | None): The seed of its run.
         skipped (tuple[str, ...]): Why other files cannot be used.
     """
 
+    age: tuple[str, int, int]
     path: str
-    session: str
-    epoch: int
-    iteration: int
     seed: int | None
     skipped: tuple[str, ...] = ()
-
-    @property
-    def age(self) -> tuple:
-        """Sort key, greater for newer checkpoints; those of a later run come after all of an earlier one."""
-        return self.session, self.epoch, self.iteration
 
 
 def is_type(settings: Any, *classes: type) -> bool:
@@ -103,7 +92,8 @@ def _candidate(path: Path) -> Candidate:
     if not all(isinstance(meta.get(key), int) for key in ('epoch', 'iter')):
         raise CheckpointError(f'{path} contains weights only, not the state of a training run')
     session = re.search(r'\d{8}_\d{6}$', str(meta.get('experiment_name', '')))
-    return Candidate(str(path), session[0] if session else '', meta['epoch'], meta['iter'], seed_of(meta))
+    age = session[0] if session else '', meta['epoch'], meta['iter']
+    return Candidate(age, str(path), seed_of(meta))
 
 
 def _require_intact(path: str) -> None:
@@ -116,17 +106,13 @@ def _require_intact(path: str) -> None:
 
 
 def _refusal(cfg: Any, faults: list[str]) -> UsageError:
-    return UsageError(
-        '\n'.join(
-            [
-                f'--resume finds a training run in {os.path.abspath(cfg.work_dir)}, '
-                'and no checkpoint to continue from:',
-                *(f'  {fault}' for fault in faults),
-                'To continue from another file: --resume CHECKPOINT. To start over: move these files away, '
-                'or choose another folder with --work-dir.',
-            ]
-        )
-    )
+    lines = [
+        f'--resume finds a training run in {os.path.abspath(cfg.work_dir)}, and no checkpoint to continue from:',
+        *(f'  {fault}' for fault in faults),
+        'To continue from another file: --resume CHECKPOINT. To start over: move these files away, or choose another '
+        'folder with --work-dir.',
+    ]
+    return UsageError('\n'.join(lines))
 
 
 def _without_checkpoints(cfg: Any) -> str | None:
@@ -166,7 +152,7 @@ def find_latest(cfg: Any) -> Candidate | None:
     paths = saved_checkpoints(cfg)
     if not paths:
         remote = _without_checkpoints(cfg)
-        return Candidate(remote, '', 0, 0, None) if remote else None
+        return Candidate(('', 0, 0), remote, seed=None) if remote else None
     candidates, faults = [], []
     for path in paths:
         try:
@@ -176,7 +162,7 @@ def find_latest(cfg: Any) -> Candidate | None:
     for candidate in sorted(candidates, key=lambda candidate: candidate.age, reverse=True):
         try:
             _require_intact(candidate.path)
-            return replace(candidate, skipped=tuple(faults))
+            return candidate._replace(skipped=tuple(faults))
         except CheckpointError as error:
             faults.append(str(error))
     raise _refusal(cfg, faults)

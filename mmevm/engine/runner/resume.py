@@ -80,13 +80,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """MMEngine's loop over iterations, but its data loading processes survive a signal until the iteration ends.
-
-    Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader | dict): The loader or its config.
-        **kwargs (Any): Of ``IterBasedTrainLoop``.
-    """
+    """MMEngine's loop over iterations, but its data loading processes survive a signal until the iteration ends."""
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, **kwargs: Any) -> None:
         # MMEngine 0.10.7 would start its processes as soon as it has built it.

@@ -28,9 +28,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, None)
 def write_file(path: str | os.PathLike, content: bytes) -> None:
     """Replace the file at ``path`` by ``content`` atomically: write a draft, flush it to the disk, rename it.
 
-    Args:
-        path (str | os.PathLike): Its folder is created if it is missing.
-        content (bytes): The content.
+    A missing folder is created.
 
     Raises:
         UsageError: There is no space, or the folder is not writable. The previous file at ``path`` is untouched.
@@ -144,10 +142,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def exclusive(folders: Iterable[str | os.PathLike]) -> Iterator[None]:
-    """Lock folders against other training runs; the system releases the locks of a killed process.
+    """Lock local folders against other training runs; the system releases the locks of a killed process.
 
-    Args:
-        folders (Iterable[str | os.PathLike]): Local folders, which are created if they are missing.
+    Missing folders are created.
 
     Raises:
         UsageError: Another run is writing to one of them, or it is not writable.
