@@ -33,11 +33,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument(
-        '--image-size',
-        type=int,
-        default=256,
-        metavar='PIXELS',
-        help='edge of the square images (default: %(default)s)',
+        '--image-size', type=int, default=256, metavar='PIXELS', help='edge of the square images (default: %(default)s)'
     )
     parser.add_argument(
         '--train-images',

@@ -195,17 +195,9 @@ def deform_conv_forward(
     output.copy_(_deform_conv(settings)(input, offset, weight))
 
 
-def deform_conv_backward_input(
-    input: Tensor,
-    offset: Tensor,
-    grad_output: Tensor,
-    grad_input: Tensor,
-    grad_offset: Tensor,
-    weight: Tensor,
-    columns: Tensor,
-    **settings: Any,
-) -> None:
+def deform_conv_backward_input(*tensors: Tensor, **settings: Any) -> None:
     """Write the gradients of :func:`deform_conv_forward` with respect to input and offset."""
+    input, offset, grad_output, grad_input, grad_offset, weight, _ = tensors
     _write_gradients(_deform_conv(settings), (input, offset, weight), grad_output, (grad_input, grad_offset, None))
 
 
@@ -226,38 +218,16 @@ def deform_conv_backward_parameters(
     grad_weight.add_(gradient, alpha=scale)
 
 
-def modulated_deform_conv_forward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    ones: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    output: Tensor,
-    columns: Tensor,
-    **settings: Any,
-) -> None:
+def modulated_deform_conv_forward(*tensors: Tensor, **settings: Any) -> None:
     """Write the modulated deformable convolution (version 2) into ``output``."""
+    input, weight, bias, _, offset, mask, output, _ = tensors
     output.copy_(_deform_conv(settings)(input, offset, weight, mask, bias))
 
 
-def modulated_deform_conv_backward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    ones: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    columns: Tensor,
-    grad_input: Tensor,
-    grad_weight: Tensor,
-    grad_bias: Tensor,
-    grad_offset: Tensor,
-    grad_mask: Tensor,
-    grad_output: Tensor,
-    **settings: Any,
-) -> None:
+def modulated_deform_conv_backward(*tensors: Tensor, **settings: Any) -> None:
     """Write the gradients of :func:`modulated_deform_conv_forward`."""
+    input, weight, bias, _, offset, mask, _, grad_input, *grads, grad_output = tensors
+    grad_weight, grad_bias, grad_offset, grad_mask = grads
     targets = grad_input, grad_offset, grad_weight, grad_mask, grad_bias if settings['with_bias'] else None
     _write_gradients(_deform_conv(settings), (input, offset, weight, mask, bias), grad_output, targets)
 

@@ -38,11 +38,7 @@ _DECAY = -1e-6
 # Orange and blue, which colour-blind readers can distinguish, and greys.
 _SEEN, _LATER, _OUTSIDE, _EDGE = '#f5b041', '#dcdcdc', '#ffffff', '#b0b0b0'
 _WALK = 'Blues'
-_LEGEND = {
-    'sees these tokens': _SEEN,
-    'come later on the route': _LATER,
-    'not on the route': _OUTSIDE,
-}
+_LEGEND = {'sees these tokens': _SEEN, 'come later on the route': _LATER, 'not on the route': _OUTSIDE}
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,7 @@ from PIL import Image
 
 from mmevm.engine.checks import annotations
 from mmevm.engine.checks.annotations import AnnotationError
-from mmevm.engine.checks.class_lists import (
-    LISTED,
-    ClassList,
-    Report,
-    differences,
-    nearest,
-    quoted,
-    same_but_for_case,
-)
+from mmevm.engine.checks.class_lists import LISTED, ClassList, Report, differences, nearest, quoted, same_but_for_case
 from mmevm.engine.checks.datasets import is_remote
 from mmevm.registry import type_name
 
