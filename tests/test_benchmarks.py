@@ -145,9 +145,9 @@ def test_upstreams_path_equals_the_mixers(load: Callable[[str], ModuleType], mix
     torch.testing.assert_close(load('composed').compose(op, upstream.sequential_scan)(x), expected)
 
 
-def test_composed_scan_serves_step_2_alone(load: Callable[[str], ModuleType]) -> None:
+def test_composed_scan_only_supports_step_2(load: Callable[[str], ModuleType]) -> None:
     op = load('composed').compose(ES2D(16, step_size=3))
-    with pytest.raises(ValueError, match='step 2 alone, got 3'):
+    with pytest.raises(ValueError, match='only supports step 2, got 3'):
         op.scan(torch.randn(1, 6, 6, op.d_inner))
 
 
