@@ -38,37 +38,38 @@ def check_coco(entry: ClassList, path: str, strict: bool, report: Report) -> Cla
     except AnnotationError as error:
         report.problems.append(f'{key}: {path} cannot be used: {error}')
         return entry
-    found = categories.names
-    numbered = tuple(name for name in found if name in names)
-    unused = [name for name in found if name not in names]
-    faults = []
-    if len(numbered) < len(set(names)):
-        faults = [
-            f'{key}: the classes and the categories of {path} do not match.',
-            *differences(names, found, 'in the file'),
-        ]
-        report.wanted = report.wanted or _fitting(names, found)
-    elif len(numbered) > len(set(numbered)):
-        twice = sorted({name for name in numbered if numbered.count(name) > 1})
-        faults = [f'{key}: {path} has several categories with the same name: {quoted(twice)}']
-    elif numbered != names:
-        faults = [
-            f'{key}: MMDetection numbers classes in the order of the file, so that the names would be mixed up.',
-            f'  {path}: {quoted(numbered)}',
-            f'  in the config: {quoted(names)}',
-        ]
-        report.wanted = report.wanted or numbered
+    numbered = tuple(name for name in categories.names if name in names)
+    faults = _category_faults(key, path, names, categories.names, report)
     if faults and strict:
         report.problems += faults
     elif faults:
         report.notes.append('\n'.join(faults))
-    elif unused:
+    elif unused := [name for name in categories.names if name not in names]:
         report.notes.append(
-            f'{key}: {len(numbered)} of the {len(found)} categories of {path} are classes: '
+            f'{key}: {len(numbered)} of the {len(categories.names)} categories of {path} are classes: '
             f'{quoted(numbered)}. Left out: {quoted(unused)}'
         )
     _check_category_ids(entry, path, categories, report)
     return entry._replace(numbered=None if faults else numbered, source=os.path.realpath(path))
+
+
+def _category_faults(key: str, path: str, names: Sequence[str], found: Sequence[str], report: Report) -> list[str]:
+    numbered = tuple(name for name in found if name in names)
+    if len(numbered) < len(set(names)):
+        report.wanted = report.wanted or _fitting(names, found)
+        header = f'{key}: the classes and the categories of {path} do not match.'
+        return [header, *differences(names, found, 'in the file')]
+    if len(numbered) > len(set(numbered)):
+        twice = sorted({name for name in numbered if numbered.count(name) > 1})
+        return [f'{key}: {path} has several categories with the same name: {quoted(twice)}']
+    if numbered == names:
+        return []
+    report.wanted = report.wanted or numbered
+    return [
+        f'{key}: MMDetection numbers classes in the order of the file, so that the names would be mixed up.',
+        f'  {path}: {quoted(numbered)}',
+        f'  in the config: {quoted(names)}',
+    ]
 
 
 def _check_category_ids(entry: ClassList, path: str, categories: annotations.Categories, report: Report) -> None:

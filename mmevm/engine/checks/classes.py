@@ -38,7 +38,8 @@ def check_classes(cfg: Any, phases: Iterable[str]) -> None:
         _compare_count(entry, counts, report)
     _check_out_channels(cfg, counts, report)
     # One process of a distributed run prints it for all.
-    for note in dict.fromkeys(report.notes) if os.environ.get('RANK', '0') == '0' else ():
+    is_printed = os.environ.get('RANK', '0') == '0' and not disagreement
+    for note in dict.fromkeys(report.notes) if is_printed else ():
         print_log(note, logger='current', level=logging.WARNING)
     lines = list(dict.fromkeys(report.problems))
     if lines and (report.wanted or report.count):
