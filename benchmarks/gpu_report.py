@@ -71,13 +71,13 @@ def _column(table: str, name: str, **wanted: Any) -> Callable[[Report], list[flo
 
 
 def _fastest_backend(report: Report) -> list[float]:
-    """Forward over binding floor of the backend that 'auto' takes, for every case."""
+    """Return forward over binding floor of the backend that 'auto' takes, for every case."""
     names = [row['backend'] for row in report.get('backends', [])]
     return _column('backends', 'floor_ratio', backend=names[0])(report) if names else []
 
 
 def _throughput_over(counterpart: str) -> Callable[[Report], list[float]]:
-    """EVM-T's images per second over the counterpart's in its faster layout."""
+    """Return EVM-T's images per second over the counterpart's in its faster layout."""
 
     def values(report: Report) -> list[float]:
         ours = _column('models', 'inference_rate', model='evm_tiny', scan='fused')(report)
@@ -114,7 +114,7 @@ def judge(report: Report) -> list[timing.Row]:
 
 
 def read_checks(path: Path | None) -> list[timing.Row]:
-    """Format the phases of tools/gpu_check.sh, a line each: name, outcome, seconds, detail, separated by tabs."""
+    """Parse the phases of tools/gpu_check.sh, a line each: name, outcome, seconds, detail, separated by tabs."""
     if path is None:
         return []
     lines = path.read_text(encoding='utf-8').splitlines()

@@ -12,15 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 try:
-    import matplotlib
     import networks
+    import plots
     import timing
     import torch
     from torch import Tensor
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
-
-matplotlib.use('Agg')
 
 SWIN = 'swin_tiny_patch4_window7_224'
 
@@ -91,28 +89,6 @@ def add_ratios(rows: list[timing.Row]) -> None:
             row['ratio_best'] = row['median'] / min(layouts.values())
 
 
-def plot(path: Path, rows: list[timing.Row], title: str) -> None:
-    """Draw one bar per network, in its faster layout, with its quartiles."""
-    from matplotlib import pyplot as plt
-
-    fastest = {}
-    for row in sorted(rows, key=lambda r: -r['median']):
-        fastest[row['model']] = row  # the last one, the fastest, stays
-    bars = sorted(fastest.values(), key=lambda r: r['median'], reverse=True)
-    medians = [r['median'] for r in bars]
-    spread = [[r['median'] - r['p25'] for r in bars], [r['p75'] - r['median'] for r in bars]]
-    labels = [r['model'] if networks.is_ours(r['model']) else f'{r["model"]} ({r["layout"]})' for r in bars]
-    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.4 * len(bars)), layout='constrained')
-    colors = ['tab:blue' if networks.is_ours(r['model']) else 'lightgray' for r in bars]
-    bars = axes.barh(labels, medians, xerr=spread, color=colors, ecolor='dimgray', capsize=2)
-    axes.bar_label(bars, [f'{m:.1f}' for m in medians], padding=6)
-    axes.margins(x=0.12)
-    axes.set(xlabel='median, ms', title=title)
-    axes.spines[['top', 'right']].set_visible(False)
-    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
-    plt.close(figure)
-
-
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -142,7 +118,7 @@ def main() -> None:
         "torch's default layout (contiguous) and in its faster one."
     )
     timing.save(args.out, 'latency', title, rows, COLUMNS, [note])
-    plot(args.out / 'latency.png', rows, title)
+    plots.latency(args.out / 'latency.png', rows, title)
 
 
 if __name__ == '__main__':

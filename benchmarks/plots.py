@@ -54,9 +54,7 @@ def over_resolution(path: Path, rows: list[timing.Row], title: str) -> None:
         axes.set(xlabel='image side, pixels', ylabel=text, xscale='log', yscale=scale)
         _ticks(axes, sorted({row['resolution'] for row in rows}))
     panels[-1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.suptitle(title)
-    timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
-    plt.close(figure)
+    _save(figure, path, title)
 
 
 def _ticks(axes: Any, sides: list[int]) -> None:
@@ -89,6 +87,33 @@ def throughput(path: Path, rows: list[timing.Row], title: str) -> None:
         axes.margins(x=0.15)
         axes.set(xlabel='images / s', title=which)
         axes.spines[['top', 'right']].set_visible(False)
+    _save(figure, path, title)
+
+
+def latency(path: Path, rows: list[timing.Row], title: str) -> None:
+    """Draw a bar per network, in its faster layout, with its quartiles."""
+    from matplotlib import pyplot as plt
+
+    # Of each network the last line, its fastest, stays.
+    fastest = {row['model']: row for row in sorted(rows, key=lambda row: -row['median'])}
+    lines = sorted(fastest.values(), key=lambda row: -row['median'])
+    medians = [row['median'] for row in lines]
+    spread = [[row['median'] - row['p25'] for row in lines], [row['p75'] - row['median'] for row in lines]]
+    ours = [networks.is_ours(row['model']) for row in lines]
+    labels = [x['model'] if own else f'{x["model"]} ({x["layout"]})' for x, own in zip(lines, ours, strict=True)]
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.4 * len(lines)), layout='constrained')
+    colors = ['tab:blue' if own else 'lightgray' for own in ours]
+    bars = axes.barh(labels, medians, xerr=spread, color=colors, ecolor='dimgray', capsize=2)
+    axes.bar_label(bars, [f'{value:.1f}' for value in medians], padding=6)
+    axes.margins(x=0.12)
+    axes.set(xlabel='median, ms')
+    axes.spines[['top', 'right']].set_visible(False)
+    _save(figure, path, title)
+
+
+def _save(figure: Any, path: Path, title: str) -> None:
+    from matplotlib import pyplot as plt
+
     figure.suptitle(title)
     timing.replace_file(path, lambda draft: figure.savefig(draft, format='png', dpi=150))
     plt.close(figure)
