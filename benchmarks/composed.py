@@ -1,8 +1,8 @@
 """The map scans composed of library calls, the way the released code of EfficientVMamba and VMamba computes them.
 
 The routes' tokens are copied out of the map into sequences, projected by ``einsum``, cast to float32, scanned by one
-call of mamba_ssm's ``selective_scan_fn`` over all of them, and copied back. This is what the project's operator
-replaces, and what the benchmarks compare it with.
+call of mamba_ssm's ``selective_scan_fn`` over all of them, and copied back. The project's operator
+replaces this, and the benchmarks compare it with this.
 """
 
 from collections.abc import Callable
@@ -95,14 +95,14 @@ def composed_scan(op: ScanMixer, x: Tensor, scan: SelectiveScan = selective_scan
 
     Args:
         op (ScanMixer): ES2D or SS2D, whose parameters are used; ES2D's step must be 2.
-        x (Tensor[B, H, W, D]): Feature map. Upstream keeps it as [B, D, H, W]; a permuted view of that is welcome.
+        x (Tensor[B, H, W, D]): Feature map. Upstream keeps it as [B, D, H, W]; a permuted view of that is accepted.
         scan (SelectiveScan): The scan itself.
 
     Returns:
         Tensor[B, H, W, D]: Merged map, float32, contiguous.
 
     Raises:
-        ValueError: If the step is not 2, for which upstream's code does not work either.
+        ValueError: If the step is not 2; upstream's code does not support others either.
     """
     if isinstance(op, ES2D) and op.step_size != 2:
         raise ValueError(f'the composed scan only supports step 2, got {op.step_size}')

@@ -1,9 +1,9 @@
-"""GPU benchmark: the atrous scan and the classifiers against the path that is composed of library calls.
+"""GPU benchmark: the atrous scan and the classifiers against the path composed of library calls.
 
-All of it in one run: (a) the scan of the first two stages of EVM-T/S/B, forward and backward, fused and composed, and
-the operator alone against the device's floors; (b) training steps, inference and peak memory of the classifiers under
-AMP, beside timm's; (c) inference and its peak memory over resolution, with VMamba and Vim. ``--dry-run`` runs
-everything at tiny sizes on the CPU, to see that it works; its numbers say nothing.
+One run measures: (a) the scan of the first two stages of EVM-T/S/B, forward and backward, fused and composed, and
+the operator alone against the device's floors; (b) training steps, inference and peak memory of the classifiers and
+timm's under AMP; (c) inference and its peak memory over resolution, with VMamba and Vim. ``--dry-run`` runs
+everything at tiny sizes on the CPU, as a functional test; its numbers mean nothing.
 
 Each table is written as soon as it is measured: <out>/<gpu>.json and .md, and two plots.
 """
@@ -103,7 +103,7 @@ def describe(device: torch.device, rates: Rates, scan_text: str) -> dict[str, st
 
 def notes(args: argparse.Namespace) -> list[str]:
     """Return how the numbers were made, for the reader."""
-    warning = '**A dry run on the CPU at tiny sizes: it shows that the benchmark works, and its numbers say nothing.**'
+    warning = '**A dry run on the CPU at tiny sizes: it shows that the benchmark works, and its numbers mean nothing.**'
     return [
         *([warning] if args.dry_run else []),
         f'Medians of up to {args.repeats} rounds. Each round times every line of a table once, in shuffled order: '
@@ -115,7 +115,7 @@ def notes(args: argparse.Namespace) -> list[str]:
         'Floors: the map and its projections read once and the output written once, at the rate of a copy in the same '
         "run; one exponential per cell, channel and state, at the special-function units' rate. The larger binds.",
         'Training: cross-entropy, gradient scaling, fused AdamW. Peak memory is what torch allocates for one step, '
-        "or one inference: weights, optimiser and images included. timm's networks are given in both layouts; targets "
+        "or one inference: weights, optimizer and images included. timm's networks are given in both layouts; targets "
         'compare with the faster.',
     ]
 
@@ -180,7 +180,7 @@ class Benchmark:
         text = f'classifiers, {args.resolution} × {args.resolution}, batch {args.batch}'
         self.plot('throughput', plots.throughput, rows, text)
         self.save('classifiers')
-        pixels = args.batch * args.resolution**2 // 2  # the networks are many, and time is short
+        pixels = args.batch * args.resolution**2 // 2  # there are many networks, and GPU time is limited
         rows = gpu_models.measure_resolutions(args.resolution_models, args.resolutions, pixels, setting)
         self.report['resolution'] = rows
         self.plot('resolution', plots.over_resolution, rows, 'inference over resolution')

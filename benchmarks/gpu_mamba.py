@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_mamba.py build/gpu-wheels/mamba_ssm-*.tar.gz build/gpu-check/mamba
 
-Installing the distribution would compile for nine architectures and then import every model that it has; this compiles
-the same files with the same options for one, and imports the module with ``selective_scan_fn`` alone.
+Installing the distribution would compile for nine architectures, and importing it imports all of its models. This
+script compiles the same files with the same options for one, and imports only the module with ``selective_scan_fn``.
 """
 
 import importlib
@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 EXTENSION = 'selective_scan_cuda'
 INTERFACE = 'mamba_ssm.ops.selective_scan_interface'
 
-# What mamba_ssm's own setup.py gives, but for the architectures.
+# As in mamba_ssm's own setup.py, except for the architectures.
 CXX_FLAGS = ['-O3', '-std=c++17']
 NVCC_FLAGS = [
     *CXX_FLAGS,
@@ -56,7 +56,7 @@ def build(sdist: Path, folder: Path) -> Path:
         folder (Path): Where it is unpacked; created if it is missing.
 
     Returns:
-        Path: The folder to give to :func:`load`.
+        Path: The folder to pass to :func:`load`.
 
     Raises:
         RuntimeError: If it does not compile.
@@ -68,7 +68,7 @@ def build(sdist: Path, folder: Path) -> Path:
         archive.extractall(folder, filter='data')
     root = folder / sdist.name.removesuffix('.tar.gz')
     csrc = root / 'csrc' / 'selective_scan'
-    (root / 'lock').unlink(missing_ok=True)  # torch's, of a build that was stopped, would be waited for
+    (root / 'lock').unlink(missing_ok=True)  # torch would wait for the lock of an interrupted build
     sources = sorted(str(path) for pattern in ('*.cpp', '*.cu') for path in csrc.glob(pattern))
     compile_extension(
         EXTENSION, sources, CXX_FLAGS, NVCC_FLAGS, extra_include_paths=[str(csrc)], build_directory=str(root)
@@ -83,7 +83,7 @@ def load(folder: Path | None = None) -> tuple[SelectiveScan | None, str]:
         folder (Path, optional): Where :func:`build` put it, or the folder above; without it, the installed package.
 
     Returns:
-        tuple[SelectiveScan or None, str]: The function and what it is, or None and why it is not there.
+        tuple[SelectiveScan or None, str]: The function and what it is, or None and why it is missing.
     """
     if folder is not None:
         built = next((path.parent for path in sorted(folder.glob(f'**/{EXTENSION}*.so'))), None)
@@ -96,7 +96,7 @@ def load(folder: Path | None = None) -> tuple[SelectiveScan | None, str]:
         sys.modules['mamba_ssm'] = package
     try:
         function = importlib.import_module(INTERFACE).selective_scan_fn
-    except Exception as error:  # of any kind: it is somebody else's code, and the benchmark has a substitute
+    except Exception as error:  # of any kind, as it is third-party code; the benchmark has a substitute
         return None, f'mamba_ssm does not import ({type(error).__name__}: {error})'
     name = built.name.replace('-', ' ') if folder else f'mamba_ssm {importlib.metadata.version("mamba_ssm")}'
     return function, f"{name}'s selective_scan_fn"

@@ -49,7 +49,7 @@ RESOLUTION_COLUMNS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One network as it is measured.
+    """A network in one setting.
 
     Attributes:
         model (str): Family and variant of ours, or a name of timm's.
@@ -95,7 +95,7 @@ class Setting:
 
     def build(self, line: Line, resolution: int) -> nn.Module:
         """Return a network with random weights on the device, in evaluation mode."""
-        with self.device:  # where a large network is initialised in no time
+        with self.device:  # where a large network is initialised fast
             model = networks.build(line.model, resolution)
         if line.scan == 'composed':
             compose(model, self.scan)
@@ -142,14 +142,14 @@ def training_step(model: nn.Module, images: Tensor, setting: Setting) -> Run:
 def peak_memory(make_step: Callable[[], Run], device: torch.device) -> tuple[Run, float | None]:
     """Build and run a training step; return its peak of allocated memory in bytes beyond what was allocated before.
 
-    The peak includes parameters, gradients, the optimiser's state and the images. On the CPU it is None.
+    The peak includes parameters, gradients, the optimizer's state and the images. On the CPU it is None.
     """
     gc.collect()
     if device.type != 'cuda':
         return make_step(), None
     before = torch.cuda.memory_allocated(device)
     step = make_step()
-    for _ in range(2):  # the first one makes the optimiser's state and tries convolution algorithms
+    for _ in range(2):  # the first one allocates the optimizer's state and selects convolution algorithms
         step()
     synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -162,7 +162,7 @@ def inference_peak(run: Run, device: torch.device) -> int | None:
     """Return the peak of allocated memory in bytes beyond what was allocated before the pass; None on the CPU."""
     if device.type != 'cuda':
         return None
-    run()  # tries convolution algorithms
+    run()  # selects convolution algorithms
     synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -194,7 +194,7 @@ def measure_models(models: list[str], resolution: int, batch: int, setting: Sett
         steps[line.name], peak = peak_memory(partial(training_step, model, images, setting), setting.device)
         built[line.name] = model, images
         row = line.row() | {'params': params, 'batch': batch}
-        # The network and its images lay there before the step was built.
+        # The network and its images were allocated before the step was built.
         rows[line.name] = row | {'peak': None if peak is None else peak + weights}
     times = interleaved(steps, setting.device, setting.repeats, 2, setting.seconds)
     _add(rows, 'training', times)
@@ -230,7 +230,7 @@ def _compare(rows: list[timing.Row]) -> None:
 
 
 def measure_resolutions(models: list[str], resolutions: list[int], pixels: int, setting: Setting) -> list[timing.Row]:
-    """Inference over image sizes, with as many images as hold about the same number of pixels.
+    """Measure inference over image sizes, with about the same number of pixels per batch.
 
     timm's networks run in the layout that suits convolutions on a GPU, channels_last.
     """

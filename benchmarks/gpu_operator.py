@@ -143,7 +143,7 @@ def callables(case: Case, bench: Bench) -> dict[str, Run]:
     """Everything that is timed for a case, named ``<path or backend> <pass>``."""
     op = ES2D(case.channels).to(bench.device)
     x = torch.randn(case.batch, *case.size, op.d_inner, device=bench.device, dtype=bench.dtype)
-    # Each path gets the map as its own convolution would leave it: channels last, or upstream's channels first.
+    # Each path gets the map in the layout of its own convolution's output: channels last, or upstream's channels first.
     channels_first = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1).requires_grad_()
     x.requires_grad_()
     parameters = [op.x_proj_weight, op.dt_projs_weight, op.dt_projs_bias, op.A_logs, op.Ds]
@@ -173,7 +173,7 @@ def measure_case(case: Case, bench: Bench) -> tuple[timing.Row, list[timing.Row]
         tuple[Row, list[Row]]: The fused against the composed path, projections included; and, for each backend, the
         operator alone against the floors.
     """
-    # Without the cache every call casts its weights, as every step of a training does.
+    # Without the cache every call casts its weights, as every training step does.
     with torch.autocast(bench.device.type, bench.dtype, cache_enabled=False):
         times = interleaved(callables(case, bench), bench.device, bench.repeats, 3, bench.seconds)
     medians = {name: timing.summarise(values)['median'] for name, values in times.items()}
@@ -189,7 +189,7 @@ def measure_case(case: Case, bench: Bench) -> tuple[timing.Row, list[timing.Row]
     for name in backend_names(bench.device):
         line = case.row() | {'backend': name, 'bytes_floor': floors[0], 'exponentials_floor': floors[1]}
         line |= {which: medians.get(f'{name} {which}') for which in ('forward', 'graph', 'training')}
-        # A floor knows nothing of launches from Python: where a graph could be made, its replay counts.
+        # Floors do not include launches from Python: if a graph could be captured, its replay counts.
         line['floor_ratio'] = (line['graph'] or line['forward']) / max(floor for floor in floors if floor)
         line['times'] = {key: values for key, values in times.items() if key.startswith(name)}
         lines.append(line)

@@ -26,14 +26,14 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Target:
-    """A number that has to be at least, or at most, something.
+    """A bound on measured numbers.
 
     Attributes:
-        text (str): What is asked.
+        text (str): What is required.
         limit (float): The bound.
         at_least (bool): Whether the bound is the lower one.
         values (Callable): Report -> measurements; the target is reached when every one of them is within the bound.
-        unit (str): Printed behind the numbers.
+        unit (str): Printed after the numbers.
     """
 
     text: str

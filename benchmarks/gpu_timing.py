@@ -1,7 +1,7 @@
 """Interleaved timing with CUDA events, and the floors that measurements are compared with.
 
 A floor is the least time a device can need: for one atrous scan, the bytes that have to pass its memory at the rate of
-a copy measured here, and the exponentials at the rate of its special-function units. The larger of the two binds.
+a copy measured here, and the exponentials at the rate of its special-function units. The larger of the two applies.
 """
 
 import time
@@ -92,7 +92,7 @@ def graphed(function: Run, device: torch.device) -> Run | None:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a device can do at best.
+    """The highest rates of a device.
 
     Attributes:
         bandwidth (float): Bytes per second, read and written together, of a device-to-device copy.

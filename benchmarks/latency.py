@@ -58,7 +58,7 @@ COLUMNS = {
 
 
 def make_callables(names: list[str], resolution: int, batch: int) -> tuple[list[timing.Row], list[Forward]]:
-    """Every network in each of its layouts.
+    """Build every network in each of its layouts.
 
     Returns:
         tuple[list[Row], list[Forward]]: Model, layout and parameters (millions) of each, and its forward pass.

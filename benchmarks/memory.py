@@ -1,7 +1,7 @@
 """Peak memory of a training step, with the real scan and with the scan replaced by a no-op.
 
 The step is the backbone's forward pass in training mode, the sum of its maps' means as loss, and the backward pass
-into fresh gradients. The no-op returns the scan's input, through which gradients pass on.
+into fresh gradients. The no-op returns the scan's input, through which gradients pass.
 
 The peak is that of torch's CPU allocator: torch.profiler records every allocation and every release (profile_memory),
 and the peak is the maximum of their running sum; parameters, buffers and images, which are allocated before, are added.
@@ -52,7 +52,7 @@ def noop_scan(x: Tensor, x_dbl: Tensor, *args: object, **kwargs: object) -> Tens
 
 
 def training_step(model: EfficientVMamba, images: Tensor) -> None:
-    """Forward and backward pass, without an optimiser."""
+    """Run the forward and the backward pass, without an optimizer."""
     model.zero_grad(set_to_none=True)
     sum(y.mean() for y in model(images)).backward()
 

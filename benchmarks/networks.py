@@ -63,7 +63,7 @@ def build(name: str, resolution: int) -> nn.Module:
 
     Args:
         name (str): Family and variant of ours, or a name of timm's.
-        resolution (int): Image size, which some networks have to know.
+        resolution (int): Image size, which some networks depend on.
     """
     if is_ours(name):
         maps = {} if name.startswith('vim_') else {'out_indices': (3,)}

@@ -1,4 +1,4 @@
-"""What several benchmarks draw."""
+"""Figures of the benchmarks."""
 
 import itertools
 from pathlib import Path
@@ -13,7 +13,7 @@ matplotlib.use('Agg')
 _OURS = ('tab:blue', 'tab:orange', 'tab:green', 'tab:red', 'tab:purple', 'tab:brown', 'tab:pink')
 _OTHERS = ('black', 'dimgray', 'darkgray', 'tab:olive', 'tab:cyan')
 
-# Label and scale of each value that a row may have.
+# Label and scale of the values in a row.
 _PANELS = {'rate': ('images / s', 'log'), 'per_pixel': ('ns / pixel', 'linear'), 'peak_mib': ('peak, MiB', 'log')}
 
 

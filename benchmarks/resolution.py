@@ -1,9 +1,9 @@
 """Our networks over image sizes on a CPU: latency, throughput, peak memory and cost per pixel, in one run.
 
-A scan's cost grows with the number of pixels, and not with its square: the cost per pixel should not grow.
+The cost of a scan is linear in the number of pixels, so the cost per pixel should not grow.
 
 The peak is that of torch's CPU allocator over one forward pass, parameters, buffers and images included, and so the
-same in every run; ``memory.py`` says how it is taken and what it leaves out.
+same in every run; see ``memory.py`` for how it is measured and what it excludes.
 """
 
 import argparse
@@ -37,7 +37,7 @@ COLUMNS = {
 
 
 def make_cases(args: argparse.Namespace) -> tuple[list[timing.Row], list[Callable[[], object]]]:
-    """Every network at every resolution.
+    """Build every network at every resolution.
 
     Returns:
         tuple[list[Row], list[Callable]]: Model, resolution, batch and the bytes of weights and images of each, and its

@@ -6,7 +6,7 @@ For one-dimensional scans and for the ES2D scans of the first two stages of each
 - forward: the forward pass with gradients required for all inputs, which keeps what the backward pass needs;
 - backward: ``torch.autograd.grad`` of its output for all inputs, the forward pass not included.
 
-The floor is the time that the scan's H·W·D·N (or D·L·N) exponentials alone take this machine. Its rate is measured in
+The floor is the time that the scan's H·W·D·N (or D·L·N) exponentials alone take this machine. The rate is measured in
 the same rounds as the scans: ``torch.exp`` and ``torch.exp2`` of values in [-8, 0], on one thread, for 1024 and for
 3072 of them, so that source and destination stay in the first-level cache; the difference of the two times is free of
 the call's overhead. The faster function's rate, times the number of threads, is the machine's. Not in place: repeated
@@ -36,7 +36,7 @@ RATE_SIZES = (1024, 3072)
 RATE_CALLS = 200
 REFERENCE_REPEATS = 3
 
-# Named in `rows` as in `COLUMNS`; the three ways in which every backend is timed.
+# The three passes of a backend that are timed, named in rows as in `COLUMNS`.
 PASSES = ('inference', 'forward', 'backward')
 
 COLUMNS = {

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, a record of the machine, and tables as Markdown and JSON."""
+"""Shared by the benchmarks: interleaved timing, a record of the machine, and tables as Markdown and JSON."""
 
 import argparse
 import datetime
@@ -35,9 +35,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Time callables in turn, one call of each per round, so that drift of the machine affects all of them alike.
 
-    Each round takes them in another order (the same in every run), so that none always follows the same neighbour.
-    Before each timed call come ``settle`` untimed ones: what is measured is a callable that runs again and again, with
-    its own weights in the caches and not those of its neighbour.
+    Each round has another order (the same in every run), so that none always follows the same neighbour. ``settle``
+    untimed calls precede each timed one, so that the callable's own weights are in the caches, not its neighbour's.
 
     Args:
         callables (Mapping[str, Callable]): What to time, by name.
@@ -177,7 +176,7 @@ def _load_average() -> float | None:
         return None
 
 
-# Taken at import: by the end, the benchmark itself is the load.
+# Measured at import: later, the benchmark itself is the load.
 LOAD_BEFORE = _load_average()
 
 
@@ -244,7 +243,7 @@ def save(
         title (str): Heading.
         rows (list[Row]): The table's lines.
         columns (Mapping[str, str]): See :func:`markdown_table`.
-        notes (Iterable[str]): Sentences for the reader, each a paragraph below the table.
+        notes (Iterable[str]): Paragraphs below the table.
         **details (Any): Further entries of the JSON file.
     """
     machine = environment()

@@ -1,13 +1,13 @@
-"""The forward pass on a CPU with the compiled scan, and with the path that the released code takes there.
+"""The forward pass on a CPU with the compiled scan, and with the path of the released code.
 
 Without a GPU the released code of EfficientVMamba and VMamba scans in Python: routes are copied out of the map
 (``composed.py``), the decays and inputs of all tokens and states are computed and stored, a loop takes one token after
 the other, and the results are copied back and summed. Everything else, linear layers, convolutions and norms, is ours
-in both columns: the ratio is that of the same network with one or the other scan. The network is timed without any
-scan, too, because no scan, however fast, could make the ratio larger than upstream's time over that. Vim's released
-code has no path without a GPU.
+in both columns: the ratio compares the same network with two scans. The network is timed without any scan, too: no
+scan, however fast, could make the ratio larger than upstream's time over that. Vim's released code has no path without
+a GPU.
 
-The loop takes seconds for an image, so that few rounds have to do; all paths are timed in turn in each of them.
+The loop takes seconds per image, so there are few rounds; in each, all paths are timed in turn.
 """
 
 import argparse

@@ -146,7 +146,7 @@ def draw_detections(
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, colors: Mapping[int, str]) -> np.ndarray:
-    """Lay colours over an image where its labels have one.
+    """Overlay colours on an image where its labels have one.
 
     Args:
         image (ndarray[H, W, 3]): uint8.
@@ -171,7 +171,7 @@ def draw_segmentations(
     path: str | os.PathLike,
     count: int = 8,
 ) -> str:
-    """Draw the first images of a folder, with true and predicted labels laid over them, and a legend.
+    """Draw the first images of a folder, overlaid with true and predicted labels, and a legend.
 
     Args:
         images (str | os.PathLike): Folder of ``<name>.jpg``.
@@ -198,7 +198,7 @@ def draw_segmentations(
 
 
 def draw_classes(axes: Axes, label: int, scores: np.ndarray, names: Sequence[str]) -> None:
-    """Draw a bar for each of the five likeliest classes; green is the true one, red a wrong one that is likeliest."""
+    """Draw a bar for each of the five likeliest classes; green is the true one, red a wrong best one."""
     top = np.argsort(-scores, kind='stable')[:5]
     colors = [_RIGHT if index == label else _OTHER if rank else _WRONG for rank, index in enumerate(top)]
     bars = axes.barh(range(len(top)), scores[top], height=0.5, color=colors)

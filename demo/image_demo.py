@@ -1,4 +1,4 @@
-"""Draw what a model finds in images: ``python demo/image_demo.py IMAGE… --model NAME [--weights FILE]``.
+"""Draw a model's predictions on images: ``python demo/image_demo.py IMAGE… --model NAME [--weights FILE]``.
 
 IMAGE is a file, a folder or an address. NAME is one of the metafiles' models or the path of a config: a detector, an
 instance or semantic segmentor, or a classifier. Weights come from the zoo if complete models were released, which holds
@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def find_model(model: str, weights: str | None) -> tuple[Path, str]:
-    """Return the config and the weights that the arguments name.
+    """Return the config and the weights of the arguments.
 
     Raises:
         UsageError: If there is no such model, or no weights of it.
@@ -140,7 +140,7 @@ def classify(inferencer: Any, image: np.ndarray, canvas: np.ndarray, score: floa
 
 @dataclass(frozen=True)
 class Task:
-    """What one library's models do.
+    """The task of one library's models.
 
     Attributes:
         load (Callable): From config, weights and device to the library's inferencer.
@@ -190,7 +190,7 @@ def draw_image(task: Task, inferencer: Any, origin: str, image: np.ndarray, scor
         print(f'{origin} has {size} pixels; the drawing has {drawn}')
     try:
         return task.draw(inferencer, image, canvas, score)[..., ::-1]
-    except Exception as error:  # pipeline and model are the config's, and the other images are to be drawn
+    except Exception as error:  # pipeline and model are the user's, and the other images are still to be drawn
         reason = (str(error).splitlines() or [''])[0]
         raise ImageError(
             f'{origin} ({size} pixels) cannot be processed by this model: {type(error).__name__}: {reason}'

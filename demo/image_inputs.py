@@ -31,7 +31,7 @@ MAX_DOWNLOAD = 2**26
 DOWNLOAD_SECONDS = 60
 
 _VIDEOS = ('.mp4', '.m4v', '.avi', '.mov', '.mkv', '.webm', '.flv', '.wmv', '.mpg', '.mpeg')
-# Pillow knows more, of which some start other programs (EPS).
+# Pillow supports more, some of which start other programs (EPS).
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'PPM', 'TIFF', 'WEBP', 'GIF', 'AVIF', 'JPEG2000', 'TGA', 'ICO')
 
 
@@ -106,7 +106,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def read_image(origin: str) -> np.ndarray:
-    """Read an image as OpenMMLab's pipelines do: in colour, turned as its EXIF data say, without transparency.
+    """Read an image as OpenMMLab's pipelines do: in colour, rotated by its EXIF orientation, without transparency.
 
     Args:
         origin (str): A path, or an http(s) address.
@@ -129,7 +129,7 @@ def read_image(origin: str) -> np.ndarray:
 def _read(path: str) -> bytes:
     try:
         size = os.path.getsize(path)
-        if not os.path.isfile(path):  # a pipe would be waited for
+        if not os.path.isfile(path):  # reading a pipe would block
             raise ImageError(f'{path} is no image file')
         if size > MAX_FILE:
             raise ImageError(f'{path} has {size} bytes; images of up to {MAX_FILE} are read')
@@ -176,7 +176,7 @@ def _check_header(data: bytes, origin: str) -> None:
         animated = header.format != 'MPO' and getattr(header, 'is_animated', False)
     except Image.DecompressionBombError:
         raise ImageError(f'{origin} has more than the {MAX_PIXELS} pixels that are read; give a smaller copy') from None
-    except Exception as error:  # a damaged header can lead to any
+    except Exception as error:  # a damaged header can raise any
         raise ImageError(f'No image can be read from {origin}: {_cause(data, origin)}') from error
     width, height = header.size
     if width * height > MAX_PIXELS:

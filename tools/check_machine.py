@@ -1,4 +1,4 @@
-"""Says what this machine lacks for ``make env``, before anything is installed. Standard library only."""
+"""Report what this machine lacks for ``make env``, before anything is installed. Standard library only."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What stands behind the objects: outdoor and indoor scenery with a label per pixel, and clutter."""
+"""Backgrounds: outdoor and indoor scenery with a label per pixel, and clutter."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +26,7 @@ _PALETTES: dict[str, tuple[tuple[float, float, float], ...]] = {
 
 
 class Canvas:
-    """A square image in the making.
+    """A square image under construction.
 
     Args:
         size (int): Edge in pixels.

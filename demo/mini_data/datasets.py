@@ -25,14 +25,14 @@ Progress = Callable[[int, str], Iterable[int]]
 
 _SPLITS = ('train', 'val')
 _MIN_SIZE, _MAX_SIZE = 64, 4096
-# File names and ids have room for this many.
+# File names and ids allow this many.
 _MAX_IMAGES = 99_999
 _JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
 class Options:
-    """What one dataset is rendered from; equal options give equal bytes.
+    """Options of one dataset; equal options give equal bytes.
 
     Attributes:
         subset (str): One of :data:`SUBSETS`.

@@ -1,4 +1,4 @@
-"""Folders of miniature data, which appear at once, know what they were made from, and never replace other files."""
+"""Folders of miniature data: written atomically, with a record of their options, and never in place of other files."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from demo.mini_data.datasets import SUBSETS, Options, Progress
 MARKER = 'mini_data.json'
 """File in each made folder that records the options and the files written."""
 
-# Raised whenever the same options would give other bytes, so that old trees are rendered anew.
+# Increased whenever the same options give other bytes, so that old trees are rendered again.
 _RENDERER_VERSION = 3
 # Folder and data root below the output folder, and images of training and validation by default.
 _DEFAULTS = {
@@ -26,7 +26,7 @@ _WRITERS = {'coco': datasets.write_coco, 'ade20k': datasets.write_ade20k, 'image
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Return the sizes in bytes of all files below a folder, but for the marker, by relative path."""
+    """Return the sizes in bytes of all files below a folder, except the marker, by relative path."""
     paths = (path for path in sorted(folder.rglob('*')) if not path.is_dir())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths if path.name != MARKER}
 
@@ -64,7 +64,7 @@ def require_replaceable(folder: Path) -> None:
 
 
 def _backup_path(folder: Path) -> Path:
-    """Return the first free name for what is at ``folder``."""
+    """Return the first free name to rename ``folder`` to."""
     number = 1
     while os.path.lexists(folder.with_name(f'{folder.name}.backup{number}')):
         number += 1
@@ -109,7 +109,7 @@ def make_folder(folder: Path, options: Mapping[str, Any], write: Callable[[Path]
 
 
 def make_digits(folder: str | os.PathLike, size: int = 64) -> bool:
-    """Write scikit-learn's digits as an ImageNet-style tree, unless it is there already.
+    """Write scikit-learn's digits as an ImageNet-style tree, unless it exists.
 
     Args:
         folder (str | os.PathLike): The ``data_root``: gets ``train/`` and ``val/`` with a folder for each digit.
@@ -160,7 +160,7 @@ def make_mini_data(
     force: bool = False,
     progress: Progress = _silent,
 ) -> list[MiniData]:
-    """Render miniature datasets, but for those that are there with the same options.
+    """Render miniature datasets, except those that exist with the same options.
 
     Args:
         out (str | os.PathLike): Folder that gets ``coco/``, ``ade/ADEChallengeData2016/`` and ``imagenet/``, as
@@ -174,7 +174,7 @@ def make_mini_data(
         progress (Progress): Shows the progress.
 
     Returns:
-        list[MiniData]: What is where.
+        list[MiniData]: The datasets and their folders.
 
     Raises:
         ValueError: If an option is out of its range.

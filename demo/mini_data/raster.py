@@ -36,7 +36,7 @@ def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, 
 
 
 def pattern(kind: str, u: np.ndarray, v: np.ndarray, frequency: float = 1.0) -> np.ndarray:
-    """Evaluate a pattern with soft edges, which says how much of the second colour shows.
+    """Evaluate a pattern with soft edges: the share of the second colour.
 
     Args:
         kind (str): One of :data:`PATTERNS`.
@@ -174,7 +174,7 @@ def _paint(parts: Sequence[Part], canvas: Image.Image, u: np.ndarray, v: np.ndar
 
 
 def _light(u: np.ndarray, v: np.ndarray, direction: float, ball: bool) -> np.ndarray:
-    """Return the brightness under a lamp at ``direction`` radians, near 1; a ball darkens toward the far rim."""
+    """Return the brightness under a light at ``direction`` radians, near 1; a ball darkens toward the far rim."""
     toward = np.cos(direction) * u + np.sin(direction) * v
     return 1 + 0.2 * toward - (0.22 * (u * u + v * v) - 0.08 if ball else 0)
 

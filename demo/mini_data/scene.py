@@ -10,7 +10,7 @@ from demo.mini_data.backgrounds import Canvas, render_background
 from demo.mini_data.raster import Patch, draw_shape
 from demo.mini_data.shapes import SHAPES
 
-# An object must show at least this part of itself, or it is not placed and does not cover another.
+# At least this fraction of every object stays visible when another is placed.
 MIN_VISIBLE = 0.7
 # Objects are at least this long, in pixels, however small the image.
 _MIN_EXTENT = 14.0
@@ -20,7 +20,7 @@ Step = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class SceneStyle:
-    """What a scene holds.
+    """The contents of a scene.
 
     Attributes:
         groups (Sequence[Sequence[str]]): Names in :data:`demo.mini_data.shapes.SHAPES`; an object is drawn from a group
@@ -114,7 +114,7 @@ def outlines(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     while steps:
         loop = _trace(steps)
         x, y = loop[:, 0], loop[:, 1]
-        # Shoelace formula: a piece is run around with a positive area (y points down), a hole with a negative one.
+        # Shoelace formula: a piece is traversed with a positive area (y points down), a hole with a negative one.
         doubled_area = np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)
         (pieces if doubled_area > 0 else holes).append(loop)
     return pieces, holes

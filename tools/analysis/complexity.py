@@ -48,7 +48,7 @@ _aten = torch.ops.aten
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """What a forward pass costs.
+    """The cost of a forward pass.
 
     Attributes:
         params (int): Parameters.
@@ -101,7 +101,7 @@ class _Counter(TorchDispatchMode):
 
 
 def require_extension() -> None:
-    """Raise a RuntimeError without the compiled extension: the reference would be counted as what it is made of."""
+    """Raise a RuntimeError without the compiled extension: the reference would be counted by its parts."""
     if 'meta' not in extension.DEVICES:
         raise RuntimeError(f'Counting needs the compiled extension, whose scan is one operator: {extension.LOAD_ERROR}')
 
@@ -190,7 +190,7 @@ def measure(cfg: Any, size: tuple[int, int] | None = None) -> Complexity:
 
 
 def _run_and_find_idle(run: Callable[[nn.Module, Tensor], None], model: nn.Module, images: Tensor) -> tuple[str, ...]:
-    """Run a forward pass; return the parts that did not run, but for auxiliary heads and what has no parameters."""
+    """Run a forward pass; return the parts that did not run, except auxiliary heads and parts without parameters."""
     ran = set()
     # Hooks inside the backbone would disable the folding of its batch norms, which is counted.
     inside = set(model.backbone.modules()) - {model.backbone} if hasattr(model, 'backbone') else set()
@@ -232,7 +232,7 @@ def _segment(model: nn.Module, images: Tensor) -> None:
     from mmseg.structures import SegDataSample
 
     head = model.decode_head
-    # Heads that predict masks ask for the size of the image.
+    # Heads that predict masks need the size of the image.
     if isinstance(head, nn.Module) and 'batch_data_samples' in inspect.signature(head.forward).parameters:
         head(model.extract_feat(images), [SegDataSample(metainfo=_metainfo(images))])
     else:
@@ -252,7 +252,7 @@ def _detect(model: nn.Module, images: Tensor) -> None:
 
 
 def _detect_in_two_stages(model: nn.Module, images: Tensor, samples: list) -> None:
-    """Run the second stage on as many regions as are counted, whatever they are."""
+    """Run the second stage on as many regions as are counted, with arbitrary boxes."""
     from mmdet.models.roi_heads import CascadeRoIHead, SparseRoIHead, StandardRoIHead
 
     heads, kinds = model.roi_head, (StandardRoIHead, CascadeRoIHead)
@@ -277,7 +277,7 @@ def _detect_in_two_stages(model: nn.Module, images: Tensor, samples: list) -> No
 
 
 def _skip_extraction(heads: nn.Module) -> None:
-    """Replace RoIAlign, which interpolates and multiplies nothing that is learned, by zeros of its output's shape."""
+    """Replace RoIAlign, which has no parameters, by zeros of its output's shape."""
 
     def zeros(self: nn.Module, maps: tuple[Tensor, ...], regions: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return maps[0].new_zeros(len(regions), self.out_channels, *self.roi_layers[0].output_size)

@@ -53,7 +53,7 @@ _SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 _STYLE = SceneStyle(groups=tuple((name,) for name in SHAPES), counts=(1, 4), extents=(0.2, 0.7))
 # ImageNet's colours, as every config normalises.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# Contributions below this part of the largest one have one colour.
+# Contributions below this fraction of the largest one have the same colour.
 _FLOOR = 1e-4
 _LINES = {0.5: '-', 0.99: (0, (3, 2))}
 _CAPTION = "edges of the squares that hold half (solid) and 99 % (dashed) of all contributions, in % of the image's"
@@ -120,7 +120,7 @@ def square_sides(scores: np.ndarray, shares: Sequence[float] = SHARES) -> list[i
     distance = np.abs(np.arange(size) - size // 2)
     ring = np.maximum(distance[:, None], distance[None, :])
     held = np.bincount(ring.ravel(), weights=scores.ravel()).cumsum()
-    # The factor keeps rounding from asking for more than there is.
+    # The factor keeps rounding errors from exceeding the sum.
     needed = [np.searchsorted(held, share * held[-1] * (1 - 1e-12)) for share in shares]
     return [min(2 * int(radius) + 1, size) for radius in needed]
 
@@ -154,7 +154,7 @@ def read_images(folder: str | Path, count: int, size: int) -> Iterator[Tensor]:
 def draw_field(axes: Axes, scores: np.ndarray) -> AxesImage:
     """Draw one panel: contributions, ndarray[S, S], and the squares that hold half and nearly all of them."""
     clipped = np.clip(scores / scores.max(), _FLOOR, None)
-    # Even in lightness, for the colour-blind too.
+    # Perceptually uniform, also for colour-blind readers.
     image = axes.imshow(clipped, norm=LogNorm(_FLOOR, 1), cmap='magma', interpolation='nearest')
     size, sides = len(scores), square_sides(scores, list(_LINES))
     for side, line in zip(sides, _LINES.values(), strict=True):
@@ -210,7 +210,7 @@ def build_backbone(model: str, size: int, seed: int) -> nn.Module:
     """
     torch.manual_seed(seed)
     backbone = _build_from_config(model) if model.endswith('.py') else _build_by_name(model, size)
-    backbone.eval()  # that of some of the libraries' own backbones returns nothing
+    backbone.eval()  # some of the libraries' own backbones return nothing
     return backbone.requires_grad_(False)
 
 
@@ -221,7 +221,7 @@ def _build_by_name(name: str, size: int) -> nn.Module:
             f'{name!r} is no model: expected a config file, or one of {", ".join(backbones.__all__)} with its arch, '
             'such as Vim:tiny'
         )
-    # The others give all four maps, as the files of most detectors and segmentors expect.
+    # The others return all four maps, as the checkpoints of most detectors and segmentors expect.
     options = {'img_size': size, 'out_type': 'featmap'} if kind == 'Vim' else {}
     try:
         return getattr(backbones, kind)(arch, **options)
@@ -253,7 +253,7 @@ def _build_pairs(args: argparse.Namespace) -> dict[str, tuple[nn.Module, nn.Modu
             trained = build_backbone(model, args.size, args.seed)
             try:
                 load_checkpoint(trained, source)
-            except TypeError as error:  # not a backbone of ours
+            except TypeError as error:  # not one of our backbones
                 raise UsageError(f'{model}: {error}') from None
         pairs[_label(model)] = (random, trained)
     return pairs
