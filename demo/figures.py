@@ -128,20 +128,16 @@ def draw_detections(
     chosen = list(truth.imgs.values())[:count]
     found = [entry for entry in json.loads(Path(results).read_text()) if entry['score'] >= score_threshold]
     colors = color_table({entry['category_id'] for entry in (*truth.anns.values(), *found)})
+
+    def describe(entry: dict) -> tuple[dict, str, str, np.ndarray | None]:
+        label = truth.cats[entry['category_id']]['name'] + (f' {entry["score"]:.2f}' if 'score' in entry else '')
+        return entry, label, colors[entry['category_id']], truth.annToMask(entry) if masks else None
+
     figure, rows = _make_grid(len(chosen), ('ground truth', 'prediction'), 3.2)
     for row, image in zip(rows, chosen, strict=True):
         predicted = [entry for entry in found if entry['image_id'] == image['id']]
         for axes, entries in zip(row, (truth.imgToAnns[image['id']], predicted), strict=True):
-            objects = [
-                (
-                    entry,
-                    truth.cats[entry['category_id']]['name'] + (f' {entry["score"]:.2f}' if 'score' in entry else ''),
-                    colors[entry['category_id']],
-                    truth.annToMask(entry) if masks else None,
-                )
-                for entry in entries
-            ]
-            draw_objects(axes, _read(Path(images) / image['file_name']), objects)
+            draw_objects(axes, _read(Path(images) / image['file_name']), list(map(describe, entries)))
     return _save(figure, path)
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,21 +186,19 @@ def make_mini_data(
             raise ValueError(f'the dataset must be one of {", ".join(SUBSETS)}, got {subset!r}')
     if not subsets:
         raise ValueError(f'at least one dataset of {", ".join(SUBSETS)} must be chosen, got none')
-    results, folders = [], []
+    results, rendered = [], []
     for subset in [subset for subset in SUBSETS if subset in subsets]:
-        folder, data_root, train, val = _DEFAULTS[subset]
+        name, data_root, train, val = _DEFAULTS[subset]
         train, val = (train if train_images is None else train_images), (val if val_images is None else val_images)
-        options = Options(subset, seed, image_size, train, val)
+        options, folder = Options(subset, seed, image_size, train, val), Path(out) / name
         record = dict(asdict(options), renderer_version=_RENDERER_VERSION)
-        render = force or not is_current(Path(out) / folder, record)
-        results.append(MiniData(subset, Path(out) / data_root, options, render))
-        folders.append((Path(out) / folder, record))
-    rendered = [(data, *place) for data, place in zip(results, folders, strict=True) if data.rendered]
+        data = MiniData(subset, Path(out) / data_root, options, rendered=force or not is_current(folder, record))
+        results.append(data)
+        if data.rendered:
+            rendered.append((folder, record, partial(_WRITERS[subset], options=options, progress=progress)))
     # All folders are checked before the first is rendered.
-    for _, folder, _ in rendered:
-        if not force:
-            require_replaceable(folder)
-    for data, folder, record in rendered:
-        write = _WRITERS[data.subset]
-        make_folder(folder, record, lambda root, data=data, write=write: write(root, data.options, progress), force)
+    for folder, _, _ in rendered if not force else ():
+        require_replaceable(folder)
+    for folder, record, write in rendered:
+        make_folder(folder, record, write, force)
     return results
