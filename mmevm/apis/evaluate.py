@@ -18,6 +18,8 @@ from mmevm.engine.tasks import Task, task_of
 from mmevm.engine.tta import set_tta
 from mmevm.errors import UsageError, exit_status
 
+_NO_DRAWING = 'MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and --show-dir.'
+
 
 def _set_drawing(cfg: Any, task: Task, show: bool, folder: str | None, wait_time: float) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
@@ -85,9 +87,7 @@ def evaluate(
         raise UsageError(f'--out must end with .pkl or .pickle, got {out}')
     if show or show_dir:
         if tta and not task.draws_tta:
-            raise UsageError(
-                'MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and --show-dir.'
-            )
+            raise UsageError(_NO_DRAWING)
         _set_drawing(cfg, task, show, show_dir, wait_time)
     _skip_mask_metrics(cfg)
     if tta:

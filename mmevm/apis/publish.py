@@ -106,6 +106,7 @@ def write(content: dict[str, Any], folder: Path, stem: str) -> Path:
     torch.save(content, buffer)
     path = folder / f'{stem}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth'
     write_file(path, buffer.getvalue())
+    load_file(path)  # as every user will
     return path
 
 
@@ -138,8 +139,6 @@ def publish(
     content = strip(load_file(checkpoint), config)
     parameters = check_fit(build_model(cfg), content)
     path = write(content, out, config.stem)
-    load_file(path)  # as every user will
-
     entry: dict[str, Any] = {'Name': config.stem, 'Metadata': {'Parameters': parameters}}
     if metrics:
         entry['Results'] = [{'Task': task.name, 'Dataset': dataset, 'Metrics': dict(metrics)}]
