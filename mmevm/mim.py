@@ -5,5 +5,5 @@ from pathlib import Path
 
 def find_root() -> Path:
     """Return the folder with ``model-index.yml`` and ``configs``: the checkout's root or, when installed, ``.mim``."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).parent
     return package.parent if (package.parent / 'model-index.yml').is_file() else package / '.mim'

@@ -30,6 +30,7 @@ from mmevm.engine.checks.samples import (
     sample_files,
     transforms,
 )
+from mmevm.engine.runner.distributed import shared_failure
 from mmevm.errors import UsageError
 
 #: Seconds after which the check of a dataset stops, unless images are to be left out, for which all are checked.
@@ -87,14 +88,9 @@ def check_images(dataset: Any, checks: Checks) -> int:
     if not count or reads_elsewhere(dataset.pipeline) or not any(True for _ in sample_files(dataset.get_data_info(0))):
         return 0
     begin = time.monotonic()
-    # A collective call follows, for which an error of one process must not leave the others waiting.
-    try:
-        result: Any = _find_faults(dataset, checks)
-    except UsageError as error:
-        result = str(error)
+    with shared_failure():
+        result = _find_faults(dataset, checks)
     results = all_gather_object(result)
-    if messages := [part for part in results if isinstance(part, str)]:
-        raise UsageError(messages[0])
     seen = sum(part for part, _ in results)
     faults = {index: fault for _, part in results for index, fault in sorted(part.items())}
     name = f'{type(dataset).__name__} ({"training" if checks.is_training else "evaluation"})'

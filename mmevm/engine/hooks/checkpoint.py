@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, LoggerHook
 from mmengine.optim import OptimWrapperDict
 
 from mmevm._patches import on_write_error
 from mmevm.engine.hooks.position import position
+from mmevm.engine.runner.distributed import shared_failure
 from mmevm.engine.runner.storage import remove_drafts, write_file
 from mmevm.errors import UsageError, free_space, size
 from mmevm.registry import HOOKS
@@ -71,7 +72,7 @@ class DurableCheckpointHook(CheckpointHook):
         self._adopt_best(runner)
         if '://' in str(self.out_dir):
             return
-        with self._together():
+        with shared_failure():
             if is_main_process():
                 remove_drafts(self.out_dir)
                 self._require_space(runner)
@@ -98,18 +99,6 @@ class DurableCheckpointHook(CheckpointHook):
             runner.message_hub.update_info(key, path)
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
-        """End all processes if one cannot write."""
-        failure = None
-        try:
-            yield
-        except UsageError as error:
-            failure = str(error)
-        failures = [text for text in all_gather_object(failure) if text]
-        if failures:
-            raise UsageError(failures[0])
-
-    @contextmanager
     def _replacing(self, runner: Any) -> Iterator[None]:
         """Delete outdated checkpoints only after the new one is saved."""
         backend, previous = self.file_backend, self.last_ckpt
@@ -118,7 +107,7 @@ class DurableCheckpointHook(CheckpointHook):
             return
         self.file_backend = keeper = _KeepUntilSaved(backend)
         try:
-            with self._together():
+            with shared_failure():
                 yield
         except UsageError as error:
             previous = previous or (runner.cfg.get('resume') and runner.cfg.get('load_from'))

@@ -3,9 +3,12 @@
 import logging
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from torch import nn
@@ -54,6 +57,18 @@ def require_launcher(launcher: str) -> None:
 def is_first_process(launcher: str) -> bool:
     """Return whether this process has rank 0; there may be no process group yet."""
     return launcher == 'none' or os.environ[_VARIABLES[launcher][0]] == '0'
+
+
+@contextmanager
+def shared_failure() -> Iterator[None]:
+    """Raise a :class:`UsageError` of one process in all, none of which then waits for it in a collective call."""
+    failure = None
+    try:
+        yield
+    except UsageError as error:
+        failure = str(error)
+    if failures := [text for text in all_gather_object(failure) if text]:
+        raise UsageError(failures[0])
 
 
 def _slurm_master() -> str:
