@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmevm.errors import UsageError
+from mmevm.files import replacing
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp', '.gif', '.avif', '.jp2')
 """Files of a folder that are taken for images."""
@@ -281,14 +282,11 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         UsageError: If it cannot be written.
     """
-    draft = path.with_name(f'.{os.getpid()}{path.suffix}')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         done, data = cv2.imencode(path.suffix, image)
         if not done:
             raise OSError(f'{image.shape[1]} × {image.shape[0]} pixels are too many for {path.suffix}')
-        draft.write_bytes(data)
-        os.replace(draft, path)
+        with replacing(path) as draft:
+            draft.write_bytes(data)
     except (OSError, cv2.error) as error:
-        draft.unlink(missing_ok=True)
         raise UsageError(f'The drawing cannot be written to {path.absolute()}: {error}') from error

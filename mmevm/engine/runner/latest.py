@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmevm.checkpoint import CheckpointError, load_file
 from mmevm.engine.hooks.checkpoint import DurableCheckpointHook
 from mmevm.errors import UsageError
+from mmevm.files import archive_damage
 from mmevm.registry import type_name
 
 _TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
@@ -97,12 +98,8 @@ def _candidate(path: Path) -> Candidate:
 
 
 def _require_intact(path: str) -> None:
-    # torch does not verify the checksums that it writes.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise CheckpointError(f'Cannot read {path}: the checksum of {damaged} differs, the file is damaged')
+    if damage := archive_damage(path):
+        raise CheckpointError(f'Cannot read {path}: {damage}, the file is damaged')
 
 
 def _refusal(cfg: Any, faults: list[str]) -> UsageError:

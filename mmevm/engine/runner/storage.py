@@ -16,8 +16,8 @@ from mmengine.logging import print_log
 
 from mmevm._patches import forget_file_backends
 from mmevm.errors import UsageError, write_fault
+from mmevm.files import DRAFT, replacing
 
-_DRAFT = '.draft'
 _LOCK, _OWNER = '.training.lock', '.training.json'
 # Data loading processes notice within this time that their training process is gone.
 _ORPHAN_SECONDS = 15
@@ -33,19 +33,9 @@ def write_file(path: str | os.PathLike, content: bytes) -> None:
     Raises:
         UsageError: There is no space, or the folder is not writable. The previous file at ``path`` is untouched.
     """
-    path = Path(path)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}{_DRAFT}')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(draft, 'wb') as file:
-                file.write(content)
-                file.flush()
-                # Network file systems report a full disk or quota only here.
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with replacing(path) as draft:
+            draft.write_bytes(content)
     except OSError as error:
         message = write_fault(error, path, len(content))
         if message is None:
@@ -55,7 +45,7 @@ def write_file(path: str | os.PathLike, content: bytes) -> None:
 
 def remove_drafts(folder: str | os.PathLike) -> None:
     """Delete the drafts that killed processes have left in ``folder``."""
-    for draft in Path(folder).glob(f'.*{_DRAFT}'):
+    for draft in Path(folder).glob(f'.*{DRAFT}'):
         draft.unlink(missing_ok=True)
 
 
