@@ -4,9 +4,11 @@
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 from mmengine.config.utils import MODULE2PACKAGE
@@ -63,6 +65,23 @@ def forget_file_backends() -> None:
 def on_write_error(handler: logging.Handler, action: Callable[[], None]) -> None:
     """Call ``action`` where a log handler would print a traceback; MMEngine builds the handler itself."""
     handler.handleError = lambda record: action()  # type: ignore[method-assign]
+
+
+@contextmanager
+def frequent_writes() -> Iterator[dict[str, Any]]:
+    """Let huggingface_hub's ``http_get`` write every MiB, and yield arguments that keep it from retrying by itself.
+
+    A broken download continues from what was written, not from what was received, and 10 MB are the usual. Without the
+    argument, in other releases, both sides retry, which takes longer and does no harm.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import http_get
+
+    usual, constants.DOWNLOAD_CHUNK_SIZE = constants.DOWNLOAD_CHUNK_SIZE, 1 << 20
+    try:
+        yield {'_nb_retries': 0} if '_nb_retries' in signature(http_get).parameters else {}
+    finally:
+        constants.DOWNLOAD_CHUNK_SIZE = usual
 
 
 def is_training(runner: Any) -> bool:

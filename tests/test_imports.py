@@ -23,7 +23,7 @@ BELOW = {
     'backbones': ('ops', 'layers', 'checkpoint', 'registry'),
     '_patches': (),
     'mim': (),
-    'zoo': ('backbones', 'checkpoint', 'registry', 'errors', 'files', 'mim', 'version'),
+    'zoo': ('_patches', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'mim', 'version'),
     'engine': ('_patches', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo'),
     'apis': ('engine', 'checkpoint', 'registry', 'errors', 'zoo', 'version'),
 }

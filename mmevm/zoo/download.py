@@ -6,14 +6,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 
+from mmevm._patches import frequent_writes
 from mmevm.zoo.entries import Entry
 from mmevm.zoo.errors import FetchError
 
@@ -79,25 +77,18 @@ def _transfer(entry: Entry, part: Path) -> str | None:
     done = part.stat().st_size if part.exists() else 0
     # A compressed stream cannot be resumed by position.
     headers['Accept-Encoding'] = 'identity'
-    with open(part, 'ab') as file, _frequent_writes():
-        # http_get resumes broken transfers by itself; `download` retries connections that fail at once. The argument
-        # that leaves the latter to us is not public: without it both retry, which takes longer and does no harm.
-        once = {'_nb_retries': 0} if '_nb_retries' in signature(http_get).parameters else {}
-        options: dict[str, Any] = {'expected_size': size, 'displayed_filename': entry.file} | once
-        http_get(url, file, resume_size=done, headers=headers, **options)
+    # http_get resumes broken transfers by itself; `download` retries connections that fail at once.
+    with open(part, 'ab') as file, frequent_writes() as options:
+        http_get(
+            url,
+            file,
+            resume_size=done,
+            headers=headers,
+            expected_size=size,
+            displayed_filename=entry.file,
+            **options,
+        )
     return sha256
-
-
-@contextmanager
-def _frequent_writes() -> Iterator[None]:
-    """Let huggingface_hub write every MiB: a broken download continues from what was written, not received."""
-    from huggingface_hub import constants
-
-    usual, constants.DOWNLOAD_CHUNK_SIZE = constants.DOWNLOAD_CHUNK_SIZE, 1 << 20
-    try:
-        yield
-    finally:
-        constants.DOWNLOAD_CHUNK_SIZE = usual
 
 
 def _raise_if_final(error: Any, entry: Entry, part: Path) -> None:
