@@ -1,8 +1,10 @@
 """What all tests share: equal starting conditions, GPU tests only with a GPU, the compiled extension on request."""
 
 import functools
+import gc
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker('gpu') and not (rehearsal and GPU_TESTS in item.path.parents):
             item.add_marker(pytest.mark.skip(reason='torch sees no CUDA device'))
+
+
+_frozen_modules = 0
+
+
+@pytest.fixture(autouse=True)
+def cheap_garbage_collection() -> None:
+    """Exempt what imports left from collections, which MMEngine asks for with every dataset and take 0.3 seconds."""
+    global _frozen_modules
+    if len(sys.modules) > _frozen_modules + 100:
+        gc.collect()
+        gc.freeze()
+        _frozen_modules = len(sys.modules)
 
 
 @pytest.fixture(autouse=True)
