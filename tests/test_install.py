@@ -40,6 +40,14 @@ def run_python(*arguments: object, cwd: Path, **variables: str) -> subprocess.Co
     return subprocess.run(command, cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, check=False)
 
 
+def write_script(path: Path, text: str) -> Path:
+    """Writes a program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
 @pytest.fixture
 def source_tree(tmp_path) -> Path:
     """A copy of what a build reads, without anything built."""
@@ -235,13 +243,26 @@ def test_unknown_build_mode_names_the_choices(build_wheel):
 def test_forced_cuda_without_a_fitting_toolkit_says_so(build_wheel, source_tree, tmp_path):
     (source_tree / 'csrc' / 'cuda').mkdir(exist_ok=True)
     (source_tree / 'csrc' / 'cuda' / 'empty.cu').write_text('')
-    nvcc = tmp_path / 'toolkit' / 'bin' / 'nvcc'
-    nvcc.parent.mkdir(parents=True)
-    nvcc.write_text('#!/bin/sh\necho release 7.5\n')
-    nvcc.chmod(0o755)
+    write_script(tmp_path / 'toolkit/bin/nvcc', '#!/bin/sh\necho release 7.5\n')
     result = build_wheel(MMEVM_BUILD_EXT='1', FORCE_CUDA='1', CUDA_HOME=str(tmp_path / 'toolkit'))
     assert result.returncode != 0
     assert 'FORCE_CUDA=1 asks for the CUDA operators, but' in result.stdout + result.stderr
+
+
+# Compiles and links nothing: an "object" is the name of its source, and a "library" its objects' contents.
+FAKE_COMPILER = """#!/bin/bash
+[[ " $* " == *' -o '* ]] || exec c++ "$@"
+sources=()
+while (($#)); do
+  case $1 in
+    -o) output=$2 && shift ;;
+    *.cpp) sources+=("$1") ;;
+    *.o) objects+=("$1") ;;
+  esac
+  shift
+done
+if ((${#sources[@]})); then echo "${sources[@]##*/csrc/}" >"$output"; else cat "${objects[@]}" >"$output"; fi
+"""
 
 
 def test_without_a_working_nvcc_the_cpu_kernels_are_built_all_the_same(build_wheel, tmp_path):
@@ -249,17 +270,21 @@ def test_without_a_working_nvcc_the_cpu_kernels_are_built_all_the_same(build_whe
 
     if torch.version.cuda is None:
         pytest.skip('torch is built without CUDA, so that nvcc is not tried')
-    nvcc = tmp_path / 'toolkit' / 'bin' / 'nvcc'
-    nvcc.parent.mkdir(parents=True)
-    nvcc.write_text(
+    nvcc = write_script(
+        tmp_path / 'toolkit' / 'bin' / 'nvcc',
         '#!/bin/sh\ncase "$*" in\n'
         f'*--version*) echo "Cuda compilation tools, release {torch.version.cuda}, V0" ;;\n'
-        f'*--dryrun*) echo "#$ TOP={nvcc.parent.parent}" ;;\n'
-        '*) echo "error: unsupported GNU version" >&2; exit 1 ;;\nesac\n'
+        f'*--dryrun*) echo "#$ TOP={tmp_path}/toolkit" ;;\n'
+        '*) echo "error: unsupported GNU version" >&2; exit 1 ;;\nesac\n',
     )
-    nvcc.chmod(0o755)
-    result = build_wheel(CUDA_HOME=str(nvcc.parent.parent), TORCH_CUDA_ARCH_LIST='9.0')
+    compiler = write_script(tmp_path / 'c++', FAKE_COMPILER)
+    result = build_wheel(CUDA_HOME=str(nvcc.parent.parent), TORCH_CUDA_ARCH_LIST='9.0', CXX=str(compiler))
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
     assert 'the CUDA operators do not compile and are left out, Triton serves GPUs' in output
-    assert 'mmevm/_C.abi3.so' in only_wheel(tmp_path / 'wheels')[1]
+    (wheel,) = tmp_path.glob('wheels/*.whl')
+    with zipfile.ZipFile(wheel) as archive:
+        linked = archive.read('mmevm/_C.abi3.so').decode().split()
+    assert sorted(linked) == sorted(
+        str(path.relative_to(ROOT / 'csrc')) for path in ROOT.glob('csrc/**/*.cpp') if path.parent.name != 'cuda'
+    )
