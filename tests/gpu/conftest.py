@@ -9,6 +9,27 @@ import torch
 from .device import missing
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of a short rehearsal."""
+    parser.addoption('--first-and-last', action='store_true', help='of each test in tests/gpu, run two cases alone')
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the first and the last case of each test on request, which shows that the body runs; Triton's are skipped.
+
+    The operators have tests for the CPU with as many cases in tests/test_ops.
+    """
+    if not config.getoption('--first-and-last', False):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if not hasattr(item, 'callspec') or item.callspec.params.get('backend') != 'triton':
+            cases.setdefault(item.nodeid.partition('[')[0], []).append(item)
+    kept = {id(item) for of_test in cases.values() for item in (of_test[0], of_test[-1])}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
 @pytest.fixture(params=['compiled', 'triton'])
 def backend(request: pytest.FixtureRequest) -> str:
     """Every backend but the reference; skips one that is not there, with the cause.

@@ -32,7 +32,8 @@ def phases(out: Path) -> dict[str, str]:
 def test_dry_run_runs_every_phase_and_writes_nothing_into_the_results(extension: None, tmp_path: Path) -> None:
     pytest.importorskip('timm')
     before = sorted(RESULTS.iterdir())
-    done = run_check('--dry-run', '--out', tmp_path, MMEVM_WHEELS=str(tmp_path / 'none'))
+    settings = {'MMEVM_WHEELS': str(tmp_path / 'none'), 'PYTEST_ADDOPTS': '--first-and-last'}
+    done = run_check('--dry-run', '--out', tmp_path, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert phases(tmp_path) == {
         'extension': 'ok',
