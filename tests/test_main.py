@@ -1,5 +1,6 @@
 """``python -m mmevm`` and the commands of the package's own modules."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,26 +15,38 @@ pytestmark = pytest.mark.openmmlab
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_module(*arguments: str) -> subprocess.CompletedProcess:
-    """A module as a command; a module that is imported twice would raise."""
-    command = [sys.executable, '-W', 'error::RuntimeWarning', '-m', *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+# Each command has a process of its own, forked when torch is imported; runpy warns of a module that was imported before.
+RUN = """
+import json, os, runpy, sys, warnings
+import mmengine.runner, torch
+assert 'mmevm' not in sys.modules
+for name, *arguments in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        print('---', name, *arguments, flush=True)
+        sys.argv = [name, *arguments]
+        warnings.simplefilter('error', RuntimeWarning)
+        runpy.run_module(name, run_name='__main__', alter_sys=True)
+        os._exit(1)  # each ends by SystemExit
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(f'--- ended with {status}', flush=True)
+"""
+COMMANDS = {
+    ('mmevm',): f'mmevm {mmevm.__version__} (',
+    ('mmevm.zoo', 'show', 'vim_tiny'): 'name:             vim_tiny\n',
+    ('mmevm.zoo', '--help'): 'usage: python -m mmevm.zoo [-h] {list,show,download,verify,convert} ...',
+    ('mmevm.doctor', '--help'): 'usage: python -m mmevm.doctor [-h]',
+}
 
 
-@pytest.mark.parametrize(
-    'arguments, shown',
-    [
-        (['mmevm'], f'mmevm {mmevm.__version__} ('),
-        (['mmevm.zoo', 'show', 'vim_tiny'], 'name:             vim_tiny\n'),
-        (['mmevm.zoo', '--help'], 'usage: python -m mmevm.zoo [-h] {list,show,download,verify,convert} ...'),
-        (['mmevm.doctor', '--help'], 'usage: python -m mmevm.doctor [-h]'),
-    ],
-    ids=['mmevm', 'zoo', 'zoo-help', 'doctor-help'],
-)
-def test_modules_are_commands(arguments: list[str], shown: str) -> None:
-    done = run_module(*arguments)
+def test_modules_are_commands() -> None:
+    command = [sys.executable, '-c', RUN, json.dumps(list(COMMANDS))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(shown)
+    for arguments, shown in COMMANDS.items():
+        output = done.stdout.partition(f'--- {" ".join(arguments)}\n')[2]
+        assert output.startswith(shown), done.stdout + done.stderr
+    assert done.stdout.count('--- ended with 0\n') == len(COMMANDS), done.stdout + done.stderr
 
 
 def test_main_lists_every_command_that_is_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
