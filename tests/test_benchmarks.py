@@ -2,10 +2,8 @@
 
 import importlib
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -22,28 +20,30 @@ Run = Callable[..., dict]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of ``benchmarks/``, which is a folder of scripts."""
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(load: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run ``benchmarks/<name>.py`` outside the repository; returns its JSON file, once its table is in place, too."""
+    threads = torch.get_num_threads()
 
     def run(name: str, *arguments: object) -> dict:
-        command = [sys.executable, str(ROOT / 'benchmarks' / f'{name}.py'), *map(str, arguments), '--threads', '1']
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        done = subprocess.run(
-            [*command, '--out', str(tmp_path)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        command = [str(ROOT / f'benchmarks/{name}.py'), *map(str, arguments), '--threads', '1', '--out', str(tmp_path)]
+        monkeypatch.setattr(sys, 'argv', command)
+        load(name).main()
         result = json.loads((tmp_path / f'{name}.json').read_text(encoding='utf-8'))
         assert result['environment']['threads'] == '1'
         table = [line for line in (tmp_path / f'{name}.md').read_text(encoding='utf-8').splitlines() if line[:1] == '|']
         assert len(table) == 2 + len(result['rows'])
         return result
 
-    return run
+    monkeypatch.chdir(tmp_path)
+    yield run
+    torch.set_num_threads(threads)
 
 
 def assert_png(path: Path) -> None:
@@ -112,13 +112,6 @@ def test_memory_compares_the_step_with_and_without_scan(run: Run, extension: Non
     assert noop['resident'] == real['resident'] > parameters
     assert noop['step'] > 0.95 * parameters
     assert 1 <= real['ratio'] < 2
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import a module of ``benchmarks/``, which is a folder of scripts."""
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    return importlib.import_module
 
 
 @pytest.mark.parametrize('mixer', [ES2D, SS2D])
