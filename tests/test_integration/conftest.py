@@ -4,9 +4,12 @@ import functools
 import http.server
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import mmcv.transforms
+import mmdet.datasets.transforms
 import numpy as np
 import pytest
 import torch
@@ -26,6 +29,18 @@ RUN = "raise SystemExit('text of a checkpoint was run')"
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
+
+
+@pytest.fixture(autouse=True)
+def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pipelines resize to small sizes, which change nothing of what is tested here but its time."""
+    for kind in (mmcv.transforms.Resize, mmdet.datasets.transforms.Resize):
+
+        def resize(self: Any, results: dict, transform: Callable = kind.transform) -> dict:
+            self.scale = (128, 96)
+            return transform(self, results)
+
+        monkeypatch.setattr(kind, 'transform', resize)
 
 
 @pytest.fixture(scope='session')
@@ -75,6 +90,8 @@ def _checkpoint(config: str, dataset: type, folder: Path) -> Path:
     # Fixtures of the session are made before the one that keeps a test's scope to itself.
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build_model(cfg)
+    if hasattr(model, 'roi_head'):  # else nothing may be found
+        model.roi_head.bbox_head.fc_cls.bias.data[0] = 5
     path = folder / f'{config}.pth'
     # A training leaves the text of its config in both places; whoever runs this one fails.
     meta = {'dataset_meta': dict(dataset.METAINFO), 'cfg': RUN, 'config': RUN}
