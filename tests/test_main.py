@@ -15,7 +15,7 @@ pytestmark = pytest.mark.openmmlab
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# Each command has a process of its own, forked when torch is imported; runpy warns of a module that was imported before.
+# Each command has a process, forked when torch is imported; runpy warns of a module that was imported before.
 RUN = """
 import json, os, runpy, sys, warnings
 import mmengine.runner, torch
