@@ -3,15 +3,16 @@ VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab
 VENV_COMPILED := .venv-compiled-mmcv
 
-# A missing extension fails the tests that need it, instead of skipping them.
-TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1
-# Tests of a file share fixtures, and so a process.
+# A missing extension fails the tests that need it, instead of skipping them. The processes share the cores, on which
+# more threads would only wait for each other; tests of several threads set their number themselves.
+TEST_ENVIRONMENT := MMEVM_REQUIRE_EXT=1 OMP_NUM_THREADS=1
+# Tests of a file share fixtures, and so a process; tests/durations.py puts the longest files first.
 TEST_PROCESSES ?= 2
-PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile
+PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-openmmlab test-compiled-mmcv lint docs clean
+.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-fast test-openmmlab test-compiled-mmcv lint docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ demo-cls: env ## The same with a classifier on handwritten digits and miniature 
 
 test: lint ## Lint, then run the whole test suite
 	$(TEST_ENVIRONMENT) $(VENV)/bin/python $(PYTEST)
+
+test-fast: lint ## Lint, then run what takes less than half a second, while working
+	$(TEST_ENVIRONMENT) $(VENV)/bin/python $(PYTEST) -q -m 'not slow'
 
 test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their own packages
 	$(TEST_ENVIRONMENT) $(VENV_OPENMMLAB)/bin/python $(PYTEST) -m openmmlab

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from . import durations
+
 # Triton decides for good when it is first imported whether it runs kernels in its interpreter, and pytest loads this
 # file before any other. Nothing else in this process compiles Triton kernels, and a process for each test would cost
 # seconds. With a GPU the same tests run the compiled kernels on it.
@@ -19,6 +21,11 @@ if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'
 
 GPU_TESTS = Path(__file__).parent / 'gpu'
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hooks that measure tests and mark the slow ones; they have an option."""
+    pluginmanager.register(durations)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
