@@ -121,13 +121,28 @@ def test_one_stage_detectors_are_backbone_neck_and_head(address: str, model: dic
     assert measure(cfg, SIZE).flops == backbone_flops() - norm + rest
 
 
+# Two layers show as much as the six or nine of the papers.
+SHALLOW = dict(encoder=dict(num_layers=2), decoder=dict(num_layers=2))
+MASK2FORMER = dict(
+    in_channels=WIDTHS,
+    pixel_decoder=dict(encoder=dict(num_layers=2)),
+    transformer_decoder=dict(num_layers=2),
+)
+
+
 @pytest.mark.parametrize(
     'address, model',
     [
-        ('mmdet::detr/detr_r50_8xb2-150e_coco.py', dict(neck=dict(in_channels=WIDTHS[-1:]))),
-        ('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', dict(neck=dict(in_channels=WIDTHS[1:]), num_queries=100)),
-        ('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', dict(neck=dict(in_channels=WIDTHS[1:]))),
-        ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', dict(panoptic_head=dict(in_channels=WIDTHS))),
+        ('mmdet::detr/detr_r50_8xb2-150e_coco.py', dict(neck=dict(in_channels=WIDTHS[-1:]), **SHALLOW)),
+        (
+            'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+            dict(neck=dict(in_channels=WIDTHS[1:]), num_queries=100, **SHALLOW),
+        ),
+        (
+            'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+            dict(neck=dict(in_channels=WIDTHS[1:]), **SHALLOW),
+        ),
+        ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', dict(panoptic_head=MASK2FORMER)),
     ],
     ids=['DETR', 'DINO', 'Deformable DETR', 'Mask2Former'],
 )
