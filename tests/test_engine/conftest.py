@@ -9,8 +9,6 @@ from mmengine.config import Config
 
 from mmevm.engine.config import read_config
 
-from ..test_tools.conftest import unformatted_configs  # noqa: F401  used by all tests here
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -3,12 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import mmengine.config.config
 import pytest
-import yapf.yapflib.yapf_api
 
 from demo.mini_data import make_mini_data
 from mmevm.apis.train import main as run_train
@@ -19,15 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/retinanet_evm_t.py'
 
 Run = Callable[..., subprocess.CompletedProcess]
-
-
-@pytest.fixture(scope='session', autouse=True)
-def unformatted_configs() -> Iterator[None]:
-    """Let MMEngine dump configs without formatting them, half the time of a training run of milliseconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (yapf.yapflib.yapf_api, mmengine.config.config):
-            patch.setattr(module, 'FormatCode', lambda text, **_: (text, False), raising=False)
-        yield
 
 
 @pytest.fixture(scope='session')
