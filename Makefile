@@ -36,7 +36,7 @@ demo-cls: env ## The same with a classifier on handwritten digits and miniature 
 test: lint ## Lint, then run the whole test suite
 	$(TEST_ENVIRONMENT) $(VENV)/bin/python $(PYTEST)
 
-test-fast: lint ## Lint, then run what takes less than half a second, while working
+test-fast: lint ## Lint, then run the fast tests, while working
 	$(TEST_ENVIRONMENT) $(VENV)/bin/python $(PYTEST) -q -m 'not slow'
 
 test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their own packages

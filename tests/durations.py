@@ -2,7 +2,7 @@
 
 Functions of LIMIT seconds or more, all cases together, and those with a fixture that takes as much and is shared with
 others are marked `slow` and left out by ``make test-fast``. The files with the most seconds are run first, so that at
-the end no process has a long one left. What runs without being listed and takes twice the limit is named in the
+the end no process has a long one left. What runs without being listed and takes three times the limit is named in the
 summary; ``--write-durations`` measures anew.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-LIMIT = 0.5
+LIMIT = 0.3
 _FILE = Path(__file__).with_name('durations.txt')
 _start = 0.0
 _shared: dict[pytest.FixtureDef, float] = {}
@@ -98,7 +98,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     listed = read()
     if not config.getoption('--write-durations'):
         for name, seconds in took.items():
-            if seconds > 2 * LIMIT and name not in listed:
+            if seconds > 3 * LIMIT and name not in listed:
                 terminalreporter.write_line(f'{seconds:.1f} s and not in {_FILE.name}: {name}', yellow=True)
         return
     files = {name.partition('::')[0] for name in took}
