@@ -93,8 +93,8 @@ $(2)/.ready: $(2)/.libraries $(EXTENSION_SOURCES) pyproject.toml mmevm/version.p
 	@echo "$(2) is ready"
 endef
 
-# The extension is one file in the source tree for all environments, which have the same torch.
-EXTENSION_SOURCES := $(shell find csrc -type f) setup.py mmevm/_cuda_toolkit.py requirements/torch.txt
+# The extension is one file in the source tree for all environments.
+EXTENSION_SOURCES := $(shell find csrc -type f) setup.py mmevm/_cuda_toolkit.py mmevm/ops/torch_release.py mmevm/ops/schemas.inc
 MMEVM_BUILD_EXT ?= 1
 BUILDER = $(VENV)/bin/python
 # Without a GPU that says which, one architecture and its PTX, to see that the CUDA kernels compile.

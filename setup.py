@@ -1,8 +1,8 @@
 """Builds mmevm and its extension ``mmevm._C``, the compiled operators.
 
-The operators register themselves through TORCH_LIBRARY; the extension uses no Python API, so one file,
-``mmevm/_C.abi3.so``, serves every Python from 3.10 on. torch must be importable while it is built: install with
-``pip install --no-build-isolation``.
+The operators register themselves through LibTorch's stable ABI, and the extension uses no Python API: one file,
+``mmevm/_C.abi3.so``, serves every torch from 2.10 and every Python from 3.10 on. torch must be importable while it is
+built: install with ``pip install --no-build-isolation``.
 
 Environment variables:
     MMEVM_BUILD_EXT: ``auto`` (default) builds the extension and, where that fails, warns and installs pure Python;
@@ -35,6 +35,8 @@ ARCHITECTURES = {
 }
 """GPU architectures, and the release of CUDA that first compiles for each."""
 PY_LIMITED_API = 'cp310'
+CUDA = runpy.run_path(str(ROOT / 'mmevm' / '_cuda_toolkit.py'))
+TORCH = runpy.run_path(str(ROOT / 'mmevm' / 'ops' / 'torch_release.py'))
 
 
 def warn(message: str) -> None:
@@ -72,57 +74,49 @@ def use_cuda() -> bool:
     force = os.environ.get('FORCE_CUDA')
     if force == '0' or not source_files('cuda/*.cu'):
         return False
-    find = runpy.run_path(str(ROOT / 'mmevm' / '_cuda_toolkit.py'))['matching_cuda_toolkit']
     try:
-        toolkit = find(torch.version.cuda)
+        toolkit = CUDA['matching_cuda_toolkit'](torch.version.cuda)
     except RuntimeError as problem:
         if force == '1':
             raise RuntimeError(f'FORCE_CUDA=1 asks for the CUDA operators, but {problem}') from None
         warn(f'the CUDA operators are left out: {problem}')
         return False
     os.environ['CUDA_HOME'] = str(toolkit.home)
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        visible = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
+        names = ['.'.join(map(str, capability)) for capability in sorted(visible)]
+    else:
         # Either may be the older one, and torch refuses a GPU that it does not know.
         oldest = min(toolkit.version, tuple(int(part) for part in torch.version.cuda.split('.')[:2]))
-        known = [name for name, release in ARCHITECTURES.items() if oldest >= release]
-        os.environ.setdefault('TORCH_CUDA_ARCH_LIST', f'{";".join(known)}+PTX')
+        names = [name for name, release in ARCHITECTURES.items() if oldest >= release]
+    os.environ.setdefault('TORCH_CUDA_ARCH_LIST', f'{";".join(names)}+PTX')
     return True
-
-
-def nvidia_include_dirs() -> list[str]:
-    """Headers in the CUDA library packages that torch depends on, where it was installed as a wheel."""
-    import torch
-
-    site_packages = Path(torch.__file__).parent.parent
-    return sorted(str(path) for path in site_packages.glob('nvidia/*/include'))
 
 
 def make_extension(cuda: bool) -> Extension:
     """Describes ``mmevm._C``, with or without the CUDA operators."""
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    # at::parallel_for is a plain loop unless the file that uses it is compiled with OpenMP. It is not linked: the
-    # symbols come from the OpenMP library that torch brought along, and a second one would have its own threads.
-    flags = {'cxx': ['-O3', '-g0', '-fopenmp', '-Wall']}
-    patterns = ['*.cpp', 'cpu/*.cpp']
+    flags = {'cxx': ['-std=c++17', '-O3', '-g0', '-Wall', '-fvisibility=hidden']}
+    # The stable ABI of the oldest torch: two digits for each part of the version.
+    target = '0x' + ''.join(f'{part:02x}' for part in TORCH['OLDEST_TORCH']).ljust(16, '0')
+    macros: list[tuple[str, str | None]] = [('TORCH_TARGET_VERSION', target)]
+    patterns = ['core/*.cpp', 'torch/*.cpp']
     if cuda:
         patterns += ['cuda/*.cpp', 'cuda/*.cu']
-        flags['nvcc'] = ['-O3']
-    extension = (CUDAExtension if cuda else CppExtension)(
+        flags['nvcc'] = ['-std=c++17', '-O3']
+        # The extension names them, so that a GPU without code for it is left to Triton.
+        architectures = os.environ['TORCH_CUDA_ARCH_LIST'].replace(';', ' ').split()
+        macros += [('USE_CUDA', None), ('MMEVM_CUDA_ARCHITECTURES', ','.join(architectures))]
+    return (CUDAExtension if cuda else CppExtension)(
         name='mmevm._C',
         sources=source_files(*patterns),
-        depends=source_files('**/*.h', '**/*.cuh'),
-        include_dirs=[str(ROOT / 'csrc')],
+        depends=[*source_files('**/*.h', '**/*.cuh'), 'mmevm/ops/schemas.inc'],
+        include_dirs=[str(ROOT / 'mmevm' / 'ops')],
+        define_macros=macros,
         extra_compile_args=flags,
         py_limited_api=True,
     )
-    if cuda:
-        # Headers of torch's own, such as ATen/cuda/CUDAContext.h, include those of CUDA libraries that a toolkit of
-        # nvcc and the runtime alone does not have; torch's wheels bring them. Last, so that the toolkit's win.
-        extension.include_dirs += nvidia_include_dirs()
-    # Older releases of torch link it whatever py_limited_api says.
-    extension.libraries = [name for name in extension.libraries if name != 'torch_python']
-    return extension
 
 
 def make_build_ext(required: bool) -> type:
@@ -167,14 +161,19 @@ def extension_arguments() -> dict:
     if mode == '0':
         return {}
     try:
-        extension = make_extension(use_cuda())
-        return {'ext_modules': [extension], 'cmdclass': {'build_ext': make_build_ext(required=mode == '1')}}
+        import torch
+
+        problem = TORCH['torch_problem'](torch.__version__)
+        advice = 'with it, scans on the CPU are many times faster: upgrade torch, then install mmevm again'
+        if problem is None:
+            extension = make_extension(use_cuda())
+            return {'ext_modules': [extension], 'cmdclass': {'build_ext': make_build_ext(required=mode == '1')}}
     except ImportError as error:
-        advice = 'install torch, then mmevm with --no-build-isolation'
-        if mode == '1':
-            raise RuntimeError(f'MMEVM_BUILD_EXT=1 needs torch to build mmevm._C ({error}); {advice}') from error
-        warn(f'mmevm._C is left out, installing pure Python: {error}; {advice}')
-        return {}
+        problem, advice = str(error), 'install torch, then mmevm with --no-build-isolation'
+    if mode == '1':
+        raise RuntimeError(f'MMEVM_BUILD_EXT=1 needs torch 2.10 or newer to build mmevm._C ({problem}); {advice}')
+    warn(f'mmevm._C is left out, installing pure Python: {problem}; {advice}')
+    return {}
 
 
 if {'bdist_wheel', 'dist_info', 'editable_wheel'} & set(sys.argv):

@@ -5,26 +5,39 @@
 #include MMEVM_CUDA_EMULATION
 #else
 
-#include <ATen/cuda/CUDAContext.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
+#include <cuda_runtime_api.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+
+#include "../torch/tensors.h"
 
 namespace mmevm::cuda {
 
+inline void check(cudaError_t error) { STD_CUDA_CHECK(error); }
+
 // Makes a tensor's device the current one for its lifetime.
-struct Context {
-  explicit Context(const at::Tensor& first) : guard(first.device()) {}
+class Context {
+ public:
+  explicit Context(const Tensor& first) : device(first.get_device_index()), guard(device) {}
 
-  cudaStream_t stream() const { return at::cuda::getCurrentCUDAStream(); }
-  int multiprocessors() const { return at::cuda::getCurrentDeviceProperties()->multiProcessorCount; }
-  size_t shared_bytes() const { return at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin; }
+  cudaStream_t stream() const {
+    void* stream;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+    return static_cast<cudaStream_t>(stream);
+  }
+  int multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount); }
+  size_t shared_bytes() const { return size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)); }
 
-  at::Device device() const { return guard.current_device(); }
+ private:
+  int attribute(cudaDeviceAttr which) const {
+    int value;
+    check(cudaDeviceGetAttribute(&value, which, device));
+    return value;
+  }
 
-  const c10::cuda::CUDAGuard guard;
+  const int device;
+  const torch::stable::accelerator::DeviceGuard guard;
 };
-
-inline void check(cudaError_t error) { C10_CUDA_CHECK(error); }
 
 }  // namespace mmevm::cuda
 

@@ -1,5 +1,5 @@
-// Entry points of the CUDA kernels. They see no ATen header, which nvcc would take minutes to read; one file per data
-// type, so that they compile in parallel.
+// Entry points of the CUDA kernels. They see no header of PyTorch; one file per data type, so that they compile in
+// parallel.
 #pragma once
 
 #include <type_traits>

@@ -2,14 +2,12 @@
 // parameters' gradients.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <limits>
 
-#include "../checks.h"
 #include "context.h"
 #include "kernels.h"
+#include "launchers.h"
 
 namespace mmevm::cuda {
 
@@ -19,40 +17,29 @@ constexpr int64_t kWantedWarps = 12;
 // The kernels count in int, and up to a chunk past the end.
 inline int fit_int(int64_t value, const char* what) {
   const int64_t limit = std::numeric_limits<int>::max() - 2 * kChunk;
-  TORCH_CHECK_VALUE(value <= limit, what, " must be at most ", limit, " on CUDA, got ", value);
+  if (value > limit) fail(what, " must be at most ", limit, " on CUDA, got ", value);
   return int(value);
 }
 
-// The type that all data tensors are brought to, the widest among theirs.
-template <class... Tensors>
-at::ScalarType data_type(const at::Tensor& first, const Tensors&... others) {
-  at::ScalarType type = first.scalar_type();
-  ((type = at::promote_types(type, others.scalar_type())), ...);
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kHalf || type == at::kBFloat16, "the CUDA kernels serve float16, bfloat16 and float32 data, got ", type,
-                   "; use backend='triton' or backend='reference'");
-  return type;
+// The type that all data tensors are brought to: theirs, or float32 where they differ.
+inline ScalarType data_type(std::initializer_list<ScalarType> types) {
+  bool same = true;
+  for (const ScalarType type : types) {
+    if (type != ScalarType::Float && type != ScalarType::Half && type != ScalarType::BFloat16)
+      fail("the CUDA kernels serve float16, bfloat16 and float32 data, got ", type,
+           "; use backend='triton' or backend='reference'");
+    same = same && type == *types.begin();
+  }
+  return same ? *types.begin() : ScalarType::Float;
 }
 
 template <class Params>
-const Kernels<Params>& choose_kernels(at::ScalarType type, const Kernels<Params>& on_float,
-                                      const Kernels<Params>& on_half, const Kernels<Params>& on_bfloat16) {
-  return type == at::kFloat ? on_float : type == at::kHalf ? on_half : on_bfloat16;
+const Kernels<Params>& choose_kernels(ScalarType type, const Kernels<Params>& on_float, const Kernels<Params>& on_half,
+                                      const Kernels<Params>& on_bfloat16) {
+  return type == ScalarType::Float ? on_float : type == ScalarType::Half ? on_half : on_bfloat16;
 }
 
-// The sum of the copies that blocks have written.
-inline at::Tensor merge(const at::Tensor& copies, at::ScalarType type) {
-  return (copies.size(0) == 1 ? copies[0] : copies.sum(0)).to(type);
-}
-
-inline const float* pointer(const OptionalTensor& t) {
-  return t && t->numel() ? t->const_data_ptr<float>() : nullptr;
-}
-
-inline OptionalTensor contiguous(const OptionalTensor& t) {
-  return t ? OptionalTensor(t->contiguous()) : std::nullopt;
-}
-
-inline std::vector<int64_t> states_shape(const ScanParams& p) {
+inline Sizes states_shape(const ScanParams& p) {
   return {p.B, p.sets, ceil_div(p.length, kChunk), p.N, p.channels};
 }
 
@@ -72,13 +59,13 @@ class Scan {
 
   int states_per_block() const { return states; }
 
-  void run() {
-    const auto options = at::TensorOptions(context.device()).dtype(at::kFloat);
-    at::Tensor carry, carry_delta;
+  // Temporary arrays come from the device of `like`.
+  void run(const Tensor& like) {
+    std::optional<Tensor> carry, carry_delta;
     if (p.segments > 1) {
-      carry = at::empty({p.B, p.sets, p.segments, p.N, p.channels}, options);
-      carry_delta = at::empty({p.B, p.sets, p.segments, p.channels}, options);
-      p.carry = carry.data_ptr<float>(), p.carry_delta = carry_delta.data_ptr<float>();
+      carry = empty({p.B, p.sets, p.segments, p.N, p.channels}, ScalarType::Float, like);
+      carry_delta = empty({p.B, p.sets, p.segments, p.channels}, ScalarType::Float, like);
+      p.carry = mutable_pointer<float>(*carry), p.carry_delta = mutable_pointer<float>(*carry_delta);
       const bool backward = pass == Pass::kBackward;
       run_pass(backward ? Pass::kBackwardLocal : Pass::kForwardLocal);
       check(fold_carry(p, backward, context.stream()));
@@ -102,8 +89,9 @@ class Scan {
       bytes = kernels.shared_bytes(pass, p, states, threads);
     } while (2 * bytes > limit && threads > 32);
     p.channel_blocks = int(ceil_div(p.channels, threads));
-    TORCH_CHECK_VALUE(bytes <= limit, "N = ", p.N, " states and R = ", p.R, " low-rank values need ", bytes,
-                      " bytes of shared memory, this GPU has ", limit, "; use backend='triton' or backend='reference'");
+    if (bytes > limit)
+      fail("N = ", p.N, " states and R = ", p.R, " low-rank values need ", bytes, " bytes of shared memory, this GPU has ",
+           limit, "; use backend='triton' or backend='reference'");
   }
 
   // Segments cost a second pass, so that they pay from three on.
@@ -123,24 +111,26 @@ class Scan {
   int states, threads;
 };
 
-// Collects [B, segments, slices, sets, states + R + 2, channels] into [sets, channels, N], [sets, channels, R] and twice
-// [sets, channels].
+// The gradients of the parameters of each set.
 struct ParameterGradients {
-  ParameterGradients(const ScanParams& p, int states, const at::Tensor& partial) {
-    const at::Tensor sums = partial.sum(at::IntArrayRef{0, 1});
-    const int64_t sets = sums.size(1);
-    A = sums.narrow(2, 0, states).permute({1, 3, 0, 2}).reshape({sets, p.channels, -1}).narrow(2, 0, p.N).contiguous();
-    const at::Tensor rest = sums.narrow(2, states, p.R + 2).sum(0);
-    dt_weight = rest.narrow(1, 0, p.R).transpose(1, 2).contiguous();
-    Ds = rest.select(1, p.R).contiguous(), bias = rest.select(1, p.R + 1).contiguous();
-  }
-
-  at::Tensor A, dt_weight, Ds, bias;
+  Tensor A, dt_weight, Ds, bias;  // [sets, channels, N], [sets, channels, R], [sets, channels], [sets, channels]
 };
 
-inline at::Tensor new_parameter_gradients(const ScanParams& p, int states, const at::TensorOptions& options) {
+// From [B, segments, slices, sets, states + R + 2, channels].
+inline ParameterGradients collect(const ScanParams& p, int states, const Tensor& partial) {
+  using torch::stable::transpose, torch::stable::select;
+  const Tensor sums = sum_over(partial, {0, 1});
+  // [slices, sets, states, channels] -> [sets, channels, slices, states]
+  const Tensor A = transpose(transpose(transpose(slice(sums, 2, 0, states), 0, 1), 1, 3), 2, 3);
+  const Tensor all_states = torch::stable::reshape(A, {p.sets, p.channels, int64_t(p.slices) * states});
+  const Tensor others = sum_over(slice(sums, 2, states, p.R + 2), {0});
+  return {as_contiguous(slice(all_states, 2, 0, p.N)), as_contiguous(transpose(slice(others, 1, 0, p.R), 1, 2)),
+          as_contiguous(select(others, 1, p.R)), as_contiguous(select(others, 1, p.R + 1))};
+}
+
+inline Tensor new_parameter_gradients(const ScanParams& p, int states, const Tensor& like) {
   const int64_t rows = states + p.R + 2;
-  return at::empty({p.B, p.segments, p.slices, p.sets, rows, p.channels}, options.dtype(at::kFloat));
+  return empty({p.B, p.segments, p.slices, p.sets, rows, p.channels}, ScalarType::Float, like);
 }
 
 }  // namespace mmevm::cuda

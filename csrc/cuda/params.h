@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../chunk.h"
+#include "../core/scan.h"
 
 namespace mmevm::cuda {
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from mmevm.ops import checks, reference
+from mmevm.ops.checks import MapInputs, SequenceInputs
 from mmevm.ops.flops import register_with_mmengine
 from mmevm.ops.routes import unflatten
 from mmevm.ops.transforms import in_transform
 
 CHUNK = 32
-"""Tokens between two saved states; ``kChunk`` in csrc/cpu/kernels.h."""
+"""Tokens between two saved states; ``kChunk`` in csrc/core/scan.h."""
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -43,18 +44,11 @@ def _reference_gradients(
     return tuple(grads.get(i) for i in range(len(inputs)))
 
 
-def _selective_scan_fake(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    save_states: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    checks.check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias)
+def _selective_scan_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, _, save_states = arguments
+    inputs = SequenceInputs(*tensors)
+    checks.check_selective_scan(inputs)
+    u, A, Bs = inputs.u, inputs.A, inputs.Bs
     B, D, L = u.shape
     N, G = A.shape[1], Bs.shape[1]
     dtype = checks.accumulate_dtype(u)
@@ -62,19 +56,9 @@ def _selective_scan_fake(
     return u.new_empty(B, D, L), u.new_empty(B, D, N, dtype=dtype), u.new_empty(states, dtype=dtype)
 
 
-def _selective_scan_backward_fake(
-    dy: Tensor,
-    dlast_state: Tensor | None,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    states: Tensor,
-    delta_softplus: bool,
-) -> tuple[Tensor, ...]:
+def _selective_scan_backward_fake(dy: Tensor, dlast_state: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
+    *tensors, _, _ = arguments
+    u, delta, A, Bs, Cs, _, _ = SequenceInputs(*tensors)
     per_channel = A.new_empty(A.shape[0])
     empties = [t.new_empty(t.shape) for t in (u, delta, A, Bs, Cs)]
     return (*empties, per_channel, torch.empty_like(per_channel))
@@ -104,36 +88,20 @@ def _selective_scan_backward(
     return (*_needed(ctx, grads), None, None)
 
 
-def _visual_scan_fake(
-    x: Tensor,
-    x_dbl: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor | None,
-    A: Tensor,
-    Ds: Tensor | None,
-    step: int,
-    routes: list[int],
-    save_states: bool,
-) -> tuple[Tensor, Tensor]:
-    checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
+def _visual_scan_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *tensors, step, routes, save_states = arguments
+    inputs = MapInputs(*tensors)
+    checks.check_visual_scan(inputs)
+    x, A = inputs.x, inputs.A
     B, H, W, D = x.shape
     tokens = -(-H // step) * -(-W // step)
     states = (B, len(routes) // 6, _chunks(tokens), A.shape[2], D) if save_states else (0,)
     return x.new_empty(x.shape), x.new_empty(states, dtype=checks.accumulate_dtype(x))
 
 
-def _visual_scan_backward_fake(
-    dy: Tensor,
-    x: Tensor,
-    x_dbl: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor | None,
-    A: Tensor,
-    Ds: Tensor | None,
-    states: Tensor,
-    step: int,
-    routes: list[int],
-) -> tuple[Tensor, ...]:
+def _visual_scan_backward_fake(dy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *tensors, _, _, _ = arguments
+    x, x_dbl, dt_weight, _, A, _ = MapInputs(*tensors)
     dx, dx_dbl, ddt_weight, dA = (t.new_empty(t.shape) for t in (x, x_dbl, dt_weight, A))
     per_channel = A.new_empty(A.shape[:2])
     return dx, dx_dbl, ddt_weight, per_channel, dA, torch.empty_like(per_channel)
@@ -172,7 +140,7 @@ def register(namespace: str) -> None:
     """Gives the operators of a namespace their fake kernels, their gradients and their cost.
 
     Args:
-        namespace (str): As in ``torch.ops``; its operators have the schemas of csrc/schemas.h.
+        namespace (str): As in ``torch.ops``; its operators have the schemas of schemas.inc.
     """
     fakes: dict[str, Callable[..., Any]] = {
         'selective_scan': _selective_scan_fake,

@@ -15,7 +15,6 @@ from mmevm.ops.transforms import need_plain_operations
 BACKENDS = ('auto', 'reference', 'compiled', 'triton')
 
 _NAMESPACES = {'compiled': compiled.NAMESPACE, 'triton': triton.NAMESPACE}
-_REBUILD = 'reinstall with MMEVM_BUILD_EXT=1 and read the messages: pip install -v --no-build-isolation -e .'
 
 Problem = tuple[str, str]
 """Why a backend is not available, and what would make it so."""
@@ -40,18 +39,23 @@ class BackendStatus:
     remedy: str = ''
 
 
-def _compiled_problem(device: str, dtype: torch.dtype) -> Problem | None:
+def _compiled_problem(device: torch.device, dtype: torch.dtype) -> Problem | None:
     if extension.LOAD_ERROR is not None:
-        return extension.LOAD_ERROR, _REBUILD
-    if device not in extension.DEVICES:
-        others = '"triton", "reference"' if device == 'cuda' else '"reference"'
+        return extension.LOAD_ERROR, extension.LOAD_REMEDY
+    if device.type not in extension.DEVICES:
+        others = '"triton", "reference"' if device.type == 'cuda' else '"reference"'
         remedy = f'use backend={others} or "auto", or move the tensors to the CPU'
-        return f'the extension has no {device} kernels', remedy
-    if device == 'cuda' and dtype == torch.float64:
+        return f'the extension has no {device.type} kernels', remedy
+    if device.type != 'cuda':
+        return None
+    if dtype == torch.float64:
         return (
             'its CUDA kernels serve float16, bfloat16 and float32 data, got torch.float64',
             'use backend="triton", "reference" or "auto", or convert the data',
         )
+    problem = extension.architecture_problem(device)
+    if problem is not None:
+        return problem, 'reinstall from source where this GPU is visible, or name it in TORCH_CUDA_ARCH_LIST'
     return None
 
 
@@ -69,12 +73,12 @@ def _interpreted() -> bool:
     return os.environ.get('TRITON_INTERPRET') == '1'
 
 
-def _triton_problem(device: str, dtype: torch.dtype) -> Problem | None:
+def _triton_problem(device: torch.device, dtype: torch.dtype) -> Problem | None:
     error = triton_import_error()
     if error is not None:
         return error, 'install the triton package that fits this torch: pip install triton'
-    if device != 'cuda' and not _interpreted():
-        return f'triton has no kernels for {device} tensors', 'use backend="auto", or move the tensors to a GPU'
+    if device.type != 'cuda' and not _interpreted():
+        return f'triton has no kernels for {device.type} tensors', 'use backend="auto", or move the tensors to a GPU'
     return None
 
 
@@ -86,7 +90,7 @@ def status() -> list[BackendStatus]:
     rows = [BackendStatus('reference', 'any', True, 'plain PyTorch, the specification; slow')]
     kernels = {'compiled': 'compiled with mmevm', 'triton': 'compiled by Triton when they first run'}
     for name, device in (('compiled', 'cpu'), ('compiled', 'cuda'), ('triton', 'cuda')):
-        problem = _PROBLEMS[name](device, torch.float32)
+        problem = _PROBLEMS[name](torch.device(device), torch.float32)
         if problem is None and device == 'cuda' and not torch.cuda.is_available():
             problem = 'torch sees no GPU', 'run on a machine with a GPU, its driver, and a torch that is built for it'
         if problem is None:
@@ -108,10 +112,10 @@ def _announce(backend: str, device: str, passed_over: list[str]) -> None:
     print_log(f'mmevm scans {device} tensors with the {backend} backend{why}', logger='current')
 
 
-def _first_available(device: str, dtype: torch.dtype) -> tuple[str, list[str]]:
+def _first_available(device: torch.device, dtype: torch.dtype) -> tuple[str, list[str]]:
     """The fastest backend, and why those before it are passed over."""
     passed_over: list[str] = []
-    for name in ('compiled', 'triton') if device == 'cuda' else ('compiled',):
+    for name in ('compiled', 'triton') if device.type == 'cuda' else ('compiled',):
         problem = _PROBLEMS[name](device, dtype)
         if problem is None:
             return name, passed_over
@@ -145,11 +149,11 @@ def choose(backend: str, first: Tensor, *others: Tensor | None) -> str:
             _announce('reference', device, [_PLAIN])
         return 'reference'
     if backend == 'auto':
-        chosen, passed_over = _first_available(device, first.dtype)
+        chosen, passed_over = _first_available(first.device, first.dtype)
         if not torch.compiler.is_compiling():
             _announce(chosen, device, passed_over)
         return chosen
-    problem = None if backend == 'reference' else _PROBLEMS[backend](device, first.dtype)
+    problem = None if backend == 'reference' else _PROBLEMS[backend](first.device, first.dtype)
     if problem is not None:
         raise RuntimeError(f'backend {backend!r} is not available for {device} tensors: {problem[0]}; {problem[1]}')
     return backend

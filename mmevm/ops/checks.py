@@ -1,4 +1,9 @@
-"""Input checks of the operators, shared by every backend and by the fake kernels. ``csrc/checks.h`` says the same."""
+"""The operators' inputs and their checks, shared by every backend and by the fake kernels.
+
+``csrc/core/checks.cpp`` says the same.
+"""
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -6,6 +11,34 @@ from torch import Tensor
 from mmevm.ops.routes import Route
 
 MAX_STATES = 256
+
+
+class SequenceInputs(NamedTuple):
+    """The tensors of :func:`mmevm.ops.selective_scan`, in the order of the operator's arguments."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    Bs: Tensor
+    Cs: Tensor
+    Ds: Tensor | None
+    delta_bias: Tensor | None
+
+
+class MapInputs(NamedTuple):
+    """The tensors of :func:`mmevm.ops.visual_scan`, in the order of the operator's arguments."""
+
+    x: Tensor
+    x_dbl: Tensor
+    dt_weight: Tensor
+    dt_bias: Tensor | None
+    A: Tensor
+    Ds: Tensor | None
+
+
+def contiguous(inputs: tuple[Tensor | None, ...]) -> Any:
+    """The inputs as contiguous tensors."""
+    return (None if t is None else t.contiguous() for t in inputs)
 
 
 def _shape(tensor: Tensor, name: str, dims: str, expected: tuple[int, ...]) -> None:
@@ -46,16 +79,9 @@ def _states(A: Tensor) -> None:
         raise ValueError(f'`A` must have 1 to {MAX_STATES} states, got {A.shape[-1]}')
 
 
-def check_selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
-    """Raises ValueError or TypeError unless the arguments fit :func:`mmevm.ops.selective_scan`."""
+def check_selective_scan(inputs: SequenceInputs) -> None:
+    """Raises ValueError or TypeError unless the tensors fit :func:`mmevm.ops.selective_scan`."""
+    u, delta, A, Bs, Cs, Ds, delta_bias = inputs
     _ndim(u, 'u', '[B, D, L]')
     _ndim(A, 'A', '[D, N]')
     _ndim(Bs, 'Bs', '[B, G, N, L]')
@@ -79,15 +105,9 @@ def check_selective_scan(
         _parameter(parameter, name, u)
 
 
-def check_visual_scan(
-    x: Tensor,
-    x_dbl: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor | None,
-    A: Tensor,
-    Ds: Tensor | None,
-) -> None:
-    """Raises ValueError or TypeError unless the arguments fit :func:`mmevm.ops.visual_scan`."""
+def check_visual_scan(inputs: MapInputs) -> None:
+    """Raises ValueError or TypeError unless the tensors fit :func:`mmevm.ops.visual_scan`."""
+    x, x_dbl, dt_weight, dt_bias, A, Ds = inputs
     _ndim(x, 'x', '[B, H, W, D]')
     _ndim(x_dbl, 'x_dbl', '[B, H, W, P, R + 2N]')
     _ndim(dt_weight, 'dt_weight', '[K, D, R]')

@@ -54,14 +54,15 @@ def selective_scan(
         Bs = Bs.unsqueeze(1)
     if Cs.dim() == 3:
         Cs = Cs.unsqueeze(1)
+    inputs = checks.SequenceInputs(u, delta, A, Bs, Cs, Ds, delta_bias)
     # A tracer would take every comparison of sizes for a risk; the traced operator checks them itself.
     if not torch.jit.is_tracing():
-        checks.check_selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias)
+        checks.check_selective_scan(inputs)
         if z is not None:
             checks.check_gate(z, u)
     # Before the gate, and in its gradient, the output is not rounded: mamba_ssm gates in float32, too.
-    x = u if z is None else u.to(checks.accumulate_dtype(u))
-    inputs = (x, delta, A, Bs, Cs, Ds, delta_bias)
+    if z is not None:
+        inputs = inputs._replace(u=u.to(checks.accumulate_dtype(u)))
     chosen = backends.choose(backend, *inputs)
     if chosen == 'reference':
         y, last_state = reference.selective_scan(*inputs, delta_softplus)

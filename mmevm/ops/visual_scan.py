@@ -45,11 +45,11 @@ def visual_scan(
         TypeError: If a dtype does not fit, a complex ``A`` among them.
         RuntimeError: If the backend was asked for by name and cannot serve the data.
     """
+    inputs = checks.MapInputs(x, x_dbl, dt_weight, dt_bias, A, Ds)
     # A tracer would take every comparison of sizes for a risk; the traced operator checks them itself.
     if not torch.jit.is_tracing():
-        checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
+        checks.check_visual_scan(inputs)
         checks.check_routes(routes, step, parameter_sets=A.shape[0], projections=x_dbl.shape[3])
-    inputs = (x, x_dbl, dt_weight, dt_bias, A, Ds)
     chosen = backends.choose(backend, *inputs)
     if chosen == 'reference':
         return reference.visual_scan(*inputs, step, routes)

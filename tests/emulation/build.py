@@ -15,16 +15,19 @@ from mmevm.ops import autograd
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = ROOT / 'csrc' / 'cuda'
 LIBRARY = 'libmmevm_emulated.so'
+TARGET = '-DTORCH_TARGET_VERSION=0x020a000000000000'
+SCHEMAS = ROOT / 'mmevm' / 'ops' / 'schemas.inc'
 
 
 def _sources() -> list[Path]:
-    registered = [path for path in CUDA.glob('*.cpp') if path.name != 'register.cpp']
-    return [*sorted(CUDA.glob('*.cu')), *sorted(registered), Path(__file__).with_name('emulation.cpp')]
+    launchers = [path for path in CUDA.glob('*.cpp') if path.name != 'register.cpp']
+    checks = ROOT / 'csrc' / 'core' / 'checks.cpp'
+    return [*sorted(CUDA.glob('*.cu')), *sorted(launchers), checks, Path(__file__).with_name('emulation.cpp')]
 
 
 def _folder() -> Path:
     """Where the library of this source, this torch and this compiler belongs."""
-    headers = [*ROOT.glob('csrc/*.h'), *CUDA.glob('*.h'), *CUDA.glob('*.cuh'), *Path(__file__).parent.iterdir()]
+    headers = [*ROOT.glob('csrc/*/*.*h'), SCHEMAS, *Path(__file__).parent.iterdir()]
     total = hashlib.sha256(torch.__version__.encode())
     for path in sorted([*_sources(), *(header for header in headers if header.is_file())]):
         total.update(path.read_bytes())
@@ -40,8 +43,16 @@ def _run(command: list[object]) -> None:
 def _compile(source: Path, folder: Path) -> Path:
     target = folder / f'{source.name}.o'
     header = Path(__file__).with_name('emulation.h')
-    flags = ['-std=c++17', '-O1', '-fPIC', '-Wall', '-Wno-unknown-pragmas', f'-DMMEVM_CUDA_EMULATION="{header}"']
-    includes = [f'-I{path}' for path in [ROOT / 'csrc', *include_paths()]]
+    flags = [
+        '-std=c++17',
+        '-O1',
+        '-fPIC',
+        '-Wall',
+        '-Wno-unknown-pragmas',
+        TARGET,
+        f'-DMMEVM_CUDA_EMULATION="{header}"',
+    ]
+    includes = [f'-I{path}' for path in [ROOT / 'csrc', SCHEMAS.parent, *include_paths()]]
     _run([os.environ.get('CXX', 'g++'), *flags, *includes, '-x', 'c++', '-c', source, '-o', target])
     return target
 

@@ -6,9 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "cuda/selective_scan_cuda.h"
-#include "cuda/visual_scan_cuda.h"
-#include "schemas.h"
+#include "cuda/launchers.h"
 
 namespace mmevm::emulation {
 
@@ -84,7 +82,7 @@ void run_block(unsigned threads) {
     ran |= release(0, threads, State::kAtBlockBarrier);
     if (ran) continue;
     for (unsigned i = 0; i < threads; ++i)
-      TORCH_CHECK(fibers[i]->state == State::kDone, "threads wait for different barriers");
+      STD_TORCH_CHECK(fibers[i]->state == State::kDone, "threads wait for different barriers");
     return;
   }
 }
@@ -103,7 +101,7 @@ float exchange(float value, int lane_mask) {
 }
 
 void run(int64_t blocks, int threads, size_t shared_bytes, const std::function<void()>& thread) {
-  TORCH_CHECK(threads % 32 == 0, "the emulation runs whole warps, got ", threads, " threads");
+  STD_TORCH_CHECK(threads % 32 == 0, "the emulation runs whole warps, got ", threads, " threads");
   while (fibers.size() < size_t(threads)) fibers.push_back(std::make_unique<Fiber>());
   const size_t floats = shared_bytes / sizeof(float), aligned = 4 * ((floats + 3) / 4);
   std::vector<float4> memory(aligned / 4 + kFence / 4);
@@ -116,7 +114,7 @@ void run(int64_t blocks, int threads, size_t shared_bytes, const std::function<v
     block_index.x = unsigned(i);
     run_block(unsigned(threads));
     for (size_t k = floats; k < aligned + kFence; ++k)
-      TORCH_CHECK(shared[k] == kFenceValue, "a kernel wrote past its shared memory");
+      STD_TORCH_CHECK(shared[k] == kFenceValue, "a kernel wrote past its shared memory");
   }
 }
 
@@ -126,14 +124,16 @@ void set_machine(int64_t multiprocessors, int64_t shared_bytes, bool reversed) {
 
 }  // namespace mmevm::emulation
 
-TORCH_LIBRARY(mmevm_emulated, m) {
-  mmevm::define_operators(m);
-  m.def("set_machine(int multiprocessors, int shared_bytes, bool reversed) -> ()", &mmevm::emulation::set_machine);
+STABLE_TORCH_LIBRARY(mmevm_emulated, m) {
+  for (const char* schema : mmevm::kSchemas) m.def(schema);
+  m.def("set_machine(int multiprocessors, int shared_bytes, bool reversed) -> ()");
 }
 
-TORCH_LIBRARY_IMPL(mmevm_emulated, CPU, m) {
-  m.impl("selective_scan", &mmevm::cuda::selective_scan_forward);
-  m.impl("_selective_scan_backward", &mmevm::cuda::selective_scan_backward);
-  m.impl("visual_scan", &mmevm::cuda::visual_scan_forward);
-  m.impl("_visual_scan_backward", &mmevm::cuda::visual_scan_backward);
+STABLE_TORCH_LIBRARY_IMPL(mmevm_emulated, CPU, m) {
+  mmevm::register_kernels<mmevm::cuda::operators>(m);
+}
+
+// Without a tensor that would tell a device.
+STABLE_TORCH_LIBRARY_IMPL(mmevm_emulated, CompositeExplicitAutograd, m) {
+  m.impl("set_machine", TORCH_BOX(&mmevm::emulation::set_machine));
 }

@@ -3,12 +3,15 @@
 // a fence behind it. The files of csrc/cuda include this one in place of CUDA's headers when MMEVM_CUDA_EMULATION names it.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <functional>
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include "torch/tensors.h"
 
 #define __global__
 #define __device__
@@ -16,8 +19,8 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
-using __half = c10::Half;
-using __nv_bfloat16 = c10::BFloat16;
+using __half = torch::headeronly::Half;
+using __nv_bfloat16 = torch::headeronly::BFloat16;
 inline float __half2float(__half v) { return v; }
 inline float __bfloat162float(__nv_bfloat16 v) { return v; }
 inline __half __float2half_rn(float v) { return v; }
@@ -80,8 +83,7 @@ cudaError_t launch(void (*kernel)(Params), int64_t blocks, int threads, size_t s
 namespace cuda {
 
 struct Context {
-  explicit Context(const at::Tensor&) {}
-  at::Device device() const { return at::kCPU; }
+  explicit Context(const Tensor&) {}
   cudaStream_t stream() const { return nullptr; }
   int multiprocessors() const { return int(emulation::machine.multiprocessors); }
   size_t shared_bytes() const { return size_t(emulation::machine.shared_bytes); }

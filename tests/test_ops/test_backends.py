@@ -137,3 +137,54 @@ def test_package_does_not_import_triton() -> None:
     code = 'import sys, mmevm, mmevm.ops.backends; print("triton" in sys.modules)'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert result.stdout.split()[-1] == 'False'
+
+
+@pytest.mark.parametrize(
+    'compiled_for, gpu, served',
+    [
+        ('8.0,9.0+PTX', (8, 0), True),
+        ('8.0,9.0+PTX', (8, 9), True),
+        ('8.0,9.0+PTX', (7, 5), False),
+        ('8.0,9.0+PTX', (12, 0), True),
+        ('8.0,9.0', (12, 0), False),
+        ('8.6', (8, 0), False),
+        ('9.0a', (9, 0), True),
+        ('9.0a', (9, 1), False),
+        ('10.0a+PTX', (12, 0), False),
+        ('', (7, 0), True),
+    ],
+)
+def test_auto_leaves_a_gpu_without_code_to_triton(
+    machine: Callable, monkeypatch: pytest.MonkeyPatch, compiled_for: str, gpu: tuple[int, int], served: bool
+) -> None:
+    machine(('cpu', 'cuda'), triton=True)
+    monkeypatch.setattr(extension, 'ARCHITECTURES', extension.parse_architectures(compiled_for))
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: gpu)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert backends.choose('auto', _tensor('cuda')) == ('compiled' if served else 'triton')
+    row = next(row for row in backends.status() if (row.name, row.device) == ('compiled', 'cuda'))
+    assert row.available == served
+    if not served:
+        assert f'this GPU has {gpu[0]}.{gpu[1]}' in row.reason and 'TORCH_CUDA_ARCH_LIST' in row.remedy
+        with pytest.raises(RuntimeError, match='compiled for compute capability'):
+            backends.choose('compiled', _tensor('cuda'))
+
+
+@pytest.mark.parametrize('version, served', [('2.4.0', False), ('2.9.1+cpu', False), ('2.10.0', True), ('3.0', True)])
+def test_older_torch_is_told_what_a_newer_one_brings(
+    machine: Callable, monkeypatch: pytest.MonkeyPatch, version: str, served: bool
+) -> None:
+    monkeypatch.setattr(torch, '__version__', version)
+    problem, remedy = extension.load()
+    if served:
+        assert problem is None or 'need torch' not in problem
+        return
+    assert problem == f'the compiled operators need torch 2.10 or newer, this is torch {version}'
+    assert 'upgrade torch' in remedy
+    machine((), triton=False)
+    monkeypatch.setattr(extension, 'LOAD_ERROR', problem)
+    lines = []
+    monkeypatch.setattr(backends, 'print_log', lambda text, logger: lines.append(text))
+    for _ in range(2):
+        assert backends.choose('auto', torch.empty(1)) == 'reference'
+    assert lines == [f'mmevm scans cpu tensors with the reference backend, because {problem}']

@@ -173,7 +173,7 @@ def test_scans_return_empty_for_an_empty_batch() -> None:
 @pytest.mark.parametrize('dtype, name', [(torch.float64, 'Double'), (torch.float8_e4m3fn, 'Float8_e4m3fn')], ids=str)
 def test_scans_refuse_data_that_has_no_kernels(dtype: torch.dtype, name: str) -> None:
     inputs = _map(dtype=dtype, requires_grad=False)
-    with pytest.raises(TypeError, match=f"float16, bfloat16 and float32 data, got {name}; use backend='triton'"):
+    with pytest.raises(ValueError, match=f"float16, bfloat16 and float32 data, got {name}; use backend='triton'"):
         visual_scan(**inputs, routes=es2d_routes(), step=2, backend='compiled')
 
 

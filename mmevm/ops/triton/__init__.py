@@ -3,7 +3,9 @@
 Triton itself is imported when one of them first runs.
 """
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,19 +14,8 @@ from mmevm.ops.autograd import register
 
 NAMESPACE = 'mmevm_triton'
 
-_SCHEMAS = """
-selective_scan(Tensor u, Tensor delta, Tensor A, Tensor Bs, Tensor Cs, Tensor? Ds, Tensor? delta_bias,
-    bool delta_softplus, bool save_states) -> (Tensor y, Tensor last_state, Tensor states)
-_selective_scan_backward(Tensor dy, Tensor? dlast_state, Tensor u, Tensor delta, Tensor A, Tensor Bs, Tensor Cs,
-    Tensor? Ds, Tensor? delta_bias, Tensor states, bool delta_softplus)
-    -> (Tensor du, Tensor ddelta, Tensor dA, Tensor dBs, Tensor dCs, Tensor dDs, Tensor ddelta_bias)
-visual_scan(Tensor x, Tensor x_dbl, Tensor dt_weight, Tensor? dt_bias, Tensor A, Tensor? Ds, int step,
-    int[] routes, bool save_states) -> (Tensor y, Tensor states)
-_visual_scan_backward(Tensor dy, Tensor x, Tensor x_dbl, Tensor dt_weight, Tensor? dt_bias, Tensor A, Tensor? Ds,
-    Tensor states, int step, int[] routes)
-    -> (Tensor dx, Tensor dx_dbl, Tensor ddt_weight, Tensor ddt_bias, Tensor dA, Tensor dDs)
-"""
-"""Those of csrc/library.cpp."""
+_SCHEMAS: list[str] = ast.literal_eval(f'[{Path(__file__).parents[1].joinpath("schemas.inc").read_text()}]')
+"""Those of the extension, which includes the same file."""
 
 _library = torch.library.Library(NAMESPACE, 'DEF')
 
@@ -33,8 +24,7 @@ def _register(name: str, module: str, function: str) -> None:
     def run(*arguments: Any) -> tuple[torch.Tensor, ...]:
         return getattr(import_module(f'mmevm.ops.triton.{module}'), function)(*arguments)
 
-    schemas = _SCHEMAS.replace('\n    ', ' ').strip().splitlines()
-    _library.define(next(schema for schema in schemas if schema.startswith(f'{name}(')))
+    _library.define(next(schema for schema in _SCHEMAS if schema.startswith(f'{name}(')))
     for key in ('CUDA', 'CPU'):  # on the CPU, Triton's interpreter runs them
         _library.impl(name, run, key)
 

@@ -19,7 +19,7 @@ MIN_SEGMENTS = 4
 """Segments cost a second pass over the tokens, which fewer of them would not make up for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scan:
     """Inputs of ``batch`` x ``n_routes`` scans of ``length`` tokens; a sequence's groups are its routes.
 
@@ -39,7 +39,6 @@ class Scan:
     Ds: Tensor | None
     bias: Tensor | None
     softplus: bool
-    batch: int
     n_routes: int
     channels: int
     length: int
@@ -49,6 +48,11 @@ class Scan:
     routes: Tensor | None = None
     size: tuple[int, int] = (1, 1)
     step: int = 1
+
+    @property
+    def batch(self) -> int:
+        """Images, or sequences."""
+        return self.x.shape[0]
 
     @property
     def blocks(self) -> dict[str, int]:
@@ -70,6 +74,11 @@ class Scan:
     def new(self, *shape: int) -> Tensor:
         """An uninitialised tensor in the accumulation dtype."""
         return self.A.new_empty(shape)
+
+    def new_states(self, save: bool) -> Tensor:
+        """The uninitialised states before each chunk [B, n_routes, chunks, N, channels], or nothing."""
+        shape = (self.batch, self.n_routes, self.n_chunks, self.A.shape[-1], self.channels)
+        return self.new(*shape) if save else self.new(0)
 
     def arguments(self, n_segments: int, tile: int) -> dict[str, Any]:
         """What the scan's kernels take in common, for tiles of so many tokens."""

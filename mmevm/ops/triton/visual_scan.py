@@ -2,11 +2,13 @@
 
 from collections import Counter
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmevm.ops import checks
+from mmevm.ops.checks import MapInputs, contiguous
 from mmevm.ops.routes import Route, unflatten
 from mmevm.ops.triton import launch
 
@@ -37,45 +39,31 @@ def route_table(routes: tuple[Route, ...], device: torch.device) -> tuple[Tensor
     return torch.tensor(rows, device=device), max(results) + 1, max(projections) + 1
 
 
-def _scan(
-    x: Tensor,
-    x_dbl: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor | None,
-    A: Tensor,
-    Ds: Tensor | None,
-    step: int,
-    routes: list[Route],
-) -> launch.Scan:
-    checks.check_visual_scan(x, x_dbl, dt_weight, dt_bias, A, Ds)
-    checks.check_routes(routes, step, parameter_sets=A.shape[0], projections=x_dbl.shape[3])
-    B, H, W, D = x.shape
+def _scan(inputs: MapInputs, step: int, routes: list[Route]) -> launch.Scan:
+    checks.check_visual_scan(inputs)
+    checks.check_routes(routes, step, parameter_sets=inputs.A.shape[0], projections=inputs.x_dbl.shape[3])
+    x, x_dbl, weight, bias, A, Ds = contiguous(inputs)
+    H, W, D = x.shape[1:]
     P, E = x_dbl.shape[3:]
-    R, N = dt_weight.shape[2], A.shape[2]
-    x, x_dbl, A, weight = (t.contiguous() for t in (x, x_dbl, A, dt_weight))
-    Ds, bias = (None if t is None else t.contiguous() for t in (Ds, dt_bias))
-    table, _, _ = route_table(tuple(routes), x.device)
-    length = -(-H // step) * -(-W // step)
-    x_strides, bc_strides = (H * W * D, 0, D, 1), (H * W * P * E, E, P * E, 1)
+    R, N = weight.shape[2], A.shape[2]
     return launch.Scan(
-        x,
-        x_dbl,
-        A,
-        x_dbl[..., R:],
-        x_dbl[..., R + N :],
-        Ds,
-        bias,
-        True,
-        B,
-        len(routes),
-        D,
-        length,
-        x_strides,
-        bc_strides,
-        weight,
-        table,
-        (H, W),
-        step,
+        x=x,
+        delta=x_dbl,
+        A=A,
+        Bs=x_dbl[..., R:],
+        Cs=x_dbl[..., R + N :],
+        Ds=Ds,
+        bias=bias,
+        softplus=True,
+        n_routes=len(routes),
+        channels=D,
+        length=-(-H // step) * -(-W // step),
+        x_strides=(H * W * D, 0, D, 1),
+        bc_strides=(H * W * P * E, E, P * E, 1),
+        weight=weight,
+        routes=route_table(tuple(routes), x.device)[0],
+        size=(H, W),
+        step=step,
     )
 
 
@@ -98,42 +86,23 @@ def _by_parameters(grad: Tensor | None, routes: list[Route], like: Tensor) -> Te
     return total
 
 
-def forward(
-    x: Tensor,
-    x_dbl: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor | None,
-    A: Tensor,
-    Ds: Tensor | None,
-    step: int,
-    flat_routes: list[int],
-    save_states: bool,
-) -> tuple[Tensor, Tensor]:
+def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     """``visual_scan``: merged map, and the states before each chunk [B, routes, chunks, N, D] or nothing."""
+    *tensors, step, flat_routes, save_states = arguments
     routes = unflatten(flat_routes)
-    scan = _scan(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes)
-    shape = (scan.batch, scan.n_routes, scan.n_chunks, A.shape[2], scan.channels) if save_states else (0,)
-    states = scan.new(*shape)
-    y = _new_map(scan.x, routes, step)
-    launch.forward(scan, y, x.numel(), states if save_states else None, None)
-    return launch.total(y, x.dtype), states
+    scan = _scan(MapInputs(*tensors), step, routes)
+    y, states = _new_map(scan.x, routes, step), scan.new_states(save_states)
+    launch.forward(scan, y, scan.x.numel(), states if save_states else None, None)
+    return launch.total(y, scan.x.dtype), states
 
 
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    x_dbl: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor | None,
-    A: Tensor,
-    Ds: Tensor | None,
-    states: Tensor,
-    step: int,
-    flat_routes: list[int],
-) -> tuple[Tensor, ...]:
+def backward(dy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """``_visual_scan_backward``: the gradients of the six tensors, zero for absent ones."""
+    *tensors, states, step, flat_routes = arguments
     routes = unflatten(flat_routes)
-    scan = _scan(x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes)
+    inputs = MapInputs(*tensors)
+    scan = _scan(inputs, step, routes)
+    x, x_dbl, dt_weight, _, A, _ = inputs
     R, N = dt_weight.shape[2], A.shape[2]
     dx = _new_map(scan.x, routes, step)
     _, _, layers = route_table(tuple(routes), x.device)

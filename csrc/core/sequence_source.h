@@ -7,13 +7,16 @@ struct SequenceSource {
   using T = typename V::scalar;
   static constexpr int W = V::lanes;
 
-  SequenceSource(const SequenceParams<T>& p, const Task& task)
-      : p(p), task(task), per_group(p.D / p.G), N(p.N), row_length(2 * p.N), blocks(task.block_end - task.block),
-        length(p.L), delta_softplus(p.delta_softplus), first(task.block * W), channel0(task.route * per_group),
-        rows(kChunk * 2 * p.N) {}
+  static int64_t row_length_of(const SequenceParams<T>& p) { return 2 * p.N; }
+  static int64_t scratch(const SequenceParams<T>& p, Direction, int64_t) { return padded<T>(kChunk * 2 * p.N); }
 
-  BlockParameters<V> parameters() const {
-    return {blocks, first, per_group, N, p.A + channel0 * N, at(p.Ds, channel0), at(p.delta_bias, channel0)};
+  SequenceSource(const SequenceParams<T>& p, Direction, const Task& task, Scratch<T>& scratch)
+      : p(p), task(task), per_group(p.D / p.G), N(p.N), row_length(row_length_of(p)), blocks(task.block_end - task.block),
+        length(p.L), delta_softplus(p.delta_softplus), first(task.block * W), channel0(task.route * per_group),
+        rows(scratch.take(kChunk * 2 * p.N)) {}
+
+  BlockParameters<V> parameters(Scratch<T>& scratch) const {
+    return {scratch, blocks, first, per_group, N, p.A + channel0 * N, at(p.Ds, channel0), at(p.delta_bias, channel0)};
   }
 
   bool saves_states() const { return p.states != nullptr; }
@@ -27,7 +30,7 @@ struct SequenceSource {
         rows[t * 2 * N + n] = p.Bs[base + n * length + t];
         rows[t * 2 * N + N + n] = p.Cs[base + n * length + t];
       }
-    for (int t = 0; t < tokens; ++t) bc[t] = rows.p + t * 2 * N;
+    for (int t = 0; t < tokens; ++t) bc[t] = rows + t * 2 * N;
   }
 
   void open_gradients() const {}
@@ -123,6 +126,6 @@ struct SequenceSource {
   const int64_t channel0;  // first channel of the group
   int64_t t0 = 0;
   int tokens = 0;
-  Scratch<T> rows;
+  T* const rows;
   alignas(64) T x[kChunk * W], dy[kChunk * W], out[kChunk * W];
 };

@@ -49,7 +49,7 @@ MMEVM_INLINE void forward_group(const Tile<V>& tile, int n0, typename V::scalar*
     const auto* b = tile.bc[t] + n0;
     const auto* c = b + N;
     for (int j = 0; j < G; ++j) {
-      h[j] = V::exp2(delta * rate[j]) * h[j] + drive * b[j];
+      h[j] = V::fma(V::exp2(delta * rate[j]), h[j], drive * b[j]);
       y += h[j] * c[j];
     }
     V::store(tile.y + t * W, y);
@@ -97,7 +97,7 @@ MMEVM_INLINE void backward_group(
     const T* b = tile.bc[t] + n0;
     for (int j = 0; j < G; ++j) {
       const reg decay = V::exp2(delta * rate[j]);
-      h[j] = decay * h[j] + drive * b[j];
+      h[j] = V::fma(decay, h[j], drive * b[j]);
       V::store(decays + (t * G + j) * W, decay);
       V::store(states + ((t + 1) * G + j) * W, h[j]);
     }

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <new>
 #include <type_traits>
 
 #include "kernels.h"

@@ -27,6 +27,17 @@ struct Vec<float> {
   static MMEVM_INLINE void store(float* p, reg v) { __builtin_memcpy(p, &v, sizeof(v)); }
   static MMEVM_INLINE reg set(float s) { return s - reg{}; }
 
+  // a b + c, rounded once where the processor can.
+  static MMEVM_INLINE reg fma(reg a, reg b, reg c) {
+#if MMEVM_LANES == 16
+    return (reg)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif MMEVM_LANES == 8
+    return (reg)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+  }
+
   // 2^x to 2 units in the last place; exact at 0, where a bias would compound over long sequences. The degree-6 minimax
   // polynomial on [-1/2, 1/2] (relative error 4e-9) keeps its constant term fixed at 1.
   static MMEVM_INLINE reg exp2(reg x) {
@@ -71,6 +82,11 @@ struct Vec<float> {
   }
 };
 
+#if defined(__x86_64__) && defined(__GLIBC__)
+// The name that the function has had since 2002, instead of glibc 2.29's: wheels serve older systems.
+__asm__(".symver exp2,exp2@GLIBC_2.2.5");
+#endif
+
 // Double precision serves gradient checks: correctness matters, speed does not.
 template <>
 struct Vec<double> {
@@ -85,6 +101,7 @@ struct Vec<double> {
   }
   static MMEVM_INLINE void store(double* p, reg v) { __builtin_memcpy(p, &v, sizeof(v)); }
   static MMEVM_INLINE reg set(double s) { return s - reg{}; }
+  static MMEVM_INLINE reg fma(reg a, reg b, reg c) { return a * b + c; }
   static MMEVM_INLINE reg exp2(reg x) {
     for (int i = 0; i < lanes; ++i) x[i] = ::exp2(x[i]);
     return x;

@@ -4,20 +4,34 @@
 //
 // No include guard on purpose, see vec.h.
 
-// Zeroed, cache-line-aligned scratch. Not std::vector: a standard template instantiated here would be compiled for this
-// instruction set under a name that the linker may choose for the whole library.
+// Elements that an array of n takes of the scratch: every array starts on a cache line.
+template <class T>
+constexpr int64_t padded(int64_t n) {
+  constexpr int64_t line = 64 / sizeof(T);
+  return (n + line - 1) / line * line;
+}
+
+template <class T>
+void zero(T* array, int64_t n) {
+  __builtin_memset(static_cast<void*>(array), 0, n * sizeof(T));
+}
+
+// A task's part of the host's workspace, dealt out from the start.
 template <class T>
 struct Scratch {
-  explicit Scratch(int64_t n) : p(static_cast<T*>(::operator new((n + 1) * sizeof(T), std::align_val_t(64)))), size(n) {
-    zero();
+  T* next;
+
+  T* take(int64_t n) {
+    T* const array = next;
+    next += padded<T>(n);
+    return array;
   }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { ::operator delete(p, std::align_val_t(64)); }
-  void zero() { __builtin_memset(static_cast<void*>(p), 0, size * sizeof(T)); }
-  T& operator[](int64_t i) { return p[i]; }
-  T* const p;
-  const int64_t size;
+
+  T* zeros(int64_t n) {
+    T* const array = take(n);
+    zero(array, n);
+    return array;
+  }
 };
 
 constexpr double kInvLn2 = 1.4426950408889634;
@@ -28,9 +42,12 @@ struct BlockParameters {
   using T = typename V::scalar;
   static constexpr int W = V::lanes;
 
+  static int64_t scratch(int64_t blocks, int64_t N) { return padded<T>(blocks * N * W) + 2 * padded<T>(blocks * W); }
+
   // `channels` is the number of channels that the arrays hold, the first block's first channel being `first`.
-  BlockParameters(int64_t blocks, int64_t first, int64_t channels, int64_t N, const T* A, const T* D, const T* bias)
-      : rate(blocks * N * W), skip(blocks * W), bias(blocks * W) {
+  BlockParameters(Scratch<T>& scratch, int64_t blocks, int64_t first, int64_t channels, int64_t N, const T* A,
+                  const T* D, const T* bias)
+      : rate(scratch.zeros(blocks * N * W)), skip(scratch.zeros(blocks * W)), bias(scratch.zeros(blocks * W)) {
     for (int64_t i = 0; i < blocks * W && first + i < channels; ++i) {
       const int64_t d = first + i;
       for (int64_t n = 0; n < N; ++n) rate[(i / W * N + n) * W + i % W] = A[d * N + n] * T(kInvLn2);
@@ -38,7 +55,7 @@ struct BlockParameters {
       if (bias) this->bias[i] = bias[d];
     }
   }
-  Scratch<T> rate, skip, bias;
+  T *const rate, *const skip, *const bias;
 };
 
 // Copies [blocks][rows][lanes] accumulators to out[channel][row].
@@ -65,13 +82,23 @@ MMEVM_INLINE void store_channels(typename V::scalar* row, typename V::reg v, int
   for (int i = 0; i < valid; ++i) row[i] = v[i];
 }
 
+// Elements of scratch that scan_forward or scan_backward takes, its source's not counted.
+template <class V>
+int64_t driver_scratch(Direction direction, int64_t blocks, int64_t N, int64_t row_length) {
+  using T = typename V::scalar;
+  constexpr int W = V::lanes;
+  const int64_t states = padded<T>(blocks * N * W), parameters = BlockParameters<V>::scratch(blocks, N);
+  if (direction == Direction::kForward) return parameters + states;
+  return parameters + 2 * states + 2 * padded<T>(blocks * W) + padded<T>(N * W) + padded<T>(kChunk * row_length);
+}
+
 template <class V, class Source>
-void scan_forward(Source& src) {
+void scan_forward(Source& src, Scratch<typename V::scalar>& scratch) {
   using T = typename V::scalar;
   constexpr int W = V::lanes;
   const int64_t N = src.N, blocks = src.blocks;
-  const BlockParameters<V> par = src.parameters();
-  Scratch<T> state(blocks * N * W);
+  const BlockParameters<V> par = src.parameters(scratch);
+  T* const state = scratch.zeros(blocks * N * W);
   alignas(64) T delta[kChunk * W], raw[kChunk * W];
   const T* bc[kChunk];
 
@@ -79,69 +106,70 @@ void scan_forward(Source& src) {
     const int tokens = int(src.length - t0 < kChunk ? src.length - t0 : kChunk);
     src.open_chunk(t0, tokens, bc);
     for (int64_t k = 0; k < blocks; ++k) {
-      T* h = state.p + k * N * W;
+      T* h = state + k * N * W;
       if (src.saves_states()) src.save_state(t0 / kChunk, k, h);
       const T* x = src.load_x(k);
-      src.load_delta(k, par.bias.p + k * W, raw, delta);
+      src.load_delta(k, par.bias + k * W, raw, delta);
       T* y = src.output(k);
-      const auto skip = V::load(par.skip.p + k * W);
+      const auto skip = V::load(par.skip + k * W);
       for (int t = 0; t < tokens; ++t) V::store(y + t * W, V::load(x + t * W) * skip);
-      forward_tile(Tile<V>{tokens, int(N), delta, x, y, bc, par.rate.p + k * N * W}, h);
+      forward_tile(Tile<V>{tokens, int(N), delta, x, y, bc, par.rate + k * N * W}, h);
       src.close_block(k, src.p.y);
     }
     src.close_chunk(src.p.y);
   }
-  src.finish_forward(state.p);
+  src.finish_forward(state);
 }
 
 template <class V, class Source>
-void scan_backward(Source& src) {
+void scan_backward(Source& src, Scratch<typename V::scalar>& scratch) {
   using T = typename V::scalar;
   constexpr int W = V::lanes;
   const int64_t N = src.N, E = src.row_length, blocks = src.blocks;
-  const BlockParameters<V> par = src.parameters();
-  Scratch<T> dstate(blocks * N * W), dA(blocks * N * W), dD(blocks * W), dbias(blocks * W), start(N * W);
-  Scratch<T> drows(kChunk * E);  // gradients of the tokens' shared rows: low-rank delta, B, C
+  const BlockParameters<V> par = src.parameters(scratch);
+  T *const dstate = scratch.zeros(blocks * N * W), *const dA = scratch.zeros(blocks * N * W);
+  T *const dD = scratch.zeros(blocks * W), *const dbias = scratch.zeros(blocks * W), *const start = scratch.take(N * W);
+  T* const drows = scratch.take(kChunk * E);  // gradients of the tokens' shared rows: low-rank delta, B, C
   alignas(64) T delta[kChunk * W], raw[kChunk * W], ddelta[kChunk * W];
   const T* bc[kChunk];
-  src.start_backward(dstate.p);
+  src.start_backward(dstate);
 
   for (int64_t chunk = (src.length - 1) / kChunk; chunk >= 0; --chunk) {
     const int64_t t0 = chunk * kChunk;
     const int tokens = int(src.length - t0 < kChunk ? src.length - t0 : kChunk);
     src.open_chunk(t0, tokens, bc);
     src.open_gradients();
-    drows.zero();
+    zero(drows, kChunk * E);
     for (int64_t k = 0; k < blocks; ++k) {
-      src.load_state(chunk, k, start.p);
+      src.load_state(chunk, k, start);
       const T *x = src.load_x(k), *dy = src.load_dy(k);
-      src.load_delta(k, par.bias.p + k * W, raw, delta);
+      src.load_delta(k, par.bias + k * W, raw, delta);
       T* dx = src.output(k);
-      const auto skip = V::load(par.skip.p + k * W);
-      auto dskip = V::load(dD.p + k * W);
+      const auto skip = V::load(par.skip + k * W);
+      auto dskip = V::load(dD + k * W);
       for (int t = 0; t < tokens; ++t) {
         const auto g = V::load(dy + t * W);
         dskip += g * V::load(x + t * W);
         V::store(dx + t * W, g * skip);
         V::store(ddelta + t * W, V::set(0));
       }
-      V::store(dD.p + k * W, dskip);
-      const Tile<V> tile{tokens, int(N), delta, x, nullptr, bc, par.rate.p + k * N * W};
-      const TileGrad<V> grad{dy, dx, ddelta, dA.p + k * N * W, drows.p + src.bc_offset, int(E)};
-      backward_tile(tile, grad, start.p, dstate.p + k * N * W);
-      auto dsum = V::load(dbias.p + k * W);
+      V::store(dD + k * W, dskip);
+      const Tile<V> tile{tokens, int(N), delta, x, nullptr, bc, par.rate + k * N * W};
+      const TileGrad<V> grad{dy, dx, ddelta, dA + k * N * W, drows + src.bc_offset, int(E)};
+      backward_tile(tile, grad, start, dstate + k * N * W);
+      auto dsum = V::load(dbias + k * W);
       for (int t = 0; t < tokens; ++t) {
         auto d = V::load(ddelta + t * W);
         if (src.delta_softplus) d *= sigmoid<V>(V::load(raw + t * W));
         V::store(ddelta + t * W, d);
         dsum += d;
       }
-      V::store(dbias.p + k * W, dsum);
+      V::store(dbias + k * W, dsum);
       src.close_block(k, src.p.dx);
-      src.store_ddelta(k, ddelta, drows.p);
+      src.store_ddelta(k, ddelta, drows);
     }
     src.close_chunk(src.p.dx);
-    src.store_drows(drows.p);
+    src.store_drows(drows);
   }
-  src.finish_backward(dA.p, dD.p, dbias.p);
+  src.finish_backward(dA, dD, dbias);
 }

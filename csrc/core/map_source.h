@@ -8,20 +8,31 @@ struct MapSource {
   using T = typename V::scalar;
   static constexpr int W = V::lanes;
 
-  MapSource(const MapParams<T>& p, const Task& task)
-      : p(p), route(p.routes[task.route]), N(p.N), row_length(p.R + 2 * p.N), blocks(task.block_end - task.block),
+  static int64_t row_length_of(const MapParams<T>& p) { return p.R + 2 * p.N; }
+  static int64_t scratch(const MapParams<T>& p, Direction direction, int64_t blocks) {
+    const int64_t weight = padded<T>(blocks * p.R * W), tile = padded<T>(blocks * kChunk * W);
+    return padded<T>(row_length_of(p)) + (direction == Direction::kForward ? weight + 2 * tile : 2 * weight + 3 * tile);
+  }
+
+  MapSource(const MapParams<T>& p, Direction direction, const Task& task, Scratch<T>& scratch)
+      : p(p), route(p.routes[task.route]), N(p.N), row_length(row_length_of(p)), blocks(task.block_end - task.block),
         length(extent(p.H) * extent(p.W)), bc_offset(p.R), task(task), first(task.block * W),
-        channels((task.block_end * W < p.D ? task.block_end * W : p.D) - first), zero_row(row_length),
-        dt_weight(blocks * p.R * W), ddt_weight(blocks * p.R * W), x(blocks * kChunk * W), out(blocks * kChunk * W),
-        dy(p.dy ? blocks * kChunk * W : 0) {
+        channels((task.block_end * W < p.D ? task.block_end * W : p.D) - first), zero_row(scratch.zeros(row_length)),
+        dt_weight(scratch.zeros(blocks * p.R * W)), x(scratch.take(blocks * kChunk * W)),
+        out(scratch.take(blocks * kChunk * W)) {
+    if (direction == Direction::kBackward) {
+      ddt_weight = scratch.zeros(blocks * p.R * W);
+      dy = scratch.take(blocks * kChunk * W);
+    }
     const T* weight = p.dt_weight + route.parameters * p.D * p.R;
     for (int64_t i = 0; i < channels; ++i)
       for (int64_t r = 0; r < p.R; ++r) dt_weight[(i / W * p.R + r) * W + i % W] = weight[(first + i) * p.R + r];
   }
 
-  BlockParameters<V> parameters() const {
+  BlockParameters<V> parameters(Scratch<T>& scratch) const {
     const int64_t row = route.parameters * p.D;
-    return {blocks, first, p.D, N, p.A + row * N, p.Ds ? p.Ds + row : nullptr, p.dt_bias ? p.dt_bias + row : nullptr};
+    return {scratch, blocks, first, p.D, N, p.A + row * N, p.Ds ? p.Ds + row : nullptr,
+            p.dt_bias ? p.dt_bias + row : nullptr};
   }
 
   bool saves_states() const { return p.states != nullptr; }
@@ -30,7 +41,7 @@ struct MapSource {
     this->tokens = tokens;
     for (int t = 0; t < tokens; ++t) {
       cell[t] = cell_of(t0 + t);
-      rows[t] = cell[t] < 0 ? zero_row.p : p.x_dbl + projection(0, cell[t]);
+      rows[t] = cell[t] < 0 ? zero_row : p.x_dbl + projection(0, cell[t]);
       bc[t] = rows[t] + p.R;
     }
     gather(p.x, x);
@@ -38,15 +49,15 @@ struct MapSource {
 
   // Whole tokens are staged at once, all blocks of a token together: down a column neighbouring tokens lie pages apart.
   void open_gradients() { gather(p.dy, dy); }
-  const T* load_x(int64_t k) const { return x.p + k * kChunk * W; }
-  const T* load_dy(int64_t k) const { return dy.p + k * kChunk * W; }
-  T* output(int64_t k) const { return out.p + k * kChunk * W; }
+  const T* load_x(int64_t k) const { return x + k * kChunk * W; }
+  const T* load_dy(int64_t k) const { return dy + k * kChunk * W; }
+  T* output(int64_t k) const { return out + k * kChunk * W; }
   void close_block(int64_t, T*) const {}
   void close_chunk(T* to) const { scatter(to); }
 
   // delta = softplus(dt_weight . dt + dt_bias) from the token's R low-rank values.
   void load_delta(int64_t k, const T* bias, T* raw, T* delta) const {
-    const T* weight = dt_weight.p + k * p.R * W;
+    const T* weight = dt_weight + k * p.R * W;
     const auto b = V::load(bias);
     for (int t = 0; t < tokens; ++t) {
       auto d = b;
@@ -88,7 +99,7 @@ struct MapSource {
   void finish_backward(const T* dA, const T* dD, const T* dbias) const {
     const int64_t row = (task.batch * p.n_routes + task.route) * p.D;
     store_by_channel<V>(dA, blocks, N, first, p.D, p.dA + row * N);
-    store_by_channel<V>(ddt_weight.p, blocks, p.R, first, p.D, p.ddt_weight + row * p.R);
+    store_by_channel<V>(ddt_weight, blocks, p.R, first, p.D, p.ddt_weight + row * p.R);
     if (p.dDs) store_by_channel<V>(dD, blocks, 1, first, p.D, p.dDs + row);
     if (p.ddt_bias) store_by_channel<V>(dbias, blocks, 1, first, p.D, p.ddt_bias + row);
   }
@@ -103,8 +114,8 @@ struct MapSource {
   void store_ddelta_rows(int64_t k, int64_t r, const T* ddelta, T* drows) {
     typename V::reg weight[G], dweight[G], drow[G];
     for (int j = 0; j < G; ++j) {
-      weight[j] = V::load(dt_weight.p + (k * p.R + r + j) * W);
-      dweight[j] = V::load(ddt_weight.p + (k * p.R + r + j) * W);
+      weight[j] = V::load(dt_weight + (k * p.R + r + j) * W);
+      dweight[j] = V::load(ddt_weight + (k * p.R + r + j) * W);
     }
     for (int t = 0; t < tokens; ++t) {
       const auto d = V::load(ddelta + t * W);
@@ -114,7 +125,7 @@ struct MapSource {
       }
       add_lane_sums<V, G>(drow, drows + t * row_length + r);
     }
-    for (int j = 0; j < G; ++j) V::store(ddt_weight.p + (k * p.R + r + j) * W, dweight[j]);
+    for (int j = 0; j < G; ++j) V::store(ddt_weight + (k * p.R + r + j) * W, dweight[j]);
   }
 
   int64_t extent(int64_t size) const { return (size + p.step - 1) / p.step; }
@@ -141,11 +152,11 @@ struct MapSource {
   }
 
   // Rows of `channels` values in the map <-> staged [block][T][lanes].
-  void gather(const T* map, Scratch<T>& to) const {
+  void gather(const T* map, T* to) const {
     for (int t = 0; t < tokens; ++t) {
       const T* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
       for (int64_t k = 0; k < blocks; ++k)
-        V::store(to.p + (k * kChunk + t) * W, cell[t] < 0 ? V::set(T(0)) : load_channels<V>(row + k * W, channels - k * W));
+        V::store(to + (k * kChunk + t) * W, cell[t] < 0 ? V::set(T(0)) : load_channels<V>(row + k * W, channels - k * W));
     }
   }
 
@@ -154,7 +165,7 @@ struct MapSource {
       if (cell[t] < 0) continue;
       T* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
       for (int64_t k = 0; k < blocks; ++k) {
-        auto v = V::load(out.p + (k * kChunk + t) * W);
+        auto v = V::load(out + (k * kChunk + t) * W);
         if (p.accumulate) v += load_channels<V>(row + k * W, channels - k * W);
         store_channels<V>(row + k * W, v, channels - k * W);
       }
@@ -167,5 +178,6 @@ struct MapSource {
   int tokens = 0;
   int64_t cell[kChunk];
   const T* rows[kChunk];
-  Scratch<T> zero_row, dt_weight, ddt_weight, x, out, dy;
+  T *const zero_row, *const dt_weight, *const x, *const out;
+  T *ddt_weight = nullptr, *dy = nullptr;
 };

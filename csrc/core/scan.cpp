@@ -1,0 +1,121 @@
+// Chooses the kernels of this processor, and runs tasks on the host's threads.
+#include "scan.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <string>
+
+#include "checks.h"
+#include "kernels.h"
+
+namespace mmevm {
+namespace {
+
+bool supports(const std::string& capability) {
+#ifdef __x86_64__
+  if (capability == "avx512")
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+  if (capability == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return capability == "default";
+}
+
+// The best that this processor has, or what MMEVM_CPU_CAPABILITY asks for.
+const Kernels<float>* choose() {
+  const char* wish = std::getenv("MMEVM_CPU_CAPABILITY");
+  if (wish && *wish && !supports(wish))
+    fail("MMEVM_CPU_CAPABILITY must be default, avx2 or avx512 and supported by this processor, got ", wish);
+  const auto takes = [&](const char* name) { return wish && *wish ? wish == std::string(name) : supports(name); };
+  return takes("avx512") ? kernels_avx512 : takes("avx2") ? kernels_avx2 : kernels_default;
+}
+
+const Kernels<float>& kernels_of(float) {
+  static const Kernels<float>* const chosen = choose();
+  return *chosen;
+}
+const Kernels<double>& kernels_of(double) { return *kernels_double; }
+
+// What differs between a sequence and a map.
+template <class T>
+const Entry<SequenceParams<T>>& entry(const SequenceParams<T>&) { return kernels_of(T()).sequence; }
+template <class T>
+const Entry<MapParams<T>>& entry(const MapParams<T>&) { return kernels_of(T()).map; }
+template <class T>
+int lanes(const SequenceParams<T>&) { return kernels_of(T()).lanes; }
+template <class T>
+int lanes(const MapParams<T>&) { return kernels_of(T()).lanes; }
+
+template <class T>
+void set_routes(const SequenceParams<T>& p, Plan& plan) { plan.routes = p.G, plan.routes_per_task = 1; }
+template <class T>
+void set_routes(const MapParams<T>& p, Plan& plan) {
+  plan.routes = p.accumulate ? 1 : p.n_routes, plan.routes_per_task = p.accumulate ? p.n_routes : 1;
+}
+
+template <class T>
+int64_t channels(const SequenceParams<T>& p) { return p.D / p.G; }
+template <class T>
+int64_t channels(const MapParams<T>& p) { return p.D; }
+
+constexpr size_t kAlignment = 64;
+
+template <class Params>
+struct Run {
+  const Params& params;
+  const Plan& plan;
+  const Entry<Params>& entry;
+  char* workspace;
+  std::atomic<int64_t> next{0};
+
+  Task task(int64_t i) const {
+    const int64_t split = i % plan.copies, route = i / plan.copies % plan.routes;
+    const int64_t block = split * plan.blocks_per_task;
+    return {i / plan.copies / plan.routes, route, plan.routes_per_task, block,
+            std::min(plan.blocks, block + plan.blocks_per_task), split};
+  }
+
+  // A runner takes the next task until there is none.
+  static void runner(void* argument, int64_t i) {
+    auto& self = *static_cast<Run*>(argument);
+    for (int64_t k; (k = self.next.fetch_add(1, std::memory_order_relaxed)) < self.plan.tasks;)
+      self.entry.run(self.params, self.plan.direction, self.task(k), self.workspace + i * self.plan.runner_bytes);
+  }
+};
+
+}  // namespace
+
+template <class Params>
+Plan make_plan(const Params& params, Direction direction, int threads) {
+  Plan plan{};
+  plan.direction = direction;
+  set_routes(params, plan);
+  plan.blocks = ceil_div(channels(params), lanes(params));
+  const int64_t scans = params.B * plan.routes;
+  const int64_t wanted = std::min(plan.blocks, scans ? ceil_div(2 * threads, scans) : 1);
+  plan.blocks_per_task = ceil_div(plan.blocks, wanted);
+  plan.copies = ceil_div(plan.blocks, plan.blocks_per_task);
+  plan.tasks = scans * plan.copies;
+  plan.runners = std::min<int64_t>(threads, plan.tasks);
+  const size_t bytes = entry(params).scratch(params, direction, plan.blocks_per_task) * sizeof(*params.x);
+  plan.runner_bytes = ceil_div(bytes, kAlignment) * kAlignment;
+  return plan;
+}
+
+template <class Params>
+void run(const Params& params, const Plan& plan, const Host& host, void* workspace) {
+  const auto aligned = (reinterpret_cast<uintptr_t>(workspace) + kAlignment - 1) / kAlignment * kAlignment;
+  Run<Params> all{params, plan, entry(params), reinterpret_cast<char*>(aligned)};
+  if (plan.runners > 0) host.parallel_for(host.pool, plan.runners, &Run<Params>::runner, &all);
+}
+
+#define MMEVM_INSTANTIATE(Params)                                 \
+  template Plan make_plan(const Params&, Direction, int threads); \
+  template void run(const Params&, const Plan&, const Host&, void*);
+MMEVM_INSTANTIATE(SequenceParams<float>)
+MMEVM_INSTANTIATE(SequenceParams<double>)
+MMEVM_INSTANTIATE(MapParams<float>)
+MMEVM_INSTANTIATE(MapParams<double>)
+
+}  // namespace mmevm

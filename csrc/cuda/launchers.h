@@ -1,0 +1,15 @@
+// The launchers of the CUDA kernels; results in the order of the schemas.
+#pragma once
+
+#include "../torch/operators.h"
+
+namespace mmevm::cuda {
+
+std::array<Tensor, 3> selective_scan(const SequenceInputs& in, bool save_states);
+std::array<Tensor, 7> selective_scan_backward(const SequenceInputs& in, const SequenceGradients& gradients);
+std::array<Tensor, 2> visual_scan(const MapInputs& in, bool save_states);
+std::array<Tensor, 6> visual_scan_backward(const MapInputs& in, const MapGradients& gradients);
+
+constexpr Operators operators{&selective_scan, &selective_scan_backward, &visual_scan, &visual_scan_backward};
+
+}  // namespace mmevm::cuda

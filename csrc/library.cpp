@@ -1,5 +1,0 @@
-#include "schemas.h"
-
-TORCH_LIBRARY(mmevm, m) {
-  mmevm::define_operators(m);
-}

@@ -1,0 +1,14 @@
+"""The releases of torch that the extension serves. Standard library only: setup.py runs this file by its path."""
+
+import re
+
+OLDEST_TORCH = (2, 10)
+"""The first release with all that the extension takes from LibTorch's stable ABI."""
+
+
+def torch_problem(version: str) -> str | None:
+    """Return why the extension serves no torch of this version (``torch.__version__``), or None if it does."""
+    if tuple(int(part) for part in re.findall(r'\d+', version)[:2]) >= OLDEST_TORCH:
+        return None
+    needed = '.'.join(map(str, OLDEST_TORCH))
+    return f'the compiled operators need torch {needed} or newer, this is torch {version}'
