@@ -2,6 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab
 VENV_COMPILED := .venv-compiled-mmcv
+TORCH ?= 2.10.0
+VENV_TORCH = .venv-torch-$(TORCH)
+VENV_WHEEL := .venv-wheel
+WHEELS = dist/$(if $(filter 1,$(FORCE_CUDA)),cuda,cpu)
 
 # A missing extension fails the tests that need it, instead of skipping them. The processes share the cores, on which
 # more threads would only wait for each other; tests of several threads set their number themselves.
@@ -12,7 +16,8 @@ PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-fast test-openmmlab test-compiled-mmcv lint docs clean
+.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-fast test-openmmlab test-compiled-mmcv
+.PHONY: test-torch lint docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +50,11 @@ test-openmmlab: env-openmmlab ## Run what touches OpenMMLab's libraries on their
 test-compiled-mmcv: $(VENV_COMPILED)/.ready ## Compare mmevm.mmcv_ext with mmcv's compiled operators (compiles 10 minutes, once)
 	$(VENV_COMPILED)/bin/python -m pytest tests/compiled_mmcv
 
+test-torch: $(VENV_TORCH)/.ready ## Run operator, parity and export tests of the built extension on another torch: TORCH=2.10.0
+	@test -f mmevm/_C.abi3.so || { echo "mmevm/_C.abi3.so is not built: run make extension"; exit 1; }
+	$(TEST_ENVIRONMENT) PYTHONPATH=. $(VENV_TORCH)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+	tests/test_ops tests/test_layers tests/test_backbones
+
 lint: env ## Check format, code and types
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check -q .
@@ -53,6 +63,15 @@ lint: env ## Check format, code and types
 docs: $(VENV)/.docs ## Build the manual into build/docs; a warning is an error
 	$(VENV)/bin/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
 	@echo "the manual: build/docs/index.html"
+
+wheel: $(VENV_WHEEL)/.ready ## Build an sdist and a manylinux wheel in dist/cpu; FORCE_CUDA=1: with CUDA kernels, in dist/cuda
+	rm -rf build/wheel $(WHEELS)
+	$(VENV)/bin/python -c "from setuptools.build_meta import build_sdist; build_sdist('$(WHEELS)')"
+	MMEVM_BUILD_EXT=1 FORCE_CUDA=$(if $(filter 1,$(FORCE_CUDA)),1,0) \
+	$(VENV)/bin/python -m pip --disable-pip-version-check wheel -q $(EXACT) -w build/wheel .
+	PATH="$(CURDIR)/$(VENV_WHEEL)/bin:$$PATH" auditwheel repair --plat manylinux_2_28_$$(uname -m) -w $(WHEELS) \
+	$(addprefix --exclude ,'libtorch*' 'libc10*' 'libgomp*' 'libcudart*') build/wheel/*.whl
+	@ls -l $(WHEELS)
 
 clean: ## Remove build products; environments, data and training runs stay
 	rm -rf build dist *.egg-info mmevm/_C*.so .pytest_cache .ruff_cache .mypy_cache
@@ -112,6 +131,20 @@ mmevm/_C.abi3.so: $(EXTENSION_SOURCES)
 $(eval $(call ENVIRONMENT,onedl,$(VENV),$(MMEVM_COMPILE_MMCV)))
 $(eval $(call ENVIRONMENT,openmmlab,$(VENV_OPENMMLAB),$(MMEVM_COMPILE_MMCV)))
 $(eval $(call ENVIRONMENT,onedl,$(VENV_COMPILED),1))
+
+# The CPU build where the index has one; else the default build, with 5 GB of CUDA libraries.
+$(VENV_TORCH)/.ready: requirements/test-torch.txt
+	$(PYTHON) -m venv --clear $(VENV_TORCH)
+	$(VENV_TORCH)/bin/python $(PIP) -q --no-cache-dir torch==$(TORCH)+cpu || \
+	$(VENV_TORCH)/bin/python $(PIP) -q --no-cache-dir torch==$(TORCH)
+	$(VENV_TORCH)/bin/python $(PIP) -q -r $< -c requirements/common.txt -c requirements/dev.txt
+	$(VENV_TORCH)/bin/python $(PIP) -q --no-deps $(filter onedl-mmengine==%,$(shell cat requirements/onedl.txt))
+	@touch $@
+
+$(VENV_WHEEL)/.ready: requirements/wheel.txt
+	$(PYTHON) -m venv --clear $(VENV_WHEEL)
+	$(VENV_WHEEL)/bin/python $(PIP) -q -r $<
+	@touch $@
 
 $(VENV)/.docs: requirements/docs.txt | env
 	$(VENV)/bin/python $(PIP) -q -r $<

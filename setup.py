@@ -1,12 +1,13 @@
-"""Builds mmevm and its extension ``mmevm._C``, the compiled operators.
+"""Builds mmevm and its extensions, the compiled operators: ``mmevm._C`` for the CPU, ``mmevm._C_cuda`` for GPUs.
 
-The operators register themselves through LibTorch's stable ABI, and the extension uses no Python API: one file,
-``mmevm/_C.abi3.so``, serves every torch from 2.10 and every Python from 3.10 on. torch must be importable while it is
-built: install with ``pip install --no-build-isolation``.
+The operators register themselves through LibTorch's stable ABI, and the extensions use no Python API: one file,
+``mmevm/_C.abi3.so``, serves every torch from 2.10 and every Python from 3.10 on; ``mmevm/_C_cuda.abi3.so`` serves those
+whose CUDA has the same major version. torch must be importable while they are built: install with
+``pip install --no-build-isolation``.
 
 Environment variables:
-    MMEVM_BUILD_EXT: ``auto`` (default) builds the extension and, where that fails, warns and installs pure Python;
-        ``1`` makes the failure an error; ``0`` leaves the extension out.
+    MMEVM_BUILD_EXT: ``auto`` (default) builds the extensions and, where that fails, warns and installs pure Python;
+        ``1`` makes the failure an error; ``0`` leaves them out.
     FORCE_CUDA: ``1`` makes a missing CUDA toolkit an error; ``0`` leaves the CUDA operators out. By default they are
         built when a toolkit of torch's CUDA release is found; no GPU needs to be visible.
     TORCH_CUDA_ARCH_LIST: GPU architectures to compile for. By default those of the visible GPUs or, without any, all
@@ -93,70 +94,79 @@ def use_cuda() -> bool:
     return True
 
 
-def make_extension(cuda: bool) -> Extension:
-    """Describes ``mmevm._C``, with or without the CUDA operators."""
+def make_extensions(cuda: bool) -> list[Extension]:
+    """Describe ``mmevm._C``, the CPU's operators, and ``mmevm._C_cuda``, without which the former loads, too."""
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    flags = {'cxx': ['-std=c++17', '-O3', '-g0', '-Wall', '-fvisibility=hidden']}
-    # The stable ABI of the oldest torch: two digits for each part of the version.
-    target = '0x' + ''.join(f'{part:02x}' for part in TORCH['OLDEST_TORCH']).ljust(16, '0')
-    macros: list[tuple[str, str | None]] = [('TORCH_TARGET_VERSION', target)]
-    patterns = ['core/*.cpp', 'torch/*.cpp']
+    common = {
+        'depends': [*source_files('**/*.h', '**/*.cuh'), 'mmevm/ops/schemas.inc'],
+        'include_dirs': [str(ROOT / 'mmevm' / 'ops')],
+        'py_limited_api': True,
+    }
+    flags = ['-std=c++17', '-O3']
+    cxx_flags = [*flags, '-g0', '-Wall', '-fvisibility=hidden']
+    macros: list[tuple[str, str | None]] = [('TORCH_TARGET_VERSION', TORCH['ABI_TARGET'])]
+    sources = source_files('core/*.cpp', 'torch/*.cpp')
+    extensions = [
+        CppExtension('mmevm._C', sources, extra_compile_args={'cxx': cxx_flags}, define_macros=macros, **common)
+    ]
     if cuda:
-        patterns += ['cuda/*.cpp', 'cuda/*.cu']
-        flags['nvcc'] = ['-std=c++17', '-O3']
         # The extension names them, so that a GPU without code for it is left to Triton.
         architectures = os.environ['TORCH_CUDA_ARCH_LIST'].replace(';', ' ').split()
-        macros += [('USE_CUDA', None), ('MMEVM_CUDA_ARCHITECTURES', ','.join(architectures))]
-    return (CUDAExtension if cuda else CppExtension)(
-        name='mmevm._C',
-        sources=source_files(*patterns),
-        depends=[*source_files('**/*.h', '**/*.cuh'), 'mmevm/ops/schemas.inc'],
-        include_dirs=[str(ROOT / 'mmevm' / 'ops')],
-        define_macros=macros,
-        extra_compile_args=flags,
-        py_limited_api=True,
-    )
+        macros = [*macros, ('USE_CUDA', None), ('MMEVM_CUDA_ARCHITECTURES', ','.join(architectures))]
+        sources = source_files('core/checks.cpp', 'cuda/*.cpp', 'cuda/*.cu')
+        compile_args = {'cxx': cxx_flags, 'nvcc': flags}
+        extensions.append(
+            CUDAExtension('mmevm._C_cuda', sources, extra_compile_args=compile_args, define_macros=macros, **common)
+        )
+    return extensions
 
 
 def make_build_ext(required: bool) -> type:
-    """A build_ext command that, unless the extension is required, goes on without what does not compile."""
+    """Return a build_ext command that, unless the extensions are required, continues without what does not compile."""
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildExt(BuildExtension):
         def copy_extensions_to_source(self) -> None:
-            # Written over, the file would change under the processes that have loaded it.
-            (ROOT / 'mmevm' / '_C.abi3.so').unlink(missing_ok=True)
+            # Written over, a file would change under the processes that have loaded it; and one that was not built now
+            # would not fit the Python code.
+            for path in (ROOT / 'mmevm').glob('_C*.abi3.so'):
+                path.unlink()
             super().copy_extensions_to_source()
 
+        def build_extensions(self) -> None:
+            try:
+                super().build_extensions()
+            except Exception as error:
+                cpu = [extension for extension in self.extensions if extension.name == 'mmevm._C']
+                if required or cpu == self.extensions:
+                    raise
+                advice = 'if nvcc refuses the C++ compiler, install one that it supports and name it in CXX'
+                problem = f'{type(error).__name__}: {error}; {advice}'
+                warn(f'the CUDA operators do not compile and are left out, Triton serves GPUs: {problem}')
+                self.extensions = cpu
+                super().build_extensions()
+
         def run(self) -> None:
-            compiler, in_tree = self.compiler, bool(self.inplace)
+            in_tree = bool(self.inplace)
             try:
                 super().run()
             except Exception as error:
                 if required:
                     raise
-                problem = f'{type(error).__name__}: {error}'
-                if any(name.endswith('.cu') for extension in self.extensions for name in extension.sources):
-                    advice = 'if nvcc refuses the C++ compiler, install one that it supports and name it in CXX'
-                    warn(f'the CUDA operators do not compile and are left out, Triton serves GPUs: {problem}; {advice}')
-                    self.compiler = compiler
-                    # In place, since setuptools has put attributes of its own there.
-                    vars(self.extensions[0]).update(vars(make_extension(cuda=False)))
-                    return self.run()
-                warn(f'mmevm._C does not compile, installing pure Python ({problem})')
+                warn(f'mmevm._C does not compile, installing pure Python ({type(error).__name__}: {error})')
                 self.extensions = self.distribution.ext_modules = []
                 wheel = self.distribution.get_command_obj('bdist_wheel', create=False)
                 if wheel is not None:  # has made up its mind about the wheel's name before the build
                     wheel.root_is_pure = True
-                if in_tree:  # an older one would not fit the Python code
-                    (ROOT / 'mmevm' / '_C.abi3.so').unlink(missing_ok=True)
+                if in_tree:
+                    self.copy_extensions_to_source()
 
     return BuildExt
 
 
 def extension_arguments() -> dict:
-    """The arguments of ``setup`` that concern the extension."""
+    """Return the arguments of ``setup`` that concern the extensions."""
     mode = build_mode()
     if mode == '0':
         return {}
@@ -166,8 +176,8 @@ def extension_arguments() -> dict:
         problem = TORCH['torch_problem'](torch.__version__)
         advice = 'with it, scans on the CPU are many times faster: upgrade torch, then install mmevm again'
         if problem is None:
-            extension = make_extension(use_cuda())
-            return {'ext_modules': [extension], 'cmdclass': {'build_ext': make_build_ext(required=mode == '1')}}
+            build_ext = make_build_ext(required=mode == '1')
+            return {'ext_modules': make_extensions(use_cuda()), 'cmdclass': {'build_ext': build_ext}}
     except ImportError as error:
         problem, advice = str(error), 'install torch, then mmevm with --no-build-isolation'
     if mode == '1':

@@ -175,15 +175,22 @@ def test_optional_extension_falls_back_to_pure_python_with_a_broken_compiler(bui
     assert 'mmevm/__init__.py' in names
 
 
+@pytest.mark.parametrize(
+    'torch, messages',
+    [
+        ('raise ImportError("no torch here")', ['no torch here', '--no-build-isolation']),
+        ('__version__ = "2.9.1+cpu"', ['need torch 2.10 or newer, this is torch 2.9.1+cpu', 'upgrade torch']),
+    ],
+    ids=['no torch', 'older torch'],
+)
 @pytest.mark.parametrize('mode', ['auto', '1'])
-def test_build_without_torch(build_wheel, tmp_path, mode):
+def test_build_without_a_torch_for_the_extension(build_wheel, tmp_path, mode, torch, messages):
     (tmp_path / 'shadow').mkdir()
-    (tmp_path / 'shadow' / 'torch.py').write_text('raise ImportError("no torch here")')
+    (tmp_path / 'shadow' / 'torch.py').write_text(torch)
     result = build_wheel(MMEVM_BUILD_EXT=mode, PYTHONPATH=str(tmp_path / 'shadow'))
     output = result.stdout + result.stderr
     assert (result.returncode == 0) == (mode == 'auto')
-    assert 'no torch here' in output
-    assert '--no-build-isolation' in output
+    assert all(message in output for message in messages)
     if mode == 'auto':
         assert only_wheel(tmp_path / 'wheels')[0] == 'py3-none-any'
 

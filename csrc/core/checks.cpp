@@ -4,6 +4,14 @@
 #include <string>
 #include <utility>
 
+// libstdc++ would read glibc 2.32's variable, and bind the library to it, to save shared pointers their atomics while
+// there is one thread; in the hosts there are many.
+#if defined(__GLIBC__)
+extern "C" {
+char __libc_single_threaded = 0;
+}
+#endif
+
 namespace mmevm {
 namespace {
 

@@ -1,5 +1,26 @@
 #include "launchers.h"
 
-STABLE_TORCH_LIBRARY_IMPL(mmevm, CUDA, m) {
-  mmevm::register_kernels<mmevm::cuda::operators>(m);
+namespace mmevm::cuda {
+namespace {
+
+#define MMEVM_TEXT(...) #__VA_ARGS__
+#define MMEVM_TEXT_OF(...) MMEVM_TEXT(__VA_ARGS__)
+
+// What the kernels are compiled for: TORCH_CUDA_ARCH_LIST, with commas.
+std::string architectures() { return MMEVM_TEXT_OF(MMEVM_CUDA_ARCHITECTURES); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mmevm, m) {
+  m.def("_cuda_architectures() -> str");
 }
+
+STABLE_TORCH_LIBRARY_IMPL(mmevm, CompositeExplicitAutograd, m) {
+  m.impl("_cuda_architectures", TORCH_BOX(&architectures));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(mmevm, CUDA, m) {
+  register_kernels<operators>(m);
+}
+
+}  // namespace mmevm::cuda

@@ -45,7 +45,8 @@ def _compiled_problem(device: torch.device, dtype: torch.dtype) -> Problem | Non
     if device.type not in extension.DEVICES:
         others = '"triton", "reference"' if device.type == 'cuda' else '"reference"'
         remedy = f'use backend={others} or "auto", or move the tensors to the CPU'
-        return f'the extension has no {device.type} kernels', remedy
+        missing = extension.CUDA_LOAD_ERROR if device.type == 'cuda' else None
+        return missing or f'the extension has no {device.type} kernels', remedy
     if device.type != 'cuda':
         return None
     if dtype == torch.float64:

@@ -1,4 +1,7 @@
-"""Loads the compiled extension, ``mmevm/_C*.so``, whose operators register themselves under ``torch.ops.mmevm``."""
+"""Loads the compiled extension, whose operators register themselves under ``torch.ops.mmevm``.
+
+``mmevm/_C.abi3.so`` has the CPU's kernels; ``mmevm/_C_cuda.abi3.so``, which only a CUDA toolkit builds, has the GPU's.
+"""
 
 import re
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -9,29 +12,46 @@ import torch
 
 from mmevm.ops.torch_release import torch_problem
 
+_FOLDER = Path(__file__).resolve().parent.parent
 _REBUILD = 'reinstall with MMEVM_BUILD_EXT=1 and read the messages: pip install -v --no-build-isolation -e .'
 _UPGRADE = 'upgrade torch for scans that are many times faster on the CPU, and run without Triton on GPUs'
 
 
-def load() -> tuple[str | None, str]:
-    """Return why the operators are not registered, or None, and what would help."""
-    problem = torch_problem(torch.__version__)
-    if problem is not None:
-        return problem, _UPGRADE
-    folder = Path(__file__).resolve().parent.parent
-    names = [f'_C{suffix}' for suffix in ('.abi3.so', *EXTENSION_SUFFIXES)]
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
-        return f'the extension mmevm._C is not built (no _C*.so in {folder})', _REBUILD
+def _find(name: str) -> Path | None:
+    """Return the extension of this name, if it is built."""
+    files = (_FOLDER / f'{name}{suffix}' for suffix in ('.abi3.so', *EXTENSION_SUFFIXES))
+    return next((path for path in files if path.is_file()), None)
+
+
+def _load(path: Path) -> str | None:
+    """Return why the operators of a file are not registered, or None once they are."""
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        return f'{path} does not load with torch {torch.__version__}: {error}', _REBUILD
-    return None, ''
+        return f'{path} does not load with torch {torch.__version__}: {error}'
+    return None
+
+
+def load() -> tuple[str | None, str]:
+    """Load the CPU's operators; return why they are not registered, or None, and what would help."""
+    problem = torch_problem(torch.__version__)
+    if problem is not None:
+        return problem, _UPGRADE
+    path = _find('_C')
+    return f'the extension mmevm._C is not built (no _C*.so in {_FOLDER})' if path is None else _load(path), _REBUILD
+
+
+def load_cuda() -> str | None:
+    """Load the CUDA operators; return why they are not registered, or None."""
+    path = _find('_C_cuda')
+    return 'the extension has no cuda kernels' if LOAD_ERROR is not None or path is None else _load(path)
 
 
 LOAD_ERROR, LOAD_REMEDY = load()
 """Why the extension is not loaded, or None when it is; and what would make it load."""
+
+CUDA_LOAD_ERROR = load_cuda()
+"""Why its CUDA kernels are not loaded, or None when they are."""
 
 
 DEVICES: frozenset[str] = frozenset(
@@ -70,7 +90,7 @@ def parse_architectures(text: str) -> tuple[Architecture, ...]:
     return tuple(Architecture((int(a), int(b)), bool(letter), bool(ptx)) for a, b, letter, ptx in found)
 
 
-ARCHITECTURES = parse_architectures(torch.ops.mmevm._cuda_architectures() if LOAD_ERROR is None else '')
+ARCHITECTURES = parse_architectures('' if CUDA_LOAD_ERROR else torch.ops.mmevm._cuda_architectures())
 """What the extension's CUDA kernels are compiled for; empty where it does not say."""
 
 

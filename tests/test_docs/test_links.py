@@ -17,7 +17,7 @@ _LINK = re.compile(r'\]\(([^()\s]+)\)|^```\{figure\} (\S+)$', re.MULTILINE)
 _PATH = re.compile(r'`((?:mmevm|csrc|configs|tools|demo|benchmarks|docs|tests|requirements)/[\w./]+)`')
 _NAME = re.compile(r'`(mmevm(?:\.\w+)+)')
 # Of an installation, or of a build.
-_ELSEWHERE = ('mmevm/.mim/configs', 'mmevm/_C.abi3.so')
+_ELSEWHERE = ('mmevm/.mim/configs', 'mmevm/_C.abi3.so', 'mmevm/_C_cuda.abi3.so')
 
 
 def anchors(page: Path) -> set[str]:
