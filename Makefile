@@ -53,7 +53,7 @@ test-compiled-mmcv: $(VENV_COMPILED)/.ready ## Compare mmevm.mmcv_ext with mmcv'
 test-torch: $(VENV_TORCH)/.ready ## Run operator, parity and export tests of the built extension on another torch: TORCH=2.10.0
 	@test -f mmevm/_C.abi3.so || { echo "mmevm/_C.abi3.so is not built: run make extension"; exit 1; }
 	$(TEST_ENVIRONMENT) PYTHONPATH=. $(VENV_TORCH)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
-	tests/test_ops tests/test_layers tests/test_backbones
+	tests/test_ops tests/test_layers tests/test_backbones $(addprefix --ignore-glob=*/,test_core.py test_cuda_emulated.py test_triton*)
 
 lint: env ## Check format, code and types
 	$(VENV)/bin/python -m ruff check .
@@ -68,7 +68,7 @@ wheel: $(VENV_WHEEL)/.ready ## Build an sdist and a manylinux wheel in dist/cpu;
 	rm -rf build/wheel $(WHEELS)
 	$(VENV)/bin/python -c "from setuptools.build_meta import build_sdist; build_sdist('$(WHEELS)')"
 	MMEVM_BUILD_EXT=1 FORCE_CUDA=$(if $(filter 1,$(FORCE_CUDA)),1,0) \
-	$(VENV)/bin/python -m pip --disable-pip-version-check wheel -q $(EXACT) -w build/wheel .
+	$(VENV)/bin/python -m pip --disable-pip-version-check wheel -q $(EXACT) -w build/wheel $(WHEELS)/*.tar.gz
 	PATH="$(CURDIR)/$(VENV_WHEEL)/bin:$$PATH" auditwheel repair --plat manylinux_2_28_$$(uname -m) -w $(WHEELS) \
 	$(addprefix --exclude ,'libtorch*' 'libc10*' 'libgomp*' 'libcudart*') build/wheel/*.whl
 	@ls -l $(WHEELS)

@@ -149,6 +149,8 @@ def make_build_ext(required: bool) -> type:
 
         def run(self) -> None:
             in_tree = bool(self.inplace)
+            for path in Path(self.build_lib, 'mmevm').glob('_C*.so'):
+                path.unlink()  # what an earlier build has left would be packed
             try:
                 super().run()
             except Exception as error:
@@ -174,10 +176,10 @@ def extension_arguments() -> dict:
         import torch
 
         problem = TORCH['torch_problem'](torch.__version__)
-        advice = 'with it, scans on the CPU are many times faster: upgrade torch, then install mmevm again'
+        advice = 'upgrade torch, then install mmevm again'
         if problem is None:
-            build_ext = make_build_ext(required=mode == '1')
-            return {'ext_modules': make_extensions(use_cuda()), 'cmdclass': {'build_ext': build_ext}}
+            extensions = make_extensions(use_cuda())  # before torch's build tools look for CUDA_HOME
+            return {'ext_modules': extensions, 'cmdclass': {'build_ext': make_build_ext(required=mode == '1')}}
     except ImportError as error:
         problem, advice = str(error), 'install torch, then mmevm with --no-build-isolation'
     if mode == '1':

@@ -14,7 +14,7 @@ from mmevm.ops.torch_release import torch_problem
 
 _FOLDER = Path(__file__).resolve().parent.parent
 _REBUILD = 'reinstall with MMEVM_BUILD_EXT=1 and read the messages: pip install -v --no-build-isolation -e .'
-_UPGRADE = 'upgrade torch for scans that are many times faster on the CPU, and run without Triton on GPUs'
+_UPGRADE = 'upgrade torch, then install mmevm again'
 
 
 def _find(name: str) -> Path | None:

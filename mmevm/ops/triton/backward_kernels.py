@@ -5,7 +5,8 @@ import triton.language as tl
 
 from mmevm.ops.triton.tile import (
     LN2,
-    LOG2E,
+    channel_tile,
+    load_rates,
     load_raw_delta,
     program_indices,
     route_field,
@@ -16,6 +17,7 @@ from mmevm.ops.triton.tile import (
     softplus_derivative,
     time_steps,
     token_cells,
+    token_tile,
 )
 
 
@@ -65,11 +67,7 @@ def adjoint_kernel(
     i_d, i_s, i_r, i_b = program_indices(tl.cdiv(channels, BD), n_segments, n_routes)
     i_q, i_p = route_indices(p_routes, i_r)
     o_l = tl.arange(0, BL)
-    o_n = tl.arange(0, BN)
-    o_d = (i_d * BD + tl.arange(0, BD)).to(tl.int64)
-    m_n, m_d = o_n < N, o_d < channels
-    m_nd = m_n[:, None] & m_d[None, :]
-    o_nd = o_d[None, :] * N + o_n[:, None]
+    o_n, o_d, m_n, m_d, o_nd, m_nd = channel_tile(i_d, channels, N, BN, BD)
 
     o_sequence = i_b * s_xb + i_r * s_xr
     o_projection = i_b * s_bb + i_p * s_br
@@ -78,7 +76,7 @@ def adjoint_kernel(
         p_weight += i_q * channels * R
     if p_bias is not None:
         p_bias += i_q * channels
-    b_A = tl.load(p_A + i_q * channels * N + o_nd, mask=m_nd, other=0.0) * LOG2E
+    b_A = load_rates(p_A, i_q, channels, N, o_nd, m_nd)
     b_carry = tl.zeros([BN, BD], ACC)
     b_dsum = tl.zeros([BD], ACC)
 
@@ -87,11 +85,11 @@ def adjoint_kernel(
     for i in range(n_tiles):
         o_t = t_first + (n_tiles - 1 - i) * BL + o_l
         o_c, m_c = token_cells(p_routes, i_r, o_t, length, H, W, step)
-        o_x = o_sequence + o_c[:, None] * s_xt + o_d[None, :] * s_xd
-        o_b = o_c * s_bt
-        o_bn = o_projection + o_b[:, None] + o_n[None, :] * s_bn
-        b_dy = tl.load(p_dy + o_x, mask=m_c[:, None] & m_d[None, :], other=0.0).to(ACC)
-        b_C = tl.load(p_C + o_bn, mask=m_c[:, None] & m_n[None, :], other=0.0).to(ACC)
+        o_x, m_x, o_bn, m_b, o_b = token_tile(
+            o_c, m_c, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
+        )
+        b_dy = tl.load(p_dy + o_x, mask=m_x, other=0.0).to(ACC)
+        b_C = tl.load(p_C + o_bn, mask=m_b, other=0.0).to(ACC)
         b_raw = load_raw_delta(p_delta, p_weight, p_bias, o_x, o_b, o_d, m_c, m_d, R, ACC)
         b_delta = time_steps(b_raw, o_t < length, m_d, SOFTPLUS)
         # The decay from before the tile to a token; exponents are sums over the tile, never differences of sums.
@@ -173,11 +171,7 @@ def scan_bwd_kernel(
     i_scan = i_b * n_routes + i_r
     i_segment = i_scan * n_segments + i_s
     o_l = tl.arange(0, BL)
-    o_n = tl.arange(0, BN)
-    o_d = (i_d * BD + tl.arange(0, BD)).to(tl.int64)
-    m_n, m_d = o_n < N, o_d < channels
-    m_nd = m_n[:, None] & m_d[None, :]
-    o_nd = o_d[None, :] * N + o_n[:, None]
+    o_n, o_d, m_n, m_d, o_nd, m_nd = channel_tile(i_d, channels, N, BN, BD)
 
     o_sequence = i_b * s_xb + i_r * s_xr
     o_projection = i_b * s_bb + i_p * s_br
@@ -194,7 +188,7 @@ def scan_bwd_kernel(
         p_dweight += i_segment * channels * R
     if p_bias is not None:
         p_bias += i_q * channels
-    b_A = tl.load(p_A + i_q * channels * N + o_nd, mask=m_nd, other=0.0) * LOG2E
+    b_A = load_rates(p_A, i_q, channels, N, o_nd, m_nd)
     b_D = tl.zeros([BD], ACC)
     if p_D is not None:
         b_D = tl.load(p_D + i_q * channels + o_d, mask=m_d, other=0.0)
@@ -212,11 +206,9 @@ def scan_bwd_kernel(
         o_t = i_t + o_l
         m_t = o_t < length
         o_c, m_c = token_cells(p_routes, i_r, o_t, length, H, W, step)
-        o_x = o_sequence + o_c[:, None] * s_xt + o_d[None, :] * s_xd
-        o_b = o_c * s_bt
-        o_bn = o_projection + o_b[:, None] + o_n[None, :] * s_bn
-        m_x = m_c[:, None] & m_d[None, :]
-        m_b = m_c[:, None] & m_n[None, :]
+        o_x, m_x, o_bn, m_b, o_b = token_tile(
+            o_c, m_c, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
+        )
         b_x = tl.load(p_x + o_x, mask=m_x, other=0.0).to(ACC)
         b_dy = tl.load(p_dy + o_x, mask=m_x, other=0.0).to(ACC)
         b_B = tl.load(p_B + o_bn, mask=m_b, other=0.0).to(ACC)

@@ -4,7 +4,8 @@ import triton
 import triton.language as tl
 
 from mmevm.ops.triton.tile import (
-    LOG2E,
+    channel_tile,
+    load_rates,
     load_raw_delta,
     program_indices,
     route_field,
@@ -13,6 +14,7 @@ from mmevm.ops.triton.tile import (
     scan_states,
     time_steps,
     token_cells,
+    token_tile,
 )
 
 
@@ -78,11 +80,7 @@ def scan_fwd_kernel(
     i_q, i_p = route_indices(p_routes, i_r)
     i_scan = i_b * n_routes + i_r
     o_l = tl.arange(0, BL)
-    o_n = tl.arange(0, BN)
-    o_d = (i_d * BD + tl.arange(0, BD)).to(tl.int64)
-    m_n, m_d = o_n < N, o_d < channels
-    m_nd = m_n[:, None] & m_d[None, :]
-    o_nd = o_d[None, :] * N + o_n[:, None]
+    o_n, o_d, m_n, m_d, o_nd, m_nd = channel_tile(i_d, channels, N, BN, BD)
 
     o_sequence = i_b * s_xb + i_r * s_xr
     o_projection = i_b * s_bb + i_p * s_br
@@ -93,7 +91,7 @@ def scan_fwd_kernel(
         p_y += route_field(p_routes, i_r, 6) * s_y
     if p_bias is not None:
         p_bias += i_q * channels
-    b_A = tl.load(p_A + i_q * channels * N + o_nd, mask=m_nd, other=0.0) * LOG2E
+    b_A = load_rates(p_A, i_q, channels, N, o_nd, m_nd)
     b_h = tl.zeros([BN, BD], ACC)
     if p_start is not None:
         b_h = tl.load(p_start + (i_scan * n_segments + i_s) * channels * N + o_nd, mask=m_nd, other=0.0)
@@ -102,11 +100,9 @@ def scan_fwd_kernel(
     for i_t in range(i_s * segment, min(length, (i_s + 1) * segment), BL):
         o_t = i_t + o_l
         o_c, m_c = token_cells(p_routes, i_r, o_t, length, H, W, step)
-        o_x = o_sequence + o_c[:, None] * s_xt + o_d[None, :] * s_xd
-        o_b = o_c * s_bt
-        o_bn = o_projection + o_b[:, None] + o_n[None, :] * s_bn
-        m_x = m_c[:, None] & m_d[None, :]
-        m_b = m_c[:, None] & m_n[None, :]
+        o_x, m_x, o_bn, m_b, o_b = token_tile(
+            o_c, m_c, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
+        )
         b_x = tl.load(p_x + o_x, mask=m_x, other=0.0).to(ACC)
         b_B = tl.load(p_B + o_bn, mask=m_b, other=0.0).to(ACC)
         b_raw = load_raw_delta(p_delta, p_weight, p_bias, o_x, o_b, o_d, m_c, m_d, R, ACC)
@@ -165,12 +161,8 @@ def carry_kernel(
     i_d, _, i_r, i_b = program_indices(tl.cdiv(channels, BD), 1, n_routes)
     i_q, _ = route_indices(p_routes, i_r)
     i_scan = i_b * n_routes + i_r
-    o_n = tl.arange(0, BN)
-    o_d = (i_d * BD + tl.arange(0, BD)).to(tl.int64)
-    m_d = o_d < channels
-    m_nd = (o_n < N)[:, None] & m_d[None, :]
-    o_nd = o_d[None, :] * N + o_n[:, None]
-    b_A = tl.load(p_A + i_q * channels * N + o_nd, mask=m_nd, other=0.0) * LOG2E
+    _, o_d, _, m_d, o_nd, m_nd = channel_tile(i_d, channels, N, BN, BD)
+    b_A = load_rates(p_A, i_q, channels, N, o_nd, m_nd)
     b_h = tl.zeros([BN, BD], p_A.dtype.element_ty)
     if p_first is not None:
         b_h = tl.load(p_first + i_scan * channels * N + o_nd, mask=m_nd, other=0.0)

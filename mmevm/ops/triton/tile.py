@@ -57,6 +57,38 @@ def token_cells(p_routes, i_r, o_t, length, H, W, step):
 
 
 @triton.jit
+def channel_tile(i_d, channels, N, BN: tl.constexpr, BD: tl.constexpr):
+    """States and channels of a program, and their places in rows of N states for each channel.
+
+    Returns:
+        Offsets and masks of the states [BN], the channels [BD], and both [BN, BD].
+    """
+    o_n = tl.arange(0, BN)
+    o_d = (i_d * BD + tl.arange(0, BD)).to(tl.int64)
+    m_n, m_d = o_n < N, o_d < channels
+    return o_n, o_d, m_n, m_d, o_d[None, :] * N + o_n[:, None], m_n[:, None] & m_d[None, :]
+
+
+@triton.jit
+def load_rates(p_A, i_q, channels, N, o_nd, m_nd):
+    """A of a program's states and channels [BN, BD], in units of log2."""
+    return tl.load(p_A + i_q * channels * N + o_nd, mask=m_nd, other=0.0) * LOG2E
+
+
+@triton.jit
+def token_tile(o_c, m_c, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn):
+    """Where the tokens at cells ``o_c`` lie.
+
+    Returns:
+        Offsets and masks in x [BL, BD] and in B and C [BL, BN], and the offsets [BL] of the tokens' projections.
+    """
+    o_x = o_sequence + o_c[:, None] * s_xt + o_d[None, :] * s_xd
+    o_b = o_c * s_bt
+    o_bn = o_projection + o_b[:, None] + o_n[None, :] * s_bn
+    return o_x, m_c[:, None] & m_d[None, :], o_bn, m_c[:, None] & m_n[None, :], o_b
+
+
+@triton.jit
 def softplus(x):
     """max(x, 0) + log1p(exp(-|x|)): no overflow, and small results keep their relative precision."""
     t = tl.exp(-tl.abs(x))
