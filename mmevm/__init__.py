@@ -1,15 +1,55 @@
 """EfficientVMamba for OpenMMLab: scan operators, backbones, configs and checkpoints.
 
-Importing the package registers with MMEngine its backbones, and ``mmevm://NAME`` for checkpoints of the zoo, lets
-``_base_ = 'mmseg::…'`` find the library under any name of its distribution, and stands in for mmcv's compiled operators
-where mmcv has none. It needs torch and mmengine, neither the compiled extension nor mmcv, mmdet, mmseg or mmpretrain.
+Importing the package registers it with MMEngine; see :mod:`mmevm.registration`. Where neither torch nor MMEngine was
+imported before, this waits until one of them is, or a part of mmevm that needs them: :mod:`mmevm.deploy` needs neither.
 """
 
-from mmevm import backbones, mmcv_ext, ops, zoo
-from mmevm._patches import find_configs_by_import_name
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
 from mmevm.version import __version__
 
 __all__ = ['__version__', 'backbones', 'ops', 'zoo']
 
-find_configs_by_import_name()
-mmcv_ext.register()
+_REGISTRATION = 'mmevm.registration'
+_WITHOUT_TORCH = ('mmevm.deploy', 'mmevm.version', _REGISTRATION)
+
+
+class _RegisterFirst(MetaPathFinder, Loader):
+    """Registers mmevm before the first import that needs it, which it then answers with what is loaded already."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+        needed = name in ('torch', 'mmengine') or (name.startswith('mmevm.') and not name.startswith(_WITHOUT_TORCH))
+        if not needed:
+            return None
+        sys.meta_path.remove(self)
+        import_module(_REGISTRATION)
+        if name not in sys.modules:
+            return None
+        self.module, self.spec = sys.modules[name], sys.modules[name].__spec__
+        # The import system takes the spec of a module that is there, and would execute the module once more.
+        self.module.__spec__ = ModuleSpec(name, self)
+        return self.module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in ('backbones', 'mmcv_ext', 'ops', 'zoo'):
+        return import_module(f'mmevm.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+if 'torch' in sys.modules or 'mmengine' in sys.modules:
+    import_module(_REGISTRATION)
+else:
+    sys.meta_path.insert(0, _RegisterFirst())

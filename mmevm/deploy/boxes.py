@@ -97,9 +97,9 @@ def _(maps: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], siz
 
 
 def _roi_align_nodes(maps: Any, rois: Any, levels: Any, scales: Any, size: int, sampling_ratio: int) -> Any:
-    images, corners = op.Split(rois, op.Constant(value_ints=[1, 4]), axis=1)
     last = op.Constant(value_ints=[-1])
-    images = op.Cast(op.Reshape(images, last), to=_INT64)
+    images = op.Cast(op.Gather(rois, op.Constant(value_int=0), axis=1), to=_INT64)
+    corners = op.Gather(rois, op.Constant(value_ints=[1, 2, 3, 4]), axis=1)
     parts, order = [], []
     for i, (features, scale) in enumerate(zip(maps, scales, strict=True)):
         chosen = op.Reshape(op.NonZero(op.Equal(levels, op.Constant(value_int=i))), last)

@@ -57,6 +57,8 @@ def to_onnx(
     Raises:
         UsageError: PyTorch cannot export the module.
     """
+    if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'AUTO'):
+        raise UsageError(f'Exporting needs torch 2.6 or newer, this is {torch.__version__}.')
     batch, height, width = _SAMPLE
     images = torch.zeros(batch, channels, height, width, dtype=dtype)
     axes = dict.fromkeys(AXES, torch.export.Dim.AUTO)

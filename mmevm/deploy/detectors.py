@@ -1,0 +1,253 @@
+"""mmdet's detectors with a dense head as they are exported, and what all detectors share.
+
+mmdet's prediction takes images one by one and keeps as many boxes as pass its thresholds. Here a batch has a fixed
+number of candidates, and those that mmdet would drop have a score of -1.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmevm.deploy.models import Difference, ExportedModel, relative
+from mmevm.errors import UsageError
+
+DROPPED = -1.0
+"""Score of a candidate that takes no part; outputs have 0."""
+
+
+def require(condition: bool, part: Any, what: str) -> None:
+    if not condition:
+        raise UsageError(f'{type(part).__name__} cannot be exported: {what}.')
+
+
+def check_dense_head(head: Any) -> None:
+    """Refuse heads that predict otherwise than :func:`candidates`."""
+    from mmdet.models.dense_heads import GFLHead, RPNHead
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+
+    kind = type(head)
+    known = {base._predict_by_feat_single for base in (BaseDenseHead, GFLHead, RPNHead)}
+    require(
+        getattr(kind, 'predict_by_feat', None) is BaseDenseHead.predict_by_feat
+        and kind._predict_by_feat_single in known
+        and kind._bbox_post_process in (BaseDenseHead._bbox_post_process, RPNHead._bbox_post_process),
+        head,
+        'it predicts boxes in a way of its own',
+    )
+    custom = getattr(head.loss_cls, 'custom_cls_channels', False)
+    require(not custom, head, f'{type(head.loss_cls).__name__} has an activation of its own')
+    check_nms(head, head.test_cfg.nms)
+
+
+def check_nms(part: Any, nms: Any) -> None:
+    unknown = set(nms) - {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+    kind = nms.get('type', 'nms')
+    name = kind if isinstance(kind, str) else kind.__name__
+    require(name.rpartition('.')[2] == 'nms' and not unknown, part, f'its nms is {dict(nms)}, not plain nms')
+
+
+def candidates(head: Any, maps: Sequence[Any], size: Sequence[Any], cfg: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Decode the best boxes of every level of a dense head.
+
+    Args:
+        head (nn.Module): A head of mmdet, checked by :func:`check_dense_head`.
+        maps (Sequence): What it returns: lists of maps of scores, of boxes and, in some heads, of score factors.
+        size (Sequence[int]): Height and width of the images, at which boxes are cut.
+        cfg (ConfigDict): Its ``test_cfg``.
+
+    Returns:
+        tuple[Tensor[B, N, 4], Tensor[B, N], Tensor[B, N]]: Boxes, scores and labels.
+    """
+    scores, boxes, *factors = maps
+    priors = head.prior_generator.grid_priors([level.shape[2:] for level in scores], device=scores[0].device)
+    found = [
+        _level_candidates(head, cfg, prior, stride, size, *level)
+        for prior, stride, level in zip(
+            priors, head.prior_generator.strides, zip(scores, boxes, *factors, strict=True), strict=True
+        )
+    ]
+    if type(head).__name__ == 'RPNHead':  # boxes of different levels do not suppress each other
+        found = [(box, score, torch.full_like(label, i)) for i, (box, score, label) in enumerate(found)]
+    boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    smallest = cfg.get('min_bbox_size', -1)
+    if smallest >= 0:
+        fits = ((boxes[..., 2:] - boxes[..., :2]) > smallest).all(dim=-1)
+        scores = torch.where(fits, scores, DROPPED)
+    return boxes, scores, labels
+
+
+def _level_candidates(
+    head: Any,
+    cfg: Any,
+    priors: Tensor,
+    stride: Any,
+    size: Sequence[Any],
+    score: Tensor,
+    box: Tensor,
+    *factor: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, classes = score.shape[0], head.cls_out_channels
+    score = score.permute(0, 2, 3, 1).reshape(B, -1, classes)
+    score = score.sigmoid() if head.use_sigmoid_cls else score.softmax(dim=-1)[..., :-1]
+    classes = score.shape[2]
+    score = score.flatten(1)
+    threshold = 0 if type(head).__name__ == 'RPNHead' else cfg.get('score_thr', 0)
+    score = torch.where(score > threshold, score, DROPPED)
+    most = cfg.get('nms_pre', -1)
+    if most > 0:
+        # Filled up, so that there are as many as are taken whatever the size of the map.
+        score = torch.cat([score, score.new_full((1, most), DROPPED).expand(B, -1)], dim=1)
+        score, chosen = score.topk(most, dim=1)
+        chosen = torch.where(score > 0, chosen, 0)
+    else:
+        chosen = torch.arange(score.shape[1]).expand(B, -1)
+    chosen, label = chosen // classes, chosen % classes
+    box = box.permute(0, 2, 3, 1)
+    box = box.reshape(B, -1, box.shape[3] // (head.num_base_priors or 1))
+    box = box.gather(1, chosen.unsqueeze(-1).expand(-1, -1, box.shape[2])).flatten(0, 1)
+    prior = priors[chosen].flatten(0, 1)
+    if hasattr(head, 'integral'):  # GFL's distributions
+        prior, box = head.anchor_center(prior), head.integral(box) * stride[0]
+    decoded = head.bbox_coder.decode(prior, box, max_shape=tuple(size)).unflatten(0, (B, -1))
+    for quality in factor:
+        quality = quality.permute(0, 2, 3, 1).flatten(1).sigmoid().gather(1, chosen)
+        score = torch.where(score > 0, score * quality, DROPPED)
+    return decoded, score, label
+
+
+def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, nms: Any, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best boxes that do not overlap better ones of their class.
+
+    Args:
+        boxes (Tensor[B, N, 4]): Corners.
+        scores (Tensor[B, N]): :data:`DROPPED` takes no part.
+        labels (Tensor[B, N]): Classes.
+        nms (ConfigDict): mmcv's options.
+        count (int): How many are returned.
+
+    Returns:
+        tuple[Tensor[B, count, 4], Tensor[B, count], Tensor[B, count]]: Boxes, scores and int64 labels in descending
+        order of the scores, filled up with 0, 0 and -1.
+    """
+    apart = boxes
+    if not nms.get('class_agnostic', False):
+        # As mmcv does it: classes lie beside each other, further apart than the largest coordinate.
+        largest = torch.where(scores.unsqueeze(-1) > 0, boxes, 0).amax(dim=(1, 2), keepdim=True)
+        apart = boxes + labels.unsqueeze(-1).to(boxes) * (largest + 1)
+    top, index = torch.ops.mmevm_deploy.nms(apart, scores, nms['iou_threshold'], count)
+    found = top > 0
+    boxes = torch.where(found.unsqueeze(-1), boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), 0)
+    return boxes, torch.where(found, top, 0), torch.where(found, labels.gather(1, index), -1)
+
+
+class ExportedDetector(ExportedModel):
+    """What detectors have in common: mmdet's prediction to compare with.
+
+    Args:
+        model (nn.Module): A detector of mmdet.
+        count (int): Boxes per image.
+        outputs (tuple[str, ...]): Names of results besides boxes, scores and labels.
+    """
+
+    def __init__(self, model: Any, count: int, outputs: tuple[str, ...] = ()) -> None:
+        super().__init__(model, ['boxes', 'scores', 'labels', *outputs], 'detection')
+        self.count = count
+
+    def expected(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The predictions of mmdet, filled up to the same number."""
+        images = self.preprocessing(images)
+        return *self.fill(self.predictions(images)), *self.maps(images)
+
+    def predictions(self, images: Tensor) -> list[Any]:
+        """Return mmdet's ``InstanceData`` for each image, in pixels of the input."""
+        return [sample.pred_instances for sample in self.model.predict(images, samples(images), rescale=False)]
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of :attr:`checked`."""
+        raise NotImplementedError
+
+    def fill(self, instances: Sequence[Any]) -> tuple[Tensor, ...]:
+        """Return boxes, scores and labels of all images as tensors of the fixed number."""
+        found = []
+        for name, empty, value in (('bboxes', (4,), 0.0), ('scores', (), 0.0), ('labels', (), -1)):
+            rows = [getattr(instance, name) for instance in instances]
+            filled = [torch.cat([row, row.new_full((self.count - len(row), *empty), value)]) for row in rows]
+            found.append(torch.stack(filled))
+        return tuple(found)
+
+    def compare(self, got: Sequence[Tensor], expected: Sequence[Tensor]) -> list[Difference]:
+        """Compare each box with the nearest of its label, and the maps before thresholds and suppression."""
+        n = len(self.outputs)
+        differences = [relative(*item) for item in zip(self.checked, got[n:], expected[n:], strict=True)]
+        largest = {'boxes (pixels)': 0.0, 'scores': 0.0, 'masks': 0.0}
+        missed = total = 0
+        for i in range(len(expected[0])):
+            pairs, missing = _match([tensor[i] for tensor in got[:3]], [tensor[i] for tensor in expected[:3]])
+            missed, total = missed + missing, total + missing + len(pairs)
+            for name, index in zip(largest, (0, 1, *range(3, n)), strict=False):
+                for j, k in pairs:
+                    distance = (got[index][i, j] - expected[index][i, k]).abs().max().item()
+                    largest[name] = max(largest[name], distance)
+        allowed = {'boxes (pixels)': 0.1, 'scores': 1e-3, 'masks': 0.01}
+        differences += [
+            Difference(name, largest[name], allowed[name]) for name in list(largest)[: n - 1 if n > 3 else 2]
+        ]
+        # Rounding may tip a box over a threshold, or an overlap.
+        return [*differences, Difference('boxes without a counterpart (share)', missed / max(total, 1), 0.02)]
+
+
+def _match(got: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[list[tuple[int, int]], int]:
+    """Return pairs of indices of equal objects, and how many objects have none."""
+    boxes, scores, labels = got
+    free = labels >= 0
+    missed, pairs = 0, []
+    for k in (expected[2] >= 0).nonzero().flatten().tolist():
+        distance = (boxes - expected[0][k]).abs().amax(dim=1) + (scores - expected[1][k]).abs()
+        distance = distance.masked_fill(~free | (labels != expected[2][k]), torch.inf)
+        j = int(distance.argmin())
+        if distance[j] > 1:
+            missed += 1
+            continue
+        free[j] = False
+        pairs.append((j, k))
+    return pairs, missed + int(free.sum())
+
+
+def samples(images: Tensor) -> list[Any]:
+    """Return mmdet's data samples of images that are as large as the batch."""
+    from mmdet.structures import DetDataSample
+
+    size = tuple(images.shape[2:])
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
+    return [DetDataSample(metainfo=dict(shapes, scale_factor=(1.0, 1.0))) for _ in range(len(images))]
+
+
+class ExportedDense(ExportedDetector):
+    """A single-stage detector with a dense head.
+
+    Args:
+        model (nn.Module): A ``SingleStageDetector``.
+
+    Raises:
+        UsageError: The head predicts in a way of its own.
+    """
+
+    def __init__(self, model: Any) -> None:
+        check_dense_head(model.bbox_head)
+        super().__init__(model, model.bbox_head.test_cfg.max_per_img)
+        levels = range(len(model.bbox_head.prior_generator.strides))
+        kinds = ('class', 'box', 'quality')[: 2 + hasattr(model.bbox_head, 'loss_centerness')]
+        self.checked = [f'{kind} map {level}' for kind in kinds for level in levels]
+
+    def results(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (Tensor[B, 3, H, W]). Returns: Boxes, scores, labels; maps."""
+        head = self.model.bbox_head
+        maps = head(self.model.extract_feat(images))
+        found = candidates(head, maps, images.shape[2:], head.test_cfg)
+        return *suppress(*found, head.test_cfg.nms, self.count), *(level for kind in maps for level in kind)
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of the head."""
+        return tuple(level for kind in self.model.bbox_head(self.model.extract_feat(images)) for level in kind)

@@ -1,0 +1,253 @@
+"""``tools/export.py``: from a config and a checkpoint to one ONNX file that agrees with PyTorch."""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+import onnxruntime
+import torch
+from mmengine.runner import load_state_dict
+from torch import nn
+
+from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
+from mmevm.deploy.graph import fixed_axes, to_onnx
+from mmevm.deploy.models import (
+    ExportedBackbone,
+    ExportedClassifier,
+    ExportedModel,
+    ExportedSegmentor,
+    Normalization,
+)
+from mmevm.deploy.settings import describe_input, find_classes
+from mmevm.deploy.two_stage import exported_detector
+from mmevm.engine.config import load_config, require_checkpoint
+from mmevm.engine.options import KeyValues
+from mmevm.engine.tasks import build_model
+from mmevm.errors import UsageError, exit_status, size, write_fault
+from mmevm.registry import BACKBONES
+from mmevm.version import __version__
+from mmevm.zoo import fetch
+
+SIZES = ((1, 64, 96), (2, 97, 131), (1, 160, 128))
+"""Batch, height and width of the images on which a file is compared with PyTorch."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse the command line (default: the process's own) to the arguments of :func:`export`."""
+    parser = argparse.ArgumentParser(
+        description='Export a detector, segmentor, classifier or backbone to ONNX, and compare the file with PyTorch.'
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', nargs='?', help="checkpoint (default: the weights of the config's init_cfg)")
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE.onnx', help='file to write')
+    parser.add_argument('--backbone', action='store_true', help="export the model's backbone alone")
+    parser.add_argument('--logits', action='store_true', help='raw outputs of a classifier or segmentor')
+    parser.add_argument(
+        '--with-preprocessing',
+        action='store_true',
+        help='take uint8 RGB images [batch, 3, height, width] and normalise them in the graph',
+    )
+    parser.add_argument('--no-verify', dest='verify', action='store_false', help='skip the comparison with PyTorch')
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE')
+    return vars(parser.parse_args(argv))
+
+
+def export(
+    config: str,
+    checkpoint: str | None = None,
+    *,
+    out: Path,
+    backbone: bool = False,
+    logits: bool = False,
+    with_preprocessing: bool = False,
+    verify: bool = True,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Export a config's model to an ONNX file.
+
+    Args:
+        config (str): Config file.
+        checkpoint (str, optional): Checkpoint file, address or ``mmevm://NAME``, which is loaded strictly.
+        out (Path): The file to write; it is written only if it agrees with PyTorch.
+        backbone (bool): Export the backbone alone.
+        logits (bool): Raw outputs of a classifier or segmentor.
+        with_preprocessing (bool): Take uint8 RGB images.
+        verify (bool): Compare with PyTorch at three sizes.
+        cfg_options (Mapping[str, Any], optional): Changes to the config by dotted key.
+
+    Raises:
+        UsageError: The model cannot be exported, or the file does not agree.
+        CheckpointError: The checkpoint does not fit.
+    """
+    out = Path(out)
+    _require_target(out)
+    cfg = load_config(config, cfg_options)
+    if checkpoint:
+        require_checkpoint(checkpoint)
+    print(f'[1/4] building {config}', flush=True)
+    model = build_model(cfg)
+    origin = _load(model, checkpoint)
+    exported = _wrap(cfg, model.eval(), backbone, logits).eval()
+    exported.requires_grad_(False)
+    settings = describe_input(cfg, with_preprocessing)
+    if with_preprocessing:
+        exported.preprocessing = Normalization(settings['mean'], settings['std'], settings['color'] == 'BGR')
+        settings |= {'dtype': 'uint8', 'color': 'RGB', 'range': [0, 255], 'mean': None, 'std': None}
+
+    print(f'[2/4] exporting {type(model).__name__}: {", ".join(exported.outputs)}', flush=True)
+    metadata = {
+        'task': exported.task,
+        'classes': find_classes(cfg, _content(checkpoint)) if exported.task != 'backbone' else None,
+        'input': settings,
+        'options': exported.options,
+        'config': Path(config).name,
+        **origin,
+        'mmevm_version': __version__,
+    }
+    _write(exported, metadata, out, verify)
+
+
+def _require_target(out: Path) -> None:
+    if out.suffix != '.onnx':
+        raise UsageError(f'--out must end with .onnx, got {out}')
+    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise UsageError(f'--out cannot be written: {out.absolute()}')
+
+
+def _content(checkpoint: str | None) -> Mapping[str, Any]:
+    path = checkpoint and _local(checkpoint)
+    return load_file(path) if path else {}
+
+
+def _local(checkpoint: str) -> str | None:
+    """Return the file that a checkpoint's name stands for, if it is on this machine."""
+    if checkpoint.startswith('mmevm://'):
+        return str(fetch(checkpoint))
+    return None if '://' in checkpoint else os.path.expanduser(checkpoint)
+
+
+def _load(model: nn.Module, checkpoint: str | None) -> dict[str, str]:
+    """Load the weights, say where they come from, and return that as metadata."""
+    if checkpoint is None:
+        torch.manual_seed(0)
+        model.init_weights()
+        sources = _initial_weights(model)
+        print(f'No checkpoint: the weights are {", ".join(sources) or "random"}; heads are random.', flush=True)
+        return {'weights': ', '.join(sources) or 'random'}
+    if any(type(module).__name__ in BACKBONES for module in model.modules()):
+        load_checkpoint(model, checkpoint).require_whole(checkpoint)
+    else:
+        _load_plainly(model, checkpoint)
+    path = _local(checkpoint)
+    digest = {'checkpoint_sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest()} if path else {}
+    return {'weights': os.path.basename(checkpoint), **digest}
+
+
+def _initial_weights(model: nn.Module) -> list[str]:
+    configs = [getattr(module, 'init_cfg', None) for module in model.modules()]
+    flat = [c for config in configs for c in (config if isinstance(config, list) else [config]) if isinstance(c, dict)]
+    return list(dict.fromkeys(config['checkpoint'] for config in flat if 'checkpoint' in config))
+
+
+def _load_plainly(model: nn.Module, checkpoint: str) -> None:
+    """Load a checkpoint of a model without a backbone of ours."""
+    content = _content(checkpoint)
+    try:
+        load_state_dict(model, content.get('state_dict', content), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f'checkpoint {checkpoint} does not fit the model: {error}') from error
+
+
+def _wrap(cfg: Any, model: Any, backbone: bool, logits: bool) -> ExportedModel:
+    """Return the model with the outputs of its task."""
+    scope = cfg.get('default_scope')
+    if backbone or type(model).__name__ in BACKBONES:
+        exported: ExportedModel = ExportedBackbone(model.backbone if hasattr(model, 'backbone') else model)
+    elif scope == 'mmdet':
+        exported = exported_detector(model)
+    elif scope == 'mmseg':
+        exported = ExportedSegmentor(model, logits)
+    elif scope == 'mmpretrain' and hasattr(model, 'head'):
+        exported = ExportedClassifier(model, logits)
+    else:
+        exported = ExportedBackbone(model)
+    if logits and 'logits' not in exported.outputs:
+        raise UsageError(f'--logits is for classifiers and segmentors; {type(model).__name__} is for {exported.task}.')
+    return exported
+
+
+def _write(exported: ExportedModel, metadata: Mapping[str, Any], out: Path, verify: bool) -> None:
+    """Export to a temporary file beside ``out``, compare it, and rename it."""
+    dtype = torch.uint8 if metadata['input']['dtype'] == 'uint8' else torch.float32
+    model = to_onnx(exported, [*exported.outputs, *exported.checked], dtype=dtype)
+    model.producer_name, model.producer_version = 'mmevm', __version__
+    for key, value in metadata.items():
+        if value is not None:
+            model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    draft = out.absolute().with_name(f'.{out.name}.{os.getpid()}.tmp')
+    try:
+        onnx_ir.save(model, draft)
+        if verify:
+            print(f'[3/4] comparing with PyTorch at {len(SIZES)} sizes', flush=True)
+            check(exported, draft, dtype, fixed_axes(model))
+        else:
+            print('[3/4] not compared with PyTorch', flush=True)
+        del model.graph.outputs[len(exported.outputs) :]
+        onnx_ir.save(model, draft)
+        os.replace(draft, out)
+    except OSError as error:
+        raise UsageError(write_fault(error, out) or f'{out} cannot be written: {error}') from error
+    finally:
+        draft.unlink(missing_ok=True)
+    scans = sum(node.op_type == 'VisualScan' for node in model.graph.all_nodes())
+    print(f'[4/4] {out}: {size(out.stat().st_size)}, {scans} scans, outputs {", ".join(exported.outputs)}', flush=True)
+
+
+def check(exported: ExportedModel, path: Path, dtype: torch.dtype, fixed: Mapping[int, int]) -> None:
+    """Compare a file with PyTorch and print the largest differences.
+
+    Args:
+        exported (ExportedModel): The model.
+        path (Path): The file, with the outputs that are compared besides.
+        dtype (torch.dtype): Of its images.
+        fixed (Mapping[int, int]): Sizes of axes of the images that the file does not leave open.
+
+    Raises:
+        UsageError: A difference is larger than allowed.
+    """
+    session = make_session(path)
+    generator = torch.Generator().manual_seed(0)
+    for batch, height, width in dict.fromkeys((fixed.get(0, b), fixed.get(2, h), fixed.get(3, w)) for b, h, w in SIZES):
+        shape = (batch, 3, height, width)
+        images = torch.randn(shape, generator=generator)
+        if dtype == torch.uint8:
+            images = torch.randint(0, 256, shape, generator=generator, dtype=dtype)
+        with torch.no_grad():
+            expected = exported.expected(images)
+        got = [torch.from_numpy(output) for output in session.run(None, {'images': images.numpy()})]
+        differences = exported.compare(got, expected)
+        worst = max(differences, key=lambda d: d.value / d.allowed if d.allowed else d.value * torch.inf)
+        print(f'      {batch} x {height} x {width}: largest difference {worst.value:.2g}, {worst.name}', flush=True)
+        wrong = [d for d in differences if not d.value <= d.allowed]
+        if wrong:
+            found = ', '.join(f'{d.name} differs by {d.value:.3g} (allowed {d.allowed:g})' for d in wrong[:3])
+            raise UsageError(f'The exported file does not agree with PyTorch and is not kept: {found}')
+
+
+def make_session(path: Path) -> Any:
+    """Return a session of ONNX Runtime on the CPU with PyTorch's number of threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``tools/export.py`` and return its exit status."""
+    args = parse_args(argv)
+    return exit_status(lambda: export(**args))

@@ -1,0 +1,192 @@
+"""Models as they are exported: from images to the results that users want."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmevm.errors import UsageError
+
+
+class Difference(NamedTuple):
+    """A difference between the results of a file and those of PyTorch.
+
+    Attributes:
+        name (str): What differs, with its unit.
+        value (float): By how much.
+        allowed (float): The largest difference that agrees.
+    """
+
+    name: str
+    value: float
+    allowed: float
+
+
+class ExportedModel(nn.Module):
+    """A model whose outputs are results; a subclass computes them in :meth:`results`.
+
+    Args:
+        model (nn.Module): A model in evaluation mode.
+        outputs (Sequence[str]): Names of its results.
+        task (str): What a predictor makes of them.
+
+    Attributes:
+        checked (list[str]): Names of what :meth:`results` returns besides, for comparisons before thresholds.
+    """
+
+    model: Any
+
+    def __init__(self, model: Any, outputs: Sequence[str], task: str) -> None:
+        super().__init__()
+        self.model, self.outputs, self.task = model, list(outputs), task
+        self.checked: list[str] = []
+        self.options: dict[str, Any] = {}
+        self.preprocessing: nn.Module = nn.Identity()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (Tensor[B, C, H, W]). Returns: The results, and what is compared besides."""
+        return self.results(self.preprocessing(images))
+
+    def results(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (Tensor[B, C, H, W]), normalised. Returns: As :meth:`forward`."""
+        raise NotImplementedError
+
+    def expected(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The same by the library's own prediction, which need not be exportable."""
+        return self.results(self.preprocessing(images))
+
+    def compare(self, got: Sequence[Tensor], expected: Sequence[Tensor]) -> list[Difference]:
+        """Compare results with :meth:`expected`: maps by their scale, the mean magnitude."""
+        return [
+            relative(name, *pair) for name, *pair in zip([*self.outputs, *self.checked], got, expected, strict=True)
+        ]
+
+
+def relative(name: str, got: Tensor, expected: Tensor) -> Difference:
+    """Return the largest difference of two maps as a share of their scale."""
+    difference = (got - expected).abs().max() / expected.abs().mean().clamp(min=1e-12)
+    return Difference(f'{name} (of its scale)', difference.item(), 1e-4)
+
+
+class Normalization(nn.Module):
+    """Colour order, mean and standard deviation of a data preprocessor, for uint8 RGB images.
+
+    Args:
+        mean (Sequence[float]): Of each channel, in the model's order.
+        std (Sequence[float]): Likewise.
+        reverse (bool): The model's channels are in the order BGR.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], reverse: bool) -> None:
+        super().__init__()
+        self.reverse = reverse
+        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Args: images (Tensor[B, 3, H, W]), uint8. Returns: Tensor[B, 3, H, W], float32."""
+        images = images.float()
+        return ((images.flip(1) if self.reverse else images) - self.mean) / self.std
+
+
+class ExportedBackbone(ExportedModel):
+    """A backbone, with one output for each of its maps."""
+
+    def __init__(self, model: Any) -> None:
+        indices = getattr(model, 'out_indices', None)
+        if indices is None:
+            with torch.no_grad():
+                indices = range(len(as_tuple(model(torch.zeros(1, 3, 64, 64)))))
+        super().__init__(model, [f'map{i}' for i in indices], 'backbone')
+
+    def results(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (Tensor[B, C, H, W]). Returns: The maps."""
+        return as_tuple(self.model(images))
+
+
+def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    """Return one output or several as a tuple."""
+    return tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+
+
+class ExportedClassifier(ExportedModel):
+    """A classifier of mmpretrain.
+
+    Args:
+        model (nn.Module): An ``ImageClassifier``.
+        logits (bool): Returns the head's raw outputs instead of scores.
+
+    Raises:
+        UsageError: The head does not end in one list of scores.
+    """
+
+    def __init__(self, model: Any, logits: bool) -> None:
+        from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+
+        super().__init__(model, ['logits' if logits else 'scores'], 'classification')
+        head = getattr(model, 'head', None)
+        if not isinstance(head, ClsHead | MultiLabelClsHead):
+            raise UsageError(f'Only classifiers with a ClsHead or a MultiLabelClsHead are exported, got {_name(head)}.')
+        self.logits = logits
+        self.options = {'multilabel': isinstance(head, MultiLabelClsHead)}
+
+    def results(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (Tensor[B, 3, H, W]). Returns: Tensor[B, classes]."""
+        outputs = self.model(images, mode='tensor')
+        if self.logits:
+            return (outputs,)
+        return (outputs.sigmoid() if self.options['multilabel'] else outputs.softmax(dim=1),)
+
+    def expected(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The scores of mmpretrain's prediction."""
+        if self.logits:
+            return super().expected(images)
+        samples = self.model.predict(self.preprocessing(images))
+        return (torch.stack([sample.pred_score for sample in samples]),)
+
+
+class ExportedSegmentor(ExportedModel):
+    """A segmentor of mmseg, run on the complete image.
+
+    Args:
+        model (nn.Module): An ``EncoderDecoder``.
+        logits (bool): Returns the classes' raw maps instead of the map of classes.
+
+    Raises:
+        UsageError: The segmentor is of another kind.
+    """
+
+    def __init__(self, model: Any, logits: bool) -> None:
+        from mmseg.models.segmentors import EncoderDecoder
+
+        if not isinstance(model, EncoderDecoder):
+            raise UsageError(f'Only segmentors of the type EncoderDecoder are exported, got {_name(model)}.')
+        super().__init__(model, ['logits' if logits else 'classes'], 'segmentation')
+        self.logits = logits
+        self.checked = [] if logits else ['logits']
+        if model.test_cfg.get('mode') == 'slide':
+            crop, stride = (list(model.test_cfg[key]) for key in ('crop_size', 'stride'))
+            self.options = {'window': {'size': crop, 'stride': stride}}
+
+    def results(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (Tensor[B, 3, H, W]). Returns: int32 Tensor[B, H, W], or logits Tensor[B, classes, H, W]."""
+        logits = self.model.encode_decode(images, [{'img_shape': images.shape[2:]}])
+        return (logits,) if self.logits else (self._classes(logits), logits)
+
+    def _classes(self, logits: Tensor) -> Tensor:
+        if logits.shape[1] > 1:
+            return logits.argmax(dim=1).to(torch.int32)
+        return (logits.sigmoid()[:, 0] > self.model.decode_head.threshold).to(torch.int32)
+
+    def compare(self, got: Sequence[Tensor], expected: Sequence[Tensor]) -> list[Difference]:
+        """Compare logits, and classes where the logits are not equal within their difference."""
+        difference = relative('logits', got[-1], expected[-1])
+        if self.logits:
+            return [difference]
+        differing = (got[0] != self._classes(got[-1])).float().mean()
+        return [difference, Difference('classes (share of pixels)', differing.item(), 0.0)]
+
+
+def _name(module: Any) -> str:
+    return 'none' if module is None else type(module).__name__

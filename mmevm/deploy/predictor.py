@@ -1,0 +1,233 @@
+"""Predictions of exported models with ONNX Runtime and NumPy: no torch, no OpenMMLab."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmevm.deploy.pixels import paste_mask, resize, resize_nearest
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+Image = str | os.PathLike | np.ndarray
+
+
+@dataclass
+class Prediction:
+    """What a model finds in an image; coordinates and maps are in the image's own pixels.
+
+    Attributes:
+        image (np.ndarray): The image, uint8 RGB [H, W, 3].
+        task (str): 'classification', 'detection', 'segmentation' or 'backbone'.
+        names (list[str]): Names of the classes, empty if the file has none.
+        scores (np.ndarray): Of every class [classes], or of every object [N].
+        labels (np.ndarray): Of every object [N], or, best first, of every class.
+        boxes (np.ndarray): Corners of objects, float32 [N, 4].
+        masks (np.ndarray): Cells of objects, bool [N, H, W].
+        classes (np.ndarray): The class of every pixel, int32 [H, W].
+        maps (dict[str, np.ndarray]): Maps of a backbone, or raw outputs, by name.
+    """
+
+    image: np.ndarray
+    task: str
+    names: list[str]
+    scores: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    classes: np.ndarray | None = None
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def name(self, label: int) -> str:
+        """Return the name of a class, or its number."""
+        return self.names[label] if label < len(self.names) else str(label)
+
+
+class Predictor:
+    """An exported model.
+
+    Args:
+        path (str | os.PathLike): A file of ``tools/export.py``.
+        threads (int, optional): Threads of ONNX Runtime; by default it decides.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or not of ``tools/export.py``.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int | None = None) -> None:
+        import onnxruntime
+
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'No exported model: {os.path.abspath(path)}')
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+        except Exception as error:  # of any kind that ONNX Runtime has for a file that it cannot run
+            reason = str(error).splitlines()[0]
+            raise ValueError(f'{path} cannot be loaded; it is damaged, or no ONNX file: {reason}') from error
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if not {'task', 'input', 'mmevm_version'} <= metadata.keys():
+            raise ValueError(f'{path} was not written by tools/export.py of mmevm: it does not say what its images are')
+        self.metadata = metadata
+        self.task: str = metadata['task']
+        self.names: list[str] = json.loads(metadata.get('classes', '[]'))
+        self.input: dict[str, Any] = json.loads(metadata['input'])
+        self.options: dict[str, Any] = json.loads(metadata.get('options', '{}'))
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, images: Image | Iterable[Image]) -> Any:
+        """Run the model.
+
+        Args:
+            images (path, array or a sequence of them): An image file; a folder, all images in which are taken; or
+                pixels, uint8 RGB [H, W, 3] or grey [H, W].
+
+        Returns:
+            Prediction or list[Prediction]: One for a single image; for a folder or a sequence, a list.
+
+        Raises:
+            FileNotFoundError: There is no such file, or no image in the folder.
+            ValueError: An image cannot be read, or an array is of another form.
+        """
+        if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+            return [self.predict(path) for path in image_files(images)]
+        if isinstance(images, str | os.PathLike | np.ndarray):
+            return self.predict(images)
+        return [self.predict(image) for image in images]
+
+    def predict(self, image: Image) -> Prediction:
+        """Run the model on one image; see :meth:`__call__`."""
+        pixels = read_image(image)
+        data, scale = self.prepare(pixels)
+        values = dict(zip(self.outputs, self.session.run(None, {self.session.get_inputs()[0].name: data}), strict=True))
+        prediction = Prediction(pixels, self.task, self.names)
+        finish = getattr(self, f'_finish_{self.task}')
+        finish(prediction, {name: value[0] for name, value in values.items()}, scale, data.shape[2:])
+        return prediction
+
+    def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+        """Resize, crop, normalise and pad an image as the config does.
+
+        Args:
+            pixels (np.ndarray): uint8 RGB [H, W, 3].
+
+        Returns:
+            np.ndarray: The model's input [1, 3, H', W'].
+            tuple[float, float]: Its pixels per pixel of the image, across and down, before cropping.
+        """
+        height, width = pixels.shape[:2]
+        image = pixels
+        for step in self.input['resize']:
+            image = _crop(image, step['crop']) if 'crop' in step else _resize(image, step)
+        fixed = self.session.get_inputs()[0].shape[2:]
+        if all(isinstance(side, int) for side in fixed):
+            image = resize(image, fixed[0], fixed[1])
+        scale = image.shape[1] / width, image.shape[0] / height
+        if self.input['color'] == 'BGR':
+            image = image[..., ::-1]
+        if self.input['dtype'] != 'uint8':
+            image = image.astype(np.float32)
+            if self.input['mean'] is not None:
+                image = (image - np.array(self.input['mean'], np.float32)) / np.array(self.input['std'], np.float32)
+        divisor = self.input['pad_divisor']
+        pad = [(0, -side % divisor) for side in image.shape[:2]]
+        image = np.pad(image, [*pad, (0, 0)])
+        return np.ascontiguousarray(image.transpose(2, 0, 1)[None]), scale
+
+    def _finish_classification(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+        (scores,) = values.values()
+        prediction.scores, prediction.labels = scores, np.argsort(-scores)
+
+    def _finish_detection(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+        height, width = prediction.image.shape[:2]
+        found = values['labels'] >= 0
+        boxes = values['boxes'][found] / np.array([*scale, *scale], np.float32)
+        boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        prediction.boxes, prediction.scores, prediction.labels = boxes, values['scores'][found], values['labels'][found]
+        if 'masks' in values:
+            threshold = self.options['mask_threshold']
+            masks = np.zeros((len(boxes), height, width), bool)
+            for mask, grid, box in zip(masks, values['masks'][found], boxes, strict=True):
+                mask[:] = paste_mask(grid, box, height, width) >= threshold
+            prediction.masks = masks
+
+    def _finish_segmentation(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+        height, width = prediction.image.shape[:2]
+        # Without what was padded.
+        inner = round(height * scale[1]), round(width * scale[0])
+        if 'logits' in values:
+            logits = values['logits'][:, : inner[0], : inner[1]]
+            logits = resize(logits.transpose(1, 2, 0), height, width)
+            prediction.maps = {'logits': logits.transpose(2, 0, 1)}
+            classes = logits.argmax(axis=2) if logits.shape[2] > 1 else logits[..., 0] > 0
+        else:
+            classes = resize_nearest(values['classes'][: inner[0], : inner[1]], height, width)
+        prediction.classes = classes.astype(np.int32)
+
+    def _finish_backbone(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+        prediction.maps = values
+
+
+def load(path: str | os.PathLike, threads: int | None = None) -> Predictor:
+    """Load an exported model; see :class:`Predictor`."""
+    return Predictor(path, threads)
+
+
+def image_files(folder: str | os.PathLike) -> list[Path]:
+    """Return the images of a folder by name.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    found = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f'No images ({", ".join(SUFFIXES)}) in {os.path.abspath(folder)}')
+    return found
+
+
+def read_image(image: Image) -> np.ndarray:
+    """Return an image as uint8 RGB [H, W, 3]; see :meth:`Predictor.__call__`."""
+    if isinstance(image, str | os.PathLike):
+        try:
+            from PIL import Image as PillowImage
+            from PIL import ImageOps
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f'Reading {image} needs Pillow; pixels can be given as an array') from error
+        try:
+            with PillowImage.open(image) as file:
+                return np.asarray(ImageOps.exif_transpose(file).convert('RGB'))
+        except FileNotFoundError:
+            raise FileNotFoundError(f'No image: {os.path.abspath(image)}') from None
+        except Exception as error:  # a damaged file can lead to any
+            raise ValueError(f'{image} cannot be read as an image: {error}') from error
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or not pixels.size:
+        raise ValueError(f'An image must be uint8 [H, W, 3] (RGB) or [H, W], got {pixels.dtype} {list(pixels.shape)}')
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
+    height, width = image.shape[:2]
+    if 'edge' in step:
+        side = step['size']
+        across = (width < height) == (step['edge'] == 'short')  # whether the width gets the given size
+        new = (int(side * height / width), side) if across else (side, int(side * width / height))
+    elif step['keep_ratio']:
+        long, short = max(step['scale']), min(step['scale'])
+        factor = min(long / max(height, width), short / min(height, width))
+        new = int(height * factor + 0.5), int(width * factor + 0.5)
+    else:
+        new = step['scale'][1], step['scale'][0]
+    return resize(image, max(new[0], 1), max(new[1], 1), step['interpolation'], step['antialias'])
+
+
+def _crop(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    top, left = (max(round((side - crop) / 2), 0) for side, crop in zip(image.shape, size, strict=False))
+    return image[top : top + size[0], left : left + size[1]]

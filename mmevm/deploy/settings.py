@@ -1,0 +1,85 @@
+"""What a config says about a model's images and classes, as the metadata of an exported file."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.registry import DATASETS
+
+from mmevm.engine.checks.class_lists import stated_classes
+from mmevm.engine.checks.datasets import leaves, resolve
+from mmevm.errors import UsageError
+from mmevm.registry import type_name
+
+
+def describe_input(cfg: Any, needs_statistics: bool) -> dict[str, Any]:
+    """Return what is done to an image before the model sees it.
+
+    Args:
+        cfg (Config): A config.
+        needs_statistics (bool): Refuse a config that does not say how images are normalised.
+
+    Returns:
+        dict: ``dtype``, ``layout``, ``color`` (order of the channels), ``range`` (of the pixels that mean and standard
+        deviation are for), ``mean``, ``std``, ``resize`` (as far as a predictor knows the transforms) and
+        ``pad_divisor``.
+
+    Raises:
+        UsageError: As ``needs_statistics`` says.
+    """
+    preprocessor = {**(cfg.get('data_preprocessor') or {}), **(cfg.model.get('data_preprocessor') or {})}
+    mean: Any = preprocessor.get('mean')
+    std: Any = preprocessor.get('std')
+    if needs_statistics and (mean is None or std is None):
+        raise UsageError('--with-preprocessing needs mean and std in the data_preprocessor of the config.')
+    if mean is not None and len(mean) == 1:
+        mean, std = list(mean) * 3, list(std) * 3
+    rgb = preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb')
+    return {
+        'dtype': 'float32',
+        'layout': 'NCHW',
+        'color': 'RGB' if rgb or mean is None else 'BGR',  # images are read as BGR
+        'range': [0, 255],
+        'mean': None if mean is None else [float(value) for value in mean],
+        'std': None if std is None else [float(value) for value in std],
+        'resize': _resizing(cfg),
+        'pad_divisor': preprocessor.get('pad_size_divisor', 1),
+    }
+
+
+def _resizing(cfg: Any) -> list[dict[str, Any]]:
+    """Return the resizing and cropping of the test pipeline."""
+    dataset: Any = next((leaf.settings for leaf in leaves(cfg, ('test',))), {})
+    steps: list[dict[str, Any]] = []
+    for step in dataset.get('pipeline') or cfg.get('test_pipeline') or ():
+        kind = type_name(step)
+        if kind == 'Resize' and step.get('scale'):
+            scale = step['scale']
+            scale = [scale, scale] if isinstance(scale, int) else list(scale)
+            steps.append({'scale': scale, 'keep_ratio': bool(step.get('keep_ratio'))})
+        elif kind == 'ResizeEdge':
+            steps.append({'edge': step.get('edge', 'short'), 'size': step['scale']})
+        elif kind == 'CenterCrop':
+            crop = step['crop_size']
+            steps.append({'crop': [crop, crop] if isinstance(crop, int) else list(crop)})
+        if steps and kind in ('Resize', 'ResizeEdge'):
+            steps[-1] |= {
+                'interpolation': step.get('interpolation', 'bilinear'),
+                'antialias': step.get('backend', 'cv2') == 'pillow',
+            }
+    return steps
+
+
+def find_classes(cfg: Any, checkpoint: Mapping[str, Any] | None) -> list[str] | None:
+    """Return the names of a model's classes: those in the checkpoint, or else those of the test dataset."""
+    meta = (checkpoint or {}).get('meta')
+    stored = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    names: Any = None
+    if isinstance(stored, Mapping):
+        names = stored.get('classes', stored.get('CLASSES'))
+    for leaf in leaves(cfg, ('test',)):
+        if names is None:
+            names = stated_classes(leaf)[1]
+        if names is None:
+            kind = resolve(DATASETS, leaf.settings.get('type'), cfg.get('default_scope'))
+            names = getattr(kind, 'METAINFO', {}).get('classes')
+    return [str(name) for name in names] if isinstance(names, Iterable) and not isinstance(names, str) else None

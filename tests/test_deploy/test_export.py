@@ -1,0 +1,184 @@
+"""``tools/export.py`` in process: one file for each task, its results, its metadata, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+
+from mmevm.checkpoint import load_file
+from mmevm.deploy import load
+from mmevm.deploy.export import main
+from mmevm.engine.config import read_config
+from mmevm.engine.tasks import build_model
+from tests.test_deploy import toy
+
+pytestmark = pytest.mark.openmmlab
+CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {
+    'classifier': toy.classifier,
+    'retinanet': toy.retinanet,
+    'mask_rcnn': toy.mask_rcnn,
+    'segmentor': toy.segmentor,
+}
+GROUPS = dict(type='GN', num_groups=4)
+Exported = dict[str, tuple[Path, Path, Path]]
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path, Path]]:
+    """Exports a config of :mod:`.toy` once; gives the config, the checkpoint and the ONNX file."""
+    files: Exported = {}
+
+    def get(name: str) -> tuple[Path, Path, Path]:
+        if name not in files:
+            folder = tmp_path_factory.mktemp(name)
+            config, checkpoint = toy.write(CONFIGS[name](), folder)
+            out = folder / 'model.onnx'
+            options = ['--with-preprocessing'] if name == 'classifier' else []
+            assert main([str(config), str(checkpoint), '--out', str(out), *options]) == 0
+            assert sorted(path.name for path in folder.iterdir()) == ['model.onnx', 'toy.pth', 'toy.py']
+            files[name] = config, checkpoint, out
+        return files[name]
+
+    return get
+
+
+@pytest.fixture(scope='module')
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image with edges, larger than the configs' scale and of an odd size."""
+    path = tmp_path_factory.mktemp('images') / 'photograph.png'
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
+    cv2.imwrite(str(path), cv2.resize(pixels, (257, 173), interpolation=cv2.INTER_CUBIC))
+    return path
+
+
+def library_prediction(config: Path, checkpoint: Path, image: Path) -> Any:
+    """What the library's own pipeline and model find in an image, in pixels of the file."""
+    cfg = read_config(config)
+    model = build_model(cfg).eval()
+    model.load_state_dict(load_file(checkpoint)['state_dict'])
+    pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
+    with torch.no_grad():
+        return model.test_step(pseudo_collate([pipeline(dict(img_path=str(image), img_id=0))]))[0]
+
+
+def test_classifier_on_a_file(exported: Callable, photograph: Path) -> None:
+    config, checkpoint, path = exported('classifier')
+    prediction = load(path)(photograph)
+    expected = library_prediction(config, checkpoint, photograph)
+    np.testing.assert_allclose(prediction.scores, expected.pred_score, atol=1e-4)
+    assert prediction.labels[0] == expected.pred_label.item()
+    assert prediction.name(0) == 'cat'
+
+
+@pytest.mark.parametrize('name', ['retinanet', 'mask_rcnn'])
+def test_objects_in_a_file(exported: Callable, photograph: Path, name: str) -> None:
+    config, checkpoint, path = exported(name)
+    prediction = load(path)(photograph)
+    expected = library_prediction(config, checkpoint, photograph).pred_instances
+    assert len(expected) == len(prediction.boxes) > 3
+    # The image is resized in floating point where OpenCV rounds in steps.
+    np.testing.assert_array_equal(prediction.labels, expected.labels)
+    np.testing.assert_allclose(prediction.scores, expected.scores, atol=0.01)
+    np.testing.assert_allclose(prediction.boxes, expected.bboxes, atol=1.0)
+    if name == 'mask_rcnn':
+        assert prediction.masks.shape == tuple(expected.masks.shape)
+        assert (prediction.masks != expected.masks.numpy()).mean() < 0.01
+        assert 0.01 < prediction.masks.mean() < 0.99
+
+
+def test_classes_of_pixels_in_a_file(exported: Callable, photograph: Path) -> None:
+    config, checkpoint, path = exported('segmentor')
+    prediction = load(path)(photograph)
+    expected = library_prediction(config, checkpoint, photograph).pred_sem_seg.data[0].numpy()
+    assert prediction.classes.shape == expected.shape == (173, 257)
+    assert len(np.unique(expected)) > 1
+    # mmseg enlarges the scores and then takes the best, the file the other way round.
+    assert (prediction.classes != expected).mean() < 0.05
+
+
+def test_metadata(exported: Callable) -> None:
+    _, _, path = exported('classifier')
+    session = onnxruntime.InferenceSession(path)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata['task'] == 'classification'
+    assert json.loads(metadata['classes']) == ['cat', 'dog', 'eel']
+    assert json.loads(metadata['input'])['dtype'] == 'uint8'
+    assert len(metadata['checkpoint_sha256']) == 64
+    assert metadata['mmevm_version']
+    (images,) = session.get_inputs()
+    assert (images.name, images.type, images.shape) == ('images', 'tensor(uint8)', ['batch', 3, 'height', 'width'])
+    assert [output.name for output in session.get_outputs()] == ['scores']
+
+
+@pytest.mark.parametrize(
+    ('head', 'options'),
+    [
+        ('FCOSHead', dict(norm_cfg=GROUPS, strides=[8, 16, 32], regress_ranges=((-1, 32), (32, 64), (64, 1e8)))),
+        ('ATSSHead', dict(norm_cfg=GROUPS, anchor_generator=dict(toy.ANCHORS, ratios=[1.0]), bbox_coder=toy.CODER)),
+        ('GFLHead', dict(norm_cfg=GROUPS, anchor_generator=dict(toy.ANCHORS, ratios=[1.0]), reg_max=4)),
+    ],
+)
+def test_other_dense_heads_agree_with_mmdet(head: str, options: dict) -> None:
+    from mmengine.config import Config
+
+    from mmevm.deploy.two_stage import exported_detector
+
+    model = build_model(Config(toy.dense(head, **options))).eval()
+    for key, parameter in model.named_parameters():
+        if 'head' in key and parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+        elif key.endswith('cls.bias'):
+            torch.nn.init.uniform_(parameter, -1, 1)
+    module = exported_detector(model).eval()
+    images = torch.randn(2, 3, 72, 101)
+    with torch.no_grad():
+        got, expected = module(images), module.expected(images)
+    assert (expected[2] >= 0).sum() > 10
+    differences = module.compare(got, expected)
+    assert all(difference.value <= difference.allowed for difference in differences), differences
+
+
+def test_a_file_that_does_not_agree_is_not_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, checkpoint = toy.write(toy.segmentor(), tmp_path)
+    monkeypatch.setattr('mmevm.deploy.layers._average_bins', lambda size, bins: torch.ones(bins, 1).expand(bins, size))
+    out = tmp_path / 'model.onnx'
+    out.write_bytes(b'an older file')
+    assert main([str(config), str(checkpoint), '--out', str(out)]) == 2
+    assert 'does not agree with PyTorch' in capsys.readouterr().err
+    assert out.read_bytes() == b'an older file'
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config, checkpoint = toy.write(toy.segmentor(), tmp_path)
+    detector, _ = toy.write(
+        toy.dense(
+            'FoveaHead', base_edge_list=(16, 32, 64), scale_ranges=((8, 32), (16, 64), (32, 128)), strides=(8, 16, 32)
+        ),
+        tmp_path,
+        'detector',
+    )
+    out = str(tmp_path / 'model.onnx')
+    cases = {
+        '.onnx': [config, checkpoint, '--out', str(tmp_path / 'model.pt')],
+        'cannot be written': [config, checkpoint, '--out', str(tmp_path / 'none' / 'model.onnx')],
+        'Checkpoint not found': [config, 'none.pth', '--out', out],
+        'does not fit the model': [config, tmp_path / 'detector.pth', '--out', out],
+        'Config file not found': ['none.py', '--out', out],
+        'predicts boxes in a way of its own': [detector, tmp_path / 'detector.pth', '--out', out],
+        '--logits is for': [config, checkpoint, '--out', out, '--backbone', '--logits'],
+    }
+    for message, arguments in cases.items():
+        assert main(list(map(str, arguments))) == 2, message
+        error = capsys.readouterr().err
+        assert message in error
+    assert not (tmp_path / 'model.onnx').exists()
