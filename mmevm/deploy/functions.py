@@ -63,7 +63,9 @@ def VisualScan(
     w = col + p * op.Where(column_major, t / rows, op.Mod(t, cols))
     cell = op.Where(op.And(h < H, w < W), h * W + w, H * W)
     cells = op.Transpose(op.Reshape(x, op.Concat(B, H * W, D, axis=0)), perm=[1, 0, 2])
-    tokens = op.Gather(op.Pad(cells, op.Constant(value_ints=[0, 0, 0, 1, 0, 0])), cell)
+    # Not by Pad, whose constant ONNX Runtime 1.20 cannot read in a function.
+    nothing = op.Expand(op.Constant(value_float=0.0), op.Concat(one, B, D, axis=0))
+    tokens = op.Gather(op.Concat(cells, nothing, axis=0), cell)
     u = op.Reshape(tokens, op.Concat(G, last, D, axis=0))
 
     R = op.Shape(dt_weight, start=2, end=3)

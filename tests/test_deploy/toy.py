@@ -107,6 +107,7 @@ def mask_rcnn() -> dict[str, Any]:
             mask_roi_extractor=dict(extractor, roi_layer=dict(layer, output_size=14)),
             mask_head=mask,
         ),
+        train_cfg=None,
         test_cfg=dict(
             rpn=dict(nms_pre=100, max_per_img=40, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
             rcnn=dict(score_thr=0.3, nms=NMS, max_per_img=10, mask_thr_binary=0.5),
