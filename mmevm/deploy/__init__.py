@@ -3,6 +3,6 @@
 ``mmevm.deploy.export`` writes the files; it needs torch, onnx and onnxscript, and is not imported here.
 """
 
-from mmevm.deploy.predictor import Prediction, Predictor, load
+from mmevm.deploy.predictor import Prediction, Predictor, load, onnxruntime_library
 
-__all__ = ['Prediction', 'Predictor', 'load']
+__all__ = ['Prediction', 'Predictor', 'load', 'onnxruntime_library']

@@ -13,6 +13,8 @@ from mmevm.deploy.pixels import paste_mask, resize, resize_nearest
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+
 Image = str | os.PathLike | np.ndarray
 
 
@@ -53,13 +55,14 @@ class Predictor:
     Args:
         path (str | os.PathLike): A file of ``tools/export.py``.
         threads (int, optional): Threads of ONNX Runtime; by default it decides.
+        kernels (bool): Scan with mmevm's kernels, where :func:`onnxruntime_library` has them.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, or not of ``tools/export.py``.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike, threads: int | None = None, kernels: bool = True) -> None:
         import onnxruntime
 
         if not os.path.isfile(path):
@@ -67,6 +70,8 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
+        if kernels and _libraries():
+            options.register_custom_ops_library(onnxruntime_library())
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
         except Exception as error:  # of any kind that ONNX Runtime has for a file that it cannot run
@@ -175,9 +180,31 @@ class Predictor:
         prediction.maps = values
 
 
-def load(path: str | os.PathLike, threads: int | None = None) -> Predictor:
+def load(path: str | os.PathLike, threads: int | None = None, kernels: bool = True) -> Predictor:
     """Load an exported model; see :class:`Predictor`."""
-    return Predictor(path, threads)
+    return Predictor(path, threads, kernels)
+
+
+def onnxruntime_library() -> str:
+    """Return the library with mmevm's CPU kernels for ONNX Runtime 1.17 and newer.
+
+    ``session_options.register_custom_ops_library(onnxruntime_library())`` lets it compute the scans of exported models
+    in place of their functions of standard operators.
+
+    Raises:
+        FileNotFoundError: It is not built.
+    """
+    found = _libraries()
+    if not found:
+        raise FileNotFoundError(
+            f'The library for ONNX Runtime is not built (no _onnxruntime*.so in {_PACKAGE}); exported models run '
+            'without it, more slowly. Install mmevm with MMEVM_BUILD_EXT=1 and read the messages.'
+        )
+    return str(found[0])
+
+
+def _libraries() -> list[Path]:
+    return sorted(_PACKAGE.glob('_onnxruntime*.so'))
 
 
 def image_files(folder: str | os.PathLike) -> list[Path]:

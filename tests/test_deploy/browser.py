@@ -17,14 +17,14 @@ CHROMIUM = next(
 class Page:
     """One page of a running browser."""
 
+    session: str | None = None
+    folder: Path
+
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self.writer, self.reader = to_browser, from_browser
         self.number, self.buffer = 0, b''
         target = self.call('Target.createTarget', url='about:blank')['targetId']
-        self.session = None
         self.session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
-
-    session: str | None = None
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result."""

@@ -26,7 +26,10 @@ CASES = {
 }
 
 
-def make_session(routes: list[Route], step: int) -> onnxruntime.InferenceSession:
+def make_session(
+    routes: list[Route], step: int, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on a graph of one node."""
     fields = [int(field) for route in routes for field in route]
     node = helper.make_node('VisualScan', INPUTS, ['y'], domain=DOMAIN, step=step, routes=fields)
     inputs = [
@@ -43,13 +46,11 @@ def make_session(routes: list[Route], step: int) -> onnxruntime.InferenceSession
         ir_version=10,
     )
     onnx.checker.check_model(model)
-    return onnxruntime.InferenceSession(model.SerializeToString())
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_equals_the_operator(name: str) -> None:
-    routes, step = CASES[name]
-    session = make_session(routes, step)
+def check_against_the_operator(session: onnxruntime.InferenceSession, routes: list[Route], step: int) -> None:
+    """Compare a session with the reference in float64, for maps of several shapes."""
     sets = 1 + max(route.parameters for route in routes)
     D, N, R = 6, 16, 2
     x_proj, dt_weight, A = torch.randn(sets, R + 2 * N, D), torch.randn(sets, D, R), -torch.rand(sets, D, N) * 16
@@ -66,6 +67,11 @@ def test_equals_the_operator(name: str) -> None:
             x, x_dbl, dt_weight_, A_, Ds_, routes=routes, step=step, dt_bias=dt_bias_, backend='reference'
         )
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=2e-6 * expected.abs().mean().item())
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_equals_the_operator(name: str) -> None:
+    check_against_the_operator(make_session(*CASES[name]), *CASES[name])
 
 
 def test_small_time_steps_are_exact() -> None:

@@ -4,7 +4,7 @@ import functools
 import http.server
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -42,7 +42,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope='module')
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Page]]:
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp('files')
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Handler, files=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
