@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmevm.deploy.models import Difference, ExportedModel, relative
@@ -154,6 +155,18 @@ class ExportedDetector(ExportedModel):
     def __init__(self, model: Any, count: int, outputs: tuple[str, ...] = ()) -> None:
         super().__init__(model, ['boxes', 'scores', 'labels', *outputs], 'detection')
         self.count = count
+        self.divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Pad images at the right and the bottom, as mmdet does it with a batch."""
+        if self.divisor == 1:
+            return images
+        down, right = ((side + self.divisor - 1) // self.divisor * self.divisor - side for side in images.shape[2:])
+        return F.pad(images, (0, right, 0, down))
+
+    def features(self, images: Tensor) -> Any:
+        """Return the maps of backbone and neck."""
+        return self.model.extract_feat(self.pad(images))
 
     def expected(self, images: Tensor) -> tuple[Tensor, ...]:
         """The predictions of mmdet, filled up to the same number."""
@@ -162,7 +175,9 @@ class ExportedDetector(ExportedModel):
 
     def predictions(self, images: Tensor) -> list[Any]:
         """Return mmdet's ``InstanceData`` for each image, in pixels of the input."""
-        return [sample.pred_instances for sample in self.model.predict(images, samples(images), rescale=False)]
+        return [
+            sample.pred_instances for sample in self.model.predict(self.pad(images), samples(images), rescale=False)
+        ]
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of :attr:`checked`."""
@@ -216,7 +231,7 @@ def _match(got: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[list[tupl
 
 
 def samples(images: Tensor) -> list[Any]:
-    """Return mmdet's data samples of images that are as large as the batch."""
+    """Return mmdet's data samples of images of one size."""
     from mmdet.structures import DetDataSample
 
     size = tuple(images.shape[2:])
@@ -237,17 +252,18 @@ class ExportedDense(ExportedDetector):
     def __init__(self, model: Any) -> None:
         check_dense_head(model.bbox_head)
         super().__init__(model, model.bbox_head.test_cfg.max_per_img)
-        levels = range(len(model.bbox_head.prior_generator.strides))
-        kinds = ('class', 'box', 'quality')[: 2 + hasattr(model.bbox_head, 'loss_centerness')]
-        self.checked = [f'{kind} map {level}' for kind in kinds for level in levels]
+        with torch.no_grad():
+            maps = model.bbox_head(model.extract_feat(torch.zeros(1, 3, 64, 64)))
+        kinds = zip(('class', 'box', 'quality'), maps, strict=False)
+        self.checked = [f'{kind} map {level}' for kind, levels in kinds for level in range(len(levels))]
 
     def results(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images (Tensor[B, 3, H, W]). Returns: Boxes, scores, labels; maps."""
         head = self.model.bbox_head
-        maps = head(self.model.extract_feat(images))
+        maps = head(self.features(images))
         found = candidates(head, maps, images.shape[2:], head.test_cfg)
         return *suppress(*found, head.test_cfg.nms, self.count), *(level for kind in maps for level in kind)
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of the head."""
-        return tuple(level for kind in self.model.bbox_head(self.model.extract_feat(images)) for level in kind)
+        return tuple(level for kind in self.model.bbox_head(self.features(images)) for level in kind)

@@ -114,11 +114,11 @@ class Predictor:
         values = dict(zip(self.outputs, self.session.run(None, {self.session.get_inputs()[0].name: data}), strict=True))
         prediction = Prediction(pixels, self.task, self.names)
         finish = getattr(self, f'_finish_{self.task}')
-        finish(prediction, {name: value[0] for name, value in values.items()}, scale, data.shape[2:])
+        finish(prediction, {name: value[0] for name, value in values.items()}, scale)
         return prediction
 
     def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-        """Resize, crop, normalise and pad an image as the config does.
+        """Resize, crop and normalise an image as the config does.
 
         Args:
             pixels (np.ndarray): uint8 RGB [H, W, 3].
@@ -141,16 +141,13 @@ class Predictor:
             image = image.astype(np.float32)
             if self.input['mean'] is not None:
                 image = (image - np.array(self.input['mean'], np.float32)) / np.array(self.input['std'], np.float32)
-        divisor = self.input['pad_divisor']
-        pad = [(0, -side % divisor) for side in image.shape[:2]]
-        image = np.pad(image, [*pad, (0, 0)])
         return np.ascontiguousarray(image.transpose(2, 0, 1)[None]), scale
 
-    def _finish_classification(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+    def _finish_classification(self, prediction: Prediction, values: dict, scale: Any) -> None:
         (scores,) = values.values()
         prediction.scores, prediction.labels = scores, np.argsort(-scores)
 
-    def _finish_detection(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+    def _finish_detection(self, prediction: Prediction, values: dict, scale: Any) -> None:
         height, width = prediction.image.shape[:2]
         found = values['labels'] >= 0
         boxes = values['boxes'][found] / np.array([*scale, *scale], np.float32)
@@ -163,20 +160,17 @@ class Predictor:
                 mask[:] = paste_mask(grid, box, height, width) >= threshold
             prediction.masks = masks
 
-    def _finish_segmentation(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+    def _finish_segmentation(self, prediction: Prediction, values: dict, scale: Any) -> None:
         height, width = prediction.image.shape[:2]
-        # Without what was padded.
-        inner = round(height * scale[1]), round(width * scale[0])
         if 'logits' in values:
-            logits = values['logits'][:, : inner[0], : inner[1]]
-            logits = resize(logits.transpose(1, 2, 0), height, width)
+            logits = resize(values['logits'].transpose(1, 2, 0), height, width)
             prediction.maps = {'logits': logits.transpose(2, 0, 1)}
             classes = logits.argmax(axis=2) if logits.shape[2] > 1 else logits[..., 0] > 0
         else:
-            classes = resize_nearest(values['classes'][: inner[0], : inner[1]], height, width)
+            classes = resize_nearest(values['classes'], height, width)
         prediction.classes = classes.astype(np.int32)
 
-    def _finish_backbone(self, prediction: Prediction, values: dict, scale: Any, size: Any) -> None:
+    def _finish_backbone(self, prediction: Prediction, values: dict, scale: Any) -> None:
         prediction.maps = values
 
 

@@ -20,8 +20,7 @@ def describe_input(cfg: Any, needs_statistics: bool) -> dict[str, Any]:
 
     Returns:
         dict: ``dtype``, ``layout``, ``color`` (order of the channels), ``range`` (of the pixels that mean and standard
-        deviation are for), ``mean``, ``std``, ``resize`` (as far as a predictor knows the transforms) and
-        ``pad_divisor``.
+        deviation are for), ``mean``, ``std`` and ``resize`` (as far as a predictor knows the transforms).
 
     Raises:
         UsageError: As ``needs_statistics`` says.
@@ -42,7 +41,6 @@ def describe_input(cfg: Any, needs_statistics: bool) -> dict[str, Any]:
         'mean': None if mean is None else [float(value) for value in mean],
         'std': None if std is None else [float(value) for value in std],
         'resize': _resizing(cfg),
-        'pad_divisor': preprocessor.get('pad_size_divisor', 1),
     }
 
 

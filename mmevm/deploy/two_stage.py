@@ -72,7 +72,7 @@ class ExportedTwoStage(ExportedDetector):
     def results(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images (Tensor[B, 3, H, W]). Returns: Boxes, scores, labels, masks; maps of the RPN."""
         model, heads = self.model, self.model.roi_head
-        features, size = model.extract_feat(images), images.shape[2:]
+        features, size = self.features(images), images.shape[2:]
         maps = model.rpn_head(features)
         cfg = model.rpn_head.test_cfg
         proposals, scores, _ = suppress(*candidates(model.rpn_head, maps, size, cfg), cfg.nms, cfg.max_per_img)
@@ -110,7 +110,7 @@ class ExportedTwoStage(ExportedDetector):
 
     def predictions(self, images: Tensor) -> list[Any]:
         """Return mmdet's boxes, before its mask head pastes their masks."""
-        features = self.model.extract_feat(images)
+        features = self.features(images)
         batch = samples(images)
         metas = [sample.metainfo for sample in batch]
         proposals = self.model.rpn_head.predict(features, batch, rescale=False)
@@ -124,7 +124,7 @@ class ExportedTwoStage(ExportedDetector):
         from mmdet.structures.bbox import bbox2roi
 
         boxes, scores, labels, *maps = super().expected(images)
-        features = self.model.extract_feat(self.preprocessing(images))
+        features = self.features(self.preprocessing(images))
         masks = heads._mask_forward(features, bbox2roi(list(boxes)))['mask_preds']
         rows = torch.arange(len(masks))
         chosen = torch.zeros_like(rows) if heads.mask_head.class_agnostic else labels.flatten().clamp(min=0)
@@ -133,7 +133,7 @@ class ExportedTwoStage(ExportedDetector):
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of the RPN."""
-        return tuple(level for kind in self.model.rpn_head(self.model.extract_feat(images)) for level in kind)
+        return tuple(level for kind in self.model.rpn_head(self.features(images)) for level in kind)
 
 
 def _check_extractor(extractor: Any) -> None:

@@ -52,10 +52,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
 
 @pytest.fixture(scope='module')
 def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image with edges, larger than the configs' scale and of an odd size."""
+    """An image with edges, each pixel of which is four times there: at the configs' scale all resizing is exact."""
     path = tmp_path_factory.mktemp('images') / 'photograph.png'
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
-    cv2.imwrite(str(path), cv2.resize(pixels, (257, 173), interpolation=cv2.INTER_CUBIC))
+    pixels = cv2.resize(pixels, (150, 95), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(path), pixels.repeat(2, axis=0).repeat(2, axis=1))
     return path
 
 
@@ -84,13 +85,13 @@ def test_objects_in_a_file(exported: Callable, photograph: Path, name: str) -> N
     prediction = load(path)(photograph)
     expected = library_prediction(config, checkpoint, photograph).pred_instances
     assert len(expected) == len(prediction.boxes) > 3
-    # OpenCV resizes in fixed point, so that scores that are almost equal may change places.
+    # Scores that are almost equal may change places.
     distance = np.abs(prediction.boxes[:, None] - expected.bboxes.numpy()).max(axis=2)
     distance += 1e3 * (prediction.labels[:, None] != expected.labels.numpy())
     nearest = distance.argmin(axis=0)
     assert sorted(nearest.tolist()) == list(range(len(expected)))
-    assert distance.min(axis=0).max() < 1.0
-    np.testing.assert_allclose(prediction.scores[nearest], expected.scores, atol=0.01)
+    assert distance.min(axis=0).max() < 0.1
+    np.testing.assert_allclose(prediction.scores[nearest], expected.scores, atol=1e-3)
     if name == 'mask_rcnn':
         masks = prediction.masks[nearest]
         assert masks.shape == tuple(expected.masks.shape)
@@ -102,7 +103,7 @@ def test_classes_of_pixels_in_a_file(exported: Callable, photograph: Path) -> No
     config, checkpoint, path = exported('segmentor')
     prediction = load(path)(photograph)
     expected = library_prediction(config, checkpoint, photograph).pred_sem_seg.data[0].numpy()
-    assert prediction.classes.shape == expected.shape == (173, 257)
+    assert prediction.classes.shape == expected.shape == (190, 300)
     assert len(np.unique(expected)) > 1
     # mmseg enlarges the scores and then takes the best, the file the other way round.
     assert (prediction.classes != expected).mean() < 0.05
@@ -127,6 +128,18 @@ def test_metadata(exported: Callable) -> None:
     [
         ('FCOSHead', dict(norm_cfg=GROUPS, strides=[8, 16, 32], regress_ranges=((-1, 32), (32, 64), (64, 1e8)))),
         ('ATSSHead', dict(norm_cfg=GROUPS, anchor_generator=dict(toy.ANCHORS, ratios=[1.0]), bbox_coder=toy.CODER)),
+        (
+            'RTMDetSepBNHead',
+            dict(
+                anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
+                bbox_coder=dict(type='DistancePointBBoxCoder'),
+                share_conv=True,
+                pred_kernel_size=1,
+                with_objectness=False,
+                norm_cfg=dict(type='BN'),
+                act_cfg=dict(type='SiLU'),
+            ),
+        ),
         ('GFLHead', dict(norm_cfg=GROUPS, anchor_generator=dict(toy.ANCHORS, ratios=[1.0]), reg_max=4)),
     ],
 )

@@ -70,7 +70,7 @@ def _detector(**parts: Any) -> dict[str, Any]:
         neck=dict(type='FPN', in_channels=[16] * 3, out_channels=16, num_outs=3),
         **parts,
     )
-    pipeline = _pipeline(dict(type='Resize', scale=(160, 96), keep_ratio=True), pack='PackDetInputs')
+    pipeline = _pipeline(dict(type='Resize', scale=(150, 95), keep_ratio=True), pack='PackDetInputs')
     names = dict(classes=['cat', 'dog', 'eel'])
     return _config('mmdet', model, dict(type='CocoDataset', metainfo=names, pipeline=pipeline))
 
@@ -132,7 +132,7 @@ def segmentor() -> dict[str, Any]:
         ),
         test_cfg=dict(mode='whole'),
     )
-    pipeline = _pipeline(dict(type='Resize', scale=(160, 96), keep_ratio=True), pack='PackSegInputs')
+    pipeline = _pipeline(dict(type='Resize', scale=(150, 95), keep_ratio=True), pack='PackSegInputs')
     names = dict(classes=['sky', 'sea', 'tree', 'car'])
     return _config('mmseg', model, dict(type='BaseSegDataset', metainfo=names, pipeline=pipeline))
 

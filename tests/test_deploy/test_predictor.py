@@ -1,0 +1,114 @@
+"""The predictor without torch, its arithmetic of pixels, and what it refuses; results are in test_export.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from mmevm.deploy import Predictor, load
+from mmevm.deploy.pixels import paste_mask, resize, resize_nearest
+
+ROOT = Path(__file__).resolve().parents[2]
+INPUT = (
+    '{"dtype": "float32", "color": "RGB", "mean": [0, 0, 0], "std": [255, 255, 255], "resize": ['
+    '{"scale": [8, 6], "keep_ratio": true, "interpolation": "bilinear", "antialias": false}]}'
+)
+
+
+def write_model(path: Path, **metadata: str) -> Path:
+    """Write a model that returns its input."""
+    shape = ['batch', 3, 'height', 'width']
+    images, output = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ('images', 'map0'))
+    graph = helper.make_graph([helper.make_node('Identity', ['images'], ['map0'])], 'copy', [images], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def copying(tmp_path: Path) -> Predictor:
+    return load(write_model(tmp_path / 'copy.onnx', task='backbone', input=INPUT, mmevm_version='0'), threads=1)
+
+
+def test_neither_torch_nor_mmengine_is_imported(tmp_path: Path) -> None:
+    path = write_model(tmp_path / 'copy.onnx', task='backbone', input=INPUT, mmevm_version='0')
+    code = f"""
+import sys, time
+start = time.process_time()
+import mmevm.deploy
+seconds = time.process_time() - start
+import numpy as np
+mmevm.deploy.load({str(path)!r})(np.zeros((6, 8, 3), np.uint8))
+assert not {{'torch', 'mmengine', 'onnx'}} & set(sys.modules)
+assert seconds < 1, seconds
+import mmengine  # from here on mmevm is known to it
+assert mmengine.registry.MODELS.get('EfficientVMamba') is mmevm.backbones.EfficientVMamba
+assert sys.modules['mmevm.backbones'].__spec__.origin.endswith('__init__.py')
+import torch
+assert torch.ops.mmevm
+"""
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_an_image_is_prepared_as_the_config_says(copying: Predictor, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
+    (tmp_path / 'images').mkdir()
+    Image.fromarray(pixels).save(tmp_path / 'images/a.png')
+    expected = cv2.resize(pixels, (6, 7)) / 255  # 0.6 times as large: the short side decides
+    for image in (pixels, tmp_path / 'images/a.png'):
+        found = copying(image)
+        np.testing.assert_array_equal(found.image, pixels)
+        np.testing.assert_allclose(found.maps['map0'].transpose(1, 2, 0), expected, atol=1.5 / 255)
+    assert len(copying(tmp_path / 'images')) == len(copying([pixels])) == 1
+
+
+@pytest.mark.parametrize('size', [(5, 9), (16, 21), (11, 13)])
+def test_resizing_is_that_of_opencv(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).random((11, 13, 3)).astype(np.float32)
+    expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(resize(image, *size), expected, atol=1e-5)
+    classes = np.arange(143).reshape(11, 13)
+    assert resize_nearest(classes, 22, 26)[::2, ::2].tolist() == classes.tolist()
+
+
+@pytest.mark.openmmlab
+def test_masks_are_pasted_as_by_mmdet() -> None:
+    import torch
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    masks = np.random.default_rng(0).random((3, 7, 7)).astype(np.float32)
+    boxes = np.array([[3.2, 4.1, 17.9, 15], [-2, -3, 4, 30], [5, 5, 5, 9]], np.float32)
+    for mask, box in zip(masks[:2], boxes[:2], strict=True):
+        expected, _ = _do_paste_mask(torch.tensor(mask)[None, None], torch.tensor(box)[None], 20, 25, skip_empty=False)
+        np.testing.assert_allclose(paste_mask(mask, box, 20, 25), expected[0], atol=1e-5)
+    assert not paste_mask(masks[2], boxes[2], 20, 25).any()
+
+
+def test_what_is_refused(copying: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r'No exported model: .*none\.onnx'):
+        load(tmp_path / 'none.onnx')
+    good = write_model(tmp_path / 'foreign.onnx')
+    with pytest.raises(ValueError, match='was not written by tools/export.py'):
+        load(good)
+    (tmp_path / 'cut.onnx').write_bytes(good.read_bytes()[:40])
+    with pytest.raises(ValueError, match='it is damaged, or no ONNX file'):
+        load(tmp_path / 'cut.onnx')
+    (tmp_path / 'text.png').write_text('no image')
+    (tmp_path / 'empty').mkdir()
+    cases = {
+        'text.png cannot be read as an image': tmp_path / 'text.png',
+        'No images': tmp_path / 'empty',
+        'No image: ': tmp_path / 'none.png',
+        r'must be uint8 .* got float64 \[4, 4, 3\]': np.full((4, 4, 3), np.nan),
+        r'got uint8 \[4, 4, 4\]': np.zeros((4, 4, 4), np.uint8),
+    }
+    for message, image in cases.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            copying(image)
