@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import onnx_ir
 import onnxruntime
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner import load_state_dict
 from torch import nn
 
@@ -135,7 +137,15 @@ def _load(model: nn.Module, checkpoint: str | None) -> dict[str, str]:
     """Load the weights, say where they come from, and return that as metadata."""
     if checkpoint is None:
         torch.manual_seed(0)
-        model.init_weights()
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        try:
+            logger.setLevel(logging.WARNING)  # it lists every parameter
+            model.init_weights()
+        except OSError as error:
+            raise UsageError(f'The weights of init_cfg cannot be loaded ({error}); give a checkpoint.') from error
+        finally:
+            logger.setLevel(level)
         sources = _initial_weights(model)
         print(f'No checkpoint: the weights are {", ".join(sources) or "random"}; heads are random.', flush=True)
         return {'weights': ', '.join(sources) or 'random'}
