@@ -7,8 +7,7 @@ imported before, this waits until one of them is, or a part of mmevm that needs 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +19,8 @@ _REGISTRATION = 'mmevm.registration'
 _WITHOUT_TORCH = ('mmevm.deploy', 'mmevm.version', _REGISTRATION)
 
 
-class _RegisterFirst(MetaPathFinder, Loader):
-    """Registers mmevm before the first import that needs it, which it then answers with what is loaded already."""
+class _RegisterFirst(MetaPathFinder):
+    """Registers mmevm before the first import that needs it, and answers that import with what is loaded by then."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
         needed = name in ('torch', 'mmengine') or (name.startswith('mmevm.') and not name.startswith(_WITHOUT_TORCH))
@@ -29,18 +28,14 @@ class _RegisterFirst(MetaPathFinder, Loader):
             return None
         sys.meta_path.remove(self)
         import_module(_REGISTRATION)
-        if name not in sys.modules:
+        module = sys.modules.get(name)
+        if module is None or module.__spec__ is None:
             return None
-        self.module, self.spec = sys.modules[name], sys.modules[name].__spec__
-        # The import system takes the spec of a module that is there, and would execute the module once more.
-        self.module.__spec__ = ModuleSpec(name, self)
-        return self.module.__spec__
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self.module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.spec
+        # The import system takes the spec that the module has now, and would execute the module once more.
+        methods = vars(module.__spec__.loader)
+        methods['create_module'] = lambda spec: module
+        methods['exec_module'] = lambda module: [methods.pop(method) for method in ('create_module', 'exec_module')]
+        return module.__spec__
 
 
 def __getattr__(name: str) -> ModuleType:
