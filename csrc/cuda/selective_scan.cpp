@@ -7,7 +7,7 @@ namespace {
 struct SequenceScan {
   explicit SequenceScan(const SequenceInputs& in)
       : size(in.check()), context(in.u),
-        type(data_type({in.u.scalar_type(), in.delta.scalar_type(), in.Bs.scalar_type(), in.Cs.scalar_type()})),
+        type(data_type({scalar_type(in.u), scalar_type(in.delta), scalar_type(in.Bs), scalar_type(in.Cs)})),
         u(as_contiguous(in.u, type)), delta(as_contiguous(in.delta, type)), A(as_contiguous(in.A)),
         Bs(as_contiguous(in.Bs, type)), Cs(as_contiguous(in.Cs, type)), Ds(as_contiguous(in.Ds, ScalarType::Float)),
         delta_bias(as_contiguous(in.delta_bias, ScalarType::Float)),
@@ -56,7 +56,7 @@ std::array<Tensor, 3> selective_scan(const SequenceInputs& in, bool save_states)
     p.last_state = mutable_pointer<float>(last_state);
     passes.run(scan.u);
   }
-  return {to(merge(y), in.u.scalar_type()), last_state, states};
+  return {to(sum_first(y), scalar_type(in.u)), last_state, states};
 }
 
 std::array<Tensor, 7> selective_scan_backward(const SequenceInputs& in, const SequenceGradients& gradients) {
@@ -76,13 +76,13 @@ std::array<Tensor, 7> selective_scan_backward(const SequenceInputs& in, const Se
     passes.run(scan.u);
   }
   const ParameterGradients sums = collect(p, passes.states_per_block(), partial);
-  const Tensor rows = merge(drows);
+  const Tensor rows = sum_first(drows);
   const auto absent = [&] { return zeros({scan.size.D}, ScalarType::Float, scan.u); };
-  return {to(merge(du), in.u.scalar_type()),
-          to(merge(ddelta), in.delta.scalar_type()),
+  return {to(sum_first(du), scalar_type(in.u)),
+          to(sum_first(ddelta), scalar_type(in.delta)),
           torch::stable::reshape(sums.A, {scan.size.D, scan.size.N}),
-          part(rows, 0, in.Bs.scalar_type()),
-          part(rows, 1, in.Cs.scalar_type()),
+          part(rows, 0, scalar_type(in.Bs)),
+          part(rows, 1, scalar_type(in.Cs)),
           in.Ds ? torch::stable::flatten(sums.Ds) : absent(),
           in.delta_bias ? torch::stable::flatten(sums.bias) : absent()};
 }

@@ -7,7 +7,7 @@ namespace {
 struct MapScan {
   explicit MapScan(const MapInputs& in)
       : size(in.check()), routes(in.parse(size)), context(in.x),
-        type(data_type({in.x.scalar_type(), in.x_dbl.scalar_type()})), x(as_contiguous(in.x, type)),
+        type(data_type({scalar_type(in.x), scalar_type(in.x_dbl)})), x(as_contiguous(in.x, type)),
         x_dbl(as_contiguous(in.x_dbl, type)), dt_weight(as_contiguous(in.dt_weight)), A(as_contiguous(in.A)),
         dt_bias(as_contiguous(in.dt_bias, ScalarType::Float)), Ds(as_contiguous(in.Ds, ScalarType::Float)),
         kernels(choose_kernels(type, map_float, map_half, map_bfloat16)) {
@@ -59,7 +59,7 @@ struct MapScan {
 
   // Sums the copies of the rows' gradients, and the low-rank values' over the slices of the states.
   Tensor merge_rows(const Tensor& copies, ScalarType to_type) const {
-    const Tensor rows = merge(copies);
+    const Tensor rows = sum_first(copies);
     if (p.slices == 1) return to(rows, to_type);
     Tensor result = empty({p.B, p.H, p.W, p.P, p.R + 2 * p.N}, to_type, x);
     const int64_t ranks = int64_t(p.R) * p.slices;
@@ -96,7 +96,7 @@ std::array<Tensor, 2> visual_scan(const MapInputs& in, bool save_states) {
     p.states = mutable_pointer<float>(states), p.y = mutable_pointer<void>(y);
     passes.run(scan.x);
   }
-  return {to(merge(y), in.x.scalar_type()), states};
+  return {to(sum_first(y), scalar_type(in.x)), states};
 }
 
 std::array<Tensor, 6> visual_scan_backward(const MapInputs& in, const MapGradients& gradients) {
@@ -114,8 +114,8 @@ std::array<Tensor, 6> visual_scan_backward(const MapInputs& in, const MapGradien
   }
   const ParameterGradients sums = collect(p, passes.states_per_block(), partial);
   const auto absent = [&] { return zeros({scan.size.K, scan.size.D}, ScalarType::Float, scan.x); };
-  return {to(merge(dx), in.x.scalar_type()),
-          scan.merge_rows(drows, in.x_dbl.scalar_type()),
+  return {to(sum_first(dx), scalar_type(in.x)),
+          scan.merge_rows(drows, scalar_type(in.x_dbl)),
           scan.by_parameters(sums.dt_weight),
           in.dt_bias ? scan.by_parameters(sums.bias) : absent(),
           scan.by_parameters(sums.A),

@@ -21,9 +21,6 @@ void run_on_torch(const Params& params, const Plan& plan, const Host& host) {
   run(params, plan, host, workspace.get());
 }
 
-// The gradient of a parameter from that of each image, [B, ...]; zero for an absent parameter, which has no images.
-Tensor sum_images(const Tensor& gradient) { return sum_over(gradient, {0}); }
-
 // The inputs of a sequence, contiguous and in the accumulation type T.
 template <class T>
 struct Sequence {
@@ -56,7 +53,7 @@ std::array<Tensor, 3> sequence_forward(const SequenceInputs& in, bool save_state
   p.y = mutable_pointer<T>(y), p.last_state = mutable_pointer<T>(last_state), p.states = mutable_pointer<T>(states);
   const Host host = torch_host();
   run_on_torch(p, make_plan(p, Direction::kForward, host.threads), host);
-  return {to(y, in.u.scalar_type()), last_state, states};
+  return {to(y, scalar_type(in.u)), last_state, states};
 }
 
 template <class T>
@@ -77,8 +74,8 @@ std::array<Tensor, 7> sequence_backward(const SequenceInputs& in, const Sequence
   p.dBs = mutable_pointer<T>(dBs), p.dCs = mutable_pointer<T>(dCs);
   p.dDs = mutable_pointer<T>(dDs), p.ddelta_bias = mutable_pointer<T>(dbias);
   run_on_torch(p, plan, host);
-  return {to(du, in.u.scalar_type()), to(ddelta, in.delta.scalar_type()), sum_images(dA),
-          to(merge(dBs), in.Bs.scalar_type()), to(merge(dCs), in.Cs.scalar_type()), sum_images(dDs), sum_images(dbias)};
+  return {to(du, scalar_type(in.u)), to(ddelta, scalar_type(in.delta)), sum_first(dA),
+          to(sum_first(dBs), scalar_type(in.Bs)), to(sum_first(dCs), scalar_type(in.Cs)), sum_first(dDs), sum_first(dbias)};
 }
 
 // The inputs of a map, contiguous and in the accumulation type T.
@@ -104,7 +101,7 @@ struct Map {
 
   // From the gradients [B, routes, ...].
   Tensor by_parameters(const Tensor& gradient) const {
-    return sum_by_parameters(sum_images(gradient), routes.list, p.K);
+    return sum_by_parameters(sum_first(gradient), routes.list, p.K);
   }
 
   MapParams<T> p{};
@@ -125,7 +122,7 @@ std::array<Tensor, 2> map_forward(const MapInputs& in, bool save_states) {
   p.y = mutable_pointer<T>(y), p.states = mutable_pointer<T>(states);
   const Host host = torch_host();
   run_on_torch(p, make_plan(p, Direction::kForward, host.threads), host);
-  return {to(y, in.x.scalar_type()), states};
+  return {to(y, scalar_type(in.x)), states};
 }
 
 template <class T>
@@ -146,11 +143,11 @@ std::array<Tensor, 6> map_backward(const MapInputs& in, const MapGradients& grad
   p.ddt_weight = mutable_pointer<T>(ddt_weight), p.dA = mutable_pointer<T>(dA);
   p.ddt_bias = mutable_pointer<T>(ddt_bias), p.dDs = mutable_pointer<T>(dDs);
   run_on_torch(p, plan, host);
-  return {to(dx, in.x.scalar_type()), to(merge(dx_dbl), in.x_dbl.scalar_type()), scan.by_parameters(ddt_weight),
+  return {to(dx, scalar_type(in.x)), to(sum_first(dx_dbl), scalar_type(in.x_dbl)), scan.by_parameters(ddt_weight),
           scan.by_parameters(ddt_bias), scan.by_parameters(dA), scan.by_parameters(dDs)};
 }
 
-bool is_double(const Tensor& first) { return first.scalar_type() == ScalarType::Double; }
+bool is_double(const Tensor& first) { return scalar_type(first) == ScalarType::Double; }
 
 constexpr Operators cpu_operators{
     [](const SequenceInputs& in, bool save_states) {

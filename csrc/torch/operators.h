@@ -21,13 +21,14 @@ struct SequenceInputs {
   SequenceSize check() const {
     const SequenceSize size =
         check_sequence(shape(u), shape(delta), shape(A), shape(Bs), shape(Cs), shape(Ds), shape(delta_bias));
-    check_data(u, "u", u);
-    check_data(delta, "delta", u);
-    check_data(Bs, "Bs", u);
-    check_data(Cs, "Cs", u);
-    check_parameter(A, "A", u);
-    check_parameter(Ds, "Ds", u);
-    check_parameter(delta_bias, "delta_bias", u);
+    const InputChecks check(u);
+    check.data(u, "u");
+    check.data(delta, "delta");
+    check.data(Bs, "Bs");
+    check.data(Cs, "Cs");
+    check.parameter(A, "A");
+    check.parameter(Ds, "Ds");
+    check.parameter(delta_bias, "delta_bias");
     return size;
   }
 };
@@ -42,12 +43,13 @@ struct MapInputs {
 
   MapSize check() const {
     const MapSize size = check_map(shape(x), shape(x_dbl), shape(dt_weight), shape(dt_bias), shape(A), shape(Ds));
-    check_data(x, "x", x);
-    check_data(x_dbl, "x_dbl", x);
-    check_parameter(dt_weight, "dt_weight", x);
-    check_parameter(dt_bias, "dt_bias", x);
-    check_parameter(A, "A", x);
-    check_parameter(Ds, "Ds", x);
+    const InputChecks check(x);
+    check.data(x, "x");
+    check.data(x_dbl, "x_dbl");
+    check.parameter(dt_weight, "dt_weight");
+    check.parameter(dt_bias, "dt_bias");
+    check.parameter(A, "A");
+    check.parameter(Ds, "Ds");
     return size;
   }
 
@@ -64,7 +66,7 @@ struct SequenceGradients {
     check_shape(shape(dy), "dy", "[B, D, L]", {s.B, s.D, s.L});
     check_shape(shape(dlast_state), "dlast_state", "[B, D, N]", {s.B, s.D, s.N});
     check_shape(shape(states), "states", "[B, G, chunks, N, D / G]", {s.B, s.G, ceil_div(s.L, kChunk), s.N, s.D / s.G});
-    check_parameter(states, "states", in.u);
+    InputChecks(in.u).parameter(states, "states");
   }
 };
 
@@ -75,7 +77,7 @@ struct MapGradients {
     check_shape(shape(dy), "dy", "[B, H, W, D]", {s.B, s.H, s.W, s.D});
     check_shape(shape(states), "states", "[B, routes, chunks, N, D]",
                 {s.B, routes, ceil_div(route_length(s, in.step), kChunk), s.N, s.D});
-    check_parameter(states, "states", in.x);
+    InputChecks(in.x).parameter(states, "states");
   }
 };
 

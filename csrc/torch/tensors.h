@@ -22,17 +22,32 @@ using Sizes = std::vector<int64_t>;
 inline Shape shape(const Tensor& t) { return {t.sizes().data(), t.dim()}; }
 inline Shape shape(const OptionalTensor& t) { return t ? shape(*t) : Shape(); }
 
+// With one call through the ABI where the tensor's own needs a dozen: these are asked for often.
+inline ScalarType scalar_type(const Tensor& t) {
+  static const int32_t float32 = aoti_torch_dtype_float32();
+  int32_t dtype;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
+  return dtype == float32 ? ScalarType::Float : t.scalar_type();
+}
+
+struct DeviceOf {
+  explicit DeviceOf(const Tensor& t) : index(t.get_device_index()) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
+  }
+  bool operator!=(const DeviceOf& other) const { return type != other.type || index != other.index; }
+
+  int32_t type, index;
+};
+
 // An uninitialised tensor on the device of `like`.
 inline Tensor empty(const Sizes& sizes, ScalarType type, const Tensor& like) {
   Sizes strides(sizes.size(), 1);
   for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
-  using torch::stable::detail::from;
-  int32_t device_type;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  const auto dtype = torch::stable::detail::to<int32_t>(from(type));
+  const auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  const DeviceOf device(like);
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype, device_type,
-                                                  like.get_device_index(), &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype, device.type,
+                                                  device.index, &handle));
   return Tensor(handle);
 }
 
@@ -43,7 +58,7 @@ inline Tensor zeros(const Sizes& sizes, ScalarType type, const Tensor& like) {
 }
 
 // Without the dispatcher where there is nothing to do.
-inline Tensor to(const Tensor& t, ScalarType type) { return t.scalar_type() == type ? t : torch::stable::to(t, type); }
+inline Tensor to(const Tensor& t, ScalarType type) { return scalar_type(t) == type ? t : torch::stable::to(t, type); }
 inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 inline Tensor as_contiguous(const Tensor& t, ScalarType type) { return as_contiguous(to(t, type)); }
 inline OptionalTensor as_contiguous(const OptionalTensor& t, ScalarType type) {
@@ -57,9 +72,14 @@ inline Tensor slice(Tensor t, int64_t dim, int64_t start, int64_t length) {
 
 inline Tensor sum_over(const Tensor& t, const Sizes& dims) { return torch::stable::sum(t, dims); }
 
-// The sum of the copies [copies, ...] that tasks or blocks have written.
-inline Tensor merge(const Tensor& copies) {
-  return copies.size(0) == 1 ? torch::stable::select(copies, 0, 0) : sum_over(copies, {0});
+// The sum over the first dimension; of one entry, a view without it.
+inline Tensor sum_first(const Tensor& t) {
+  const auto sizes = t.sizes(), strides = t.strides();
+  if (sizes[0] != 1) return sum_over(t, {0});
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(t.get(), t.dim() - 1, sizes.data() + 1, strides.data() + 1,
+                                                        t.storage_offset(), &handle));
+  return Tensor(handle);
 }
 
 // Sums the routes' gradients [routes, ...] into the K parameter sets.
@@ -95,38 +115,48 @@ T* mutable_pointer(const Tensor& t) {
 
 // The type of states and sums: float32, or float64 for float64 data.
 inline ScalarType accumulate_type(const Tensor& first) {
-  return first.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-inline std::string device_name(const Tensor& t) {
-  return t.is_cpu() ? "cpu" : (t.is_cuda() ? "cuda:" : "device ") + std::to_string(t.get_device_index());
-}
-
-inline void check_device(const Tensor& t, const char* name, const Tensor& first) {
-  if (t.is_cpu() != first.is_cpu() || t.is_cuda() != first.is_cuda() || t.get_device_index() != first.get_device_index())
-    fail("`", name, "` must be on ", device_name(first), " like the first input, got ", device_name(t));
+  return scalar_type(first) == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 inline bool is_floating(ScalarType type) {
-  return type == ScalarType::Half || type == ScalarType::BFloat16 || type == ScalarType::Float ||
+  return type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16 ||
          type == ScalarType::Double || std::string(torch::headeronly::toString(type)).find("Float8") == 0;
 }
 
-inline void check_data(const Tensor& t, const char* name, const Tensor& first) {
-  if (!is_floating(t.scalar_type()))
-    fail("`", name, "` must be float16, bfloat16, float32 or float64, got ", t.scalar_type());
-  check_device(t, name, first);
-}
+// Compares tensors with an operator's first input.
+class InputChecks {
+ public:
+  explicit InputChecks(const Tensor& first) : first(first), type(accumulate_type(first)), device(first) {}
 
-// Parameter tensors: float32, or float64 beside float64 data.
-inline void check_parameter(const Tensor& t, const char* name, const Tensor& first) {
-  if (t.scalar_type() != accumulate_type(first))
-    fail("`", name, "` must be ", accumulate_type(first), " for ", first.scalar_type(), " data, got ", t.scalar_type());
-  check_device(t, name, first);
-}
+  void data(const Tensor& t, const char* name) const {
+    const ScalarType own = scalar_type(t);
+    if (!is_floating(own)) fail("`", name, "` must be float16, bfloat16, float32 or float64, got ", own);
+    same_device(t, name);
+  }
 
-inline void check_parameter(const OptionalTensor& t, const char* name, const Tensor& first) {
-  if (t) check_parameter(*t, name, first);
-}
+  // Parameter tensors: float32, or float64 beside float64 data.
+  void parameter(const Tensor& t, const char* name) const {
+    const ScalarType own = scalar_type(t);
+    if (own != type) fail("`", name, "` must be ", type, " for ", scalar_type(first), " data, got ", own);
+    same_device(t, name);
+  }
+
+  void parameter(const OptionalTensor& t, const char* name) const {
+    if (t) parameter(*t, name);
+  }
+
+ private:
+  void same_device(const Tensor& t, const char* name) const {
+    if (DeviceOf(t) != device) fail("`", name, "` must be on ", text(first), " like the first input, got ", text(t));
+  }
+
+  static std::string text(const Tensor& t) {
+    return t.is_cpu() ? "cpu" : (t.is_cuda() ? "cuda:" : "device ") + std::to_string(t.get_device_index());
+  }
+
+  const Tensor& first;
+  const ScalarType type;
+  const DeviceOf device;
+};
 
 }  // namespace mmevm
