@@ -52,7 +52,7 @@ test-compiled-mmcv: $(VENV_COMPILED)/.ready ## Compare mmevm.mmcv_ext with mmcv'
 
 test-torch: $(VENV_TORCH)/.ready ## Run operator, parity and export tests of the built extension on another torch: TORCH=2.10.0
 	@test -f mmevm/_C.abi3.so || { echo "mmevm/_C.abi3.so is not built: run make extension"; exit 1; }
-	$(TEST_ENVIRONMENT) PYTHONPATH=. $(VENV_TORCH)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+	$(TEST_ENVIRONMENT) PYTHONPATH=. $(VENV_TORCH)/bin/python -m pytest -m 'not openmmlab' -n $(TEST_PROCESSES) --dist loadfile \
 	tests/test_ops tests/test_layers tests/test_backbones $(addprefix --ignore-glob=*/,test_core.py test_cuda_emulated.py test_triton*)
 
 lint: env ## Check format, code and types
