@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmevm.deploy.drawing import draw_texts, tint
 from mmevm.deploy.pixels import paste_mask, resize, resize_nearest
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -37,16 +38,40 @@ class Prediction:
     image: np.ndarray
     task: str
     names: list[str]
-    scores: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    boxes: np.ndarray | None = None
-    masks: np.ndarray | None = None
-    classes: np.ndarray | None = None
+    scores: Any = None
+    labels: Any = None
+    boxes: Any = None
+    masks: Any = None
+    classes: Any = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
 
     def name(self, label: int) -> str:
         """Return the name of a class, or its number."""
         return self.names[label] if label < len(self.names) else str(label)
+
+    def draw(self, score: float = 0.3) -> np.ndarray:
+        """Draw what was found over the image; needs Pillow for texts.
+
+        Args:
+            score (float): Smallest score of the objects that are drawn.
+
+        Returns:
+            np.ndarray: uint8 RGB [H, W, 3].
+        """
+        image = self.image.copy()
+        if self.classes is not None:
+            for label in np.unique(self.classes):
+                tint(image, self.classes == label, label)
+        if self.task == 'classification':
+            best = self.labels[0]
+            return draw_texts(image, np.zeros((1, 4)), [f'{self.name(best)} {self.scores[best]:.2f}'], [best])
+        if self.boxes is None:
+            return image
+        shown = np.flatnonzero(self.scores >= score)
+        for i in shown if self.masks is not None else ():
+            tint(image, self.masks[i], self.labels[i])
+        texts = [f'{self.name(self.labels[i])} {self.scores[i]:.2f}' for i in shown]
+        return draw_texts(image, self.boxes[shown], texts, self.labels[shown].tolist())
 
 
 class Predictor:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from mmevm.deploy import Predictor, load
+from mmevm.deploy import Prediction, Predictor, load
 from mmevm.deploy.pixels import paste_mask, resize, resize_nearest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +89,25 @@ def test_masks_are_pasted_as_by_mmdet() -> None:
         expected, _ = _do_paste_mask(torch.tensor(mask)[None, None], torch.tensor(box)[None], 20, 25, skip_empty=False)
         np.testing.assert_allclose(paste_mask(mask, box, 20, 25), expected[0], atol=1e-5)
     assert not paste_mask(masks[2], boxes[2], 20, 25).any()
+
+
+def test_drawings_show_what_was_found() -> None:
+    image = np.zeros((60, 80, 3), np.uint8)
+    boxes, scores = np.array([[10, 30, 40, 50], [50, 5, 70, 20]], np.float32), np.array([0.9, 0.2])
+    masks = np.zeros((2, 60, 80), bool)
+    masks[0, 35:45, 15:35] = True
+    found = Prediction(image, 'detection', ['cat'], scores, np.array([0, 7]), boxes, masks)
+    drawing = found.draw()
+    assert not image.any()
+    assert drawing[50, 20:40].any(axis=1).all()  # the lower side
+    assert drawing[44, 30].any() and not drawing[48, 30].any()  # inside the mask, and between it and the box
+    assert not drawing[5:20, 50:70].any()
+    assert found.draw(score=0.1)[20, 55:70].any(axis=1).all()
+    assert Prediction(image, 'classification', [], np.array([0.1, 0.9]), np.array([1, 0])).draw().any()
+    classes = np.zeros((60, 80), np.int32)
+    classes[:30] = 1
+    drawing = Prediction(image, 'segmentation', [], classes=classes).draw()
+    assert len(np.unique(drawing.reshape(-1, 3), axis=0)) == 2
 
 
 def test_what_is_refused(copying: Predictor, tmp_path: Path) -> None:
