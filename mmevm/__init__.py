@@ -5,10 +5,11 @@ imported before, this waits until one of them is, or a part of mmevm that needs 
 """
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import Any
 
 from mmevm.version import __version__
 
@@ -18,33 +19,22 @@ _REGISTRATION = 'mmevm.registration'
 _WITHOUT_TORCH = ('mmevm.deploy', 'mmevm.version', _REGISTRATION)
 
 
-class _Loaded(Loader):
-    """Loader of a module that is loaded already; it restores the module's own spec."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.module, self.spec = module, module.__spec__
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self.module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.spec
-
-
 class _RegisterFirst(MetaPathFinder):
     """Registers mmevm before the first import that needs it, and answers that import with what is loaded by then."""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
         needed = name in ('torch', 'mmengine') or (name.startswith('mmevm.') and not name.startswith(_WITHOUT_TORCH))
         if not needed:
             return None
         sys.meta_path.remove(self)
         import_module(_REGISTRATION)
         module = sys.modules.get(name)
-        if module is None:
+        if module is None or module.__spec__ is None:
             return None
-        # With the module's own spec, which it prefers, the import system would execute the module once more.
-        module.__spec__ = ModuleSpec(name, _Loaded(module))
+        # The import system takes the spec that the module has now, and would execute the module once more.
+        methods = vars(module.__spec__.loader)
+        methods['create_module'] = lambda spec: module
+        methods['exec_module'] = lambda module: [methods.pop(method) for method in ('create_module', 'exec_module')]
         return module.__spec__
 
 
