@@ -147,7 +147,8 @@ def _load(model: nn.Module, checkpoint: str | None) -> dict[str, str]:
         finally:
             logger.setLevel(level)
         sources = _initial_weights(model)
-        print(f'No checkpoint: the weights are {", ".join(sources) or "random"}; heads are random.', flush=True)
+        given = f'weights of init_cfg ({", ".join(sources)}), all others random' if sources else 'random weights'
+        print(f'      no checkpoint: {given}', flush=True)
         return {'weights': ', '.join(sources) or 'random'}
     if any(type(module).__name__ in BACKBONES for module in model.modules()):
         load_checkpoint(model, checkpoint).require_whole(checkpoint)
