@@ -74,7 +74,7 @@ wheel: $(VENV_WHEEL)/.ready ## Build an sdist and a manylinux wheel in dist/cpu;
 	@ls -l $(WHEELS)
 
 clean: ## Remove build products; environments, data and training runs stay
-	rm -rf build dist *.egg-info mmevm/_C*.so .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist *.egg-info mmevm/_*.so .pytest_cache .ruff_cache .mypy_cache
 
 # Environments. A file .NAME in an environment records that a step is done; a step is done again when a file that it
 # depends on is newer. What mmcv's operators are there for is in mmevm/mmcv_ext; MMEVM_COMPILE_MMCV=1 compiles them.

@@ -95,7 +95,9 @@ def use_cuda() -> bool:
 
 
 def make_extensions(cuda: bool) -> list[Extension]:
-    """Describe ``mmevm._C``, the CPU's operators, and ``mmevm._C_cuda``, without which the former loads, too."""
+    """Describe ``mmevm._C``, the CPU's operators, ``mmevm._C_cuda``, and ``mmevm._onnxruntime``, the same kernels for
+    ONNX Runtime; each loads without the others.
+    """
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     common = {
@@ -108,7 +110,14 @@ def make_extensions(cuda: bool) -> list[Extension]:
     macros: list[tuple[str, str | None]] = [('TORCH_TARGET_VERSION', TORCH['ABI_TARGET'])]
     sources = source_files('core/*.cpp', 'torch/*.cpp')
     extensions = [
-        CppExtension('mmevm._C', sources, extra_compile_args={'cxx': cxx_flags}, define_macros=macros, **common)
+        CppExtension('mmevm._C', sources, extra_compile_args={'cxx': cxx_flags}, define_macros=macros, **common),
+        Extension(
+            'mmevm._onnxruntime',
+            source_files('core/*.cpp', 'onnxruntime/*.cpp'),
+            extra_compile_args={'cxx': cxx_flags},
+            language='c++',
+            **common,
+        ),
     ]
     if cuda:
         # The extension names them, so that a GPU without code for it is left to Triton.
@@ -130,7 +139,7 @@ def make_build_ext(required: bool) -> type:
         def copy_extensions_to_source(self) -> None:
             # Written over, a file would change under the processes that have loaded it; and one that was not built now
             # would not fit the Python code.
-            for path in (ROOT / 'mmevm').glob('_C*.abi3.so'):
+            for path in (ROOT / 'mmevm').glob('_*.abi3.so'):
                 path.unlink()
             super().copy_extensions_to_source()
 
@@ -138,7 +147,7 @@ def make_build_ext(required: bool) -> type:
             try:
                 super().build_extensions()
             except Exception as error:
-                cpu = [extension for extension in self.extensions if extension.name == 'mmevm._C']
+                cpu = [extension for extension in self.extensions if extension.name != 'mmevm._C_cuda']
                 if required or cpu == self.extensions:
                     raise
                 advice = 'if nvcc refuses the C++ compiler, install one that it supports and name it in CXX'
@@ -149,7 +158,7 @@ def make_build_ext(required: bool) -> type:
 
         def run(self) -> None:
             in_tree = bool(self.inplace)
-            for path in Path(self.build_lib, 'mmevm').glob('_C*.so'):
+            for path in Path(self.build_lib, 'mmevm').glob('_*.abi3.so'):
                 path.unlink()  # what an earlier build has left would be packed
             try:
                 super().run()

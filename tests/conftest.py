@@ -61,13 +61,18 @@ def fixed_seeds() -> None:
 
 @pytest.fixture(autouse=True)
 def unchanged_globals() -> Iterator[None]:
-    """Undoes what runs and fixtures leave for other tests: the default scope, and visualizers with their folders."""
+    """Undoes what runs and fixtures leave for other tests: the default scope, loggers, visualizers with their folders.
+
+    Two runs of the same second have the same name, and the second one would log to what the first one's test captured.
+    """
+    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
 
     DefaultScope._instance_dict.clear()  # fixtures of a module or of all tests come before this one
     yield
     DefaultScope._instance_dict.clear()
+    MMLogger._instance_dict.clear()
     kinds = [Visualizer]
     for kind in kinds:
         kind._instance_dict.clear()
