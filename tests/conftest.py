@@ -72,7 +72,8 @@ def unchanged_globals() -> Iterator[None]:
     DefaultScope._instance_dict.clear()  # fixtures of a module or of all tests come before this one
     yield
     DefaultScope._instance_dict.clear()
-    MMLogger._instance_dict.clear()
+    for name in MMLogger._instance_dict.keys() - {'mmengine'}:  # the default one, which all tests share
+        del MMLogger._instance_dict[name]
     kinds = [Visualizer]
     for kind in kinds:
         kind._instance_dict.clear()
