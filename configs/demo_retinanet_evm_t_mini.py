@@ -1,12 +1,7 @@
 # configs/retinanet_evm_t.py on miniature COCO: from random weights, with another data root, image scale and schedule.
-# A head of half the width, which takes most of a training step's time, is enough for it.
 _base_ = 'retinanet_evm_t.py'
 
-model = dict(
-    backbone=dict(init_cfg=None),
-    neck=dict(out_channels=128),
-    bbox_head=dict(in_channels=128, feat_channels=128),
-)
+model = dict(backbone=dict(init_cfg=None))
 
 data_root = 'data/mini/coco/'
 scale = (128, 128)
