@@ -25,7 +25,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmevm._patches import extend_init
 from mmevm.checkpoint import load_checkpoint, register_weights_only_loader
-from mmevm.checkpoint.align import find_backbone
+from mmevm.checkpoint.align import has_backbone
 from mmevm.mim import find_root
 from mmevm.zoo import ENTRIES, fetch
 
@@ -76,9 +76,7 @@ def _require_config(model: Any) -> None:
 
 def _load_strictly(model: Any, weights: str) -> None:
     """Load weights once more, strictly, if the model has a backbone of mmevm."""
-    try:
-        find_backbone(model)
-    except TypeError:
+    if not has_backbone(model):
         return
     source = fetch(weights) if weights.startswith(SCHEME) else CheckpointLoader.load_checkpoint(weights, 'cpu')
     load_checkpoint(model, source).require_whole(weights)

@@ -53,6 +53,15 @@ def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
     raise TypeError(f'expected a backbone of mmevm or a model with one as `backbone`, got {got}')
 
 
+def has_backbone(model: nn.Module) -> bool:
+    """Return whether :func:`find_backbone` finds a backbone of mmevm in a model."""
+    try:
+        find_backbone(model)
+    except TypeError:
+        return False
+    return True
+
+
 def align(own: Mapping[str, Tensor], backbone: Any, prefix: str, entries: Mapping[str, Any]) -> Alignment:
     """Rename the entries of a checkpoint to a model's names.
 

@@ -83,7 +83,7 @@ def fit_checkpoint(
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
     backbone, start = find_backbone(model)  # before a file is opened or downloaded
-    checkpoint = _open(source)
+    checkpoint = open_checkpoint(source)
     target = model.state_dict()
     names = {plain(name): name for name in target}
     own = {name: target[names[name]] for name in names}
@@ -109,7 +109,12 @@ def _describe(source: Source) -> str:
     return f'checkpoint {source}' if isinstance(source, str | os.PathLike) else 'the given state dict'
 
 
-def _open(source: Source) -> Mapping[str, Any]:
+def open_checkpoint(source: Source) -> Mapping[str, Any]:
+    """Return the content of a checkpoint, as data only; for what ``source`` may be see :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: If it cannot be opened as plain data, or is not a mapping.
+    """
     if isinstance(source, Mapping):
         checkpoint = source
     else:

@@ -1,7 +1,6 @@
 """``tools/export.py``: from a config and a checkpoint to one ONNX file that agrees with PyTorch."""
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -16,7 +15,9 @@ from mmengine.logging import MMLogger
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
+from mmevm.checkpoint import CheckpointError, load_checkpoint
+from mmevm.checkpoint.align import has_backbone
+from mmevm.checkpoint.load import open_checkpoint
 from mmevm.deploy.graph import fixed_axes, to_onnx
 from mmevm.deploy.models import (
     ExportedBackbone,
@@ -29,8 +30,10 @@ from mmevm.deploy.settings import describe_input, find_classes
 from mmevm.deploy.two_stage import exported_detector
 from mmevm.engine.config import load_config, require_checkpoint
 from mmevm.engine.options import KeyValues
+from mmevm.engine.runner.latest import read_meta
 from mmevm.engine.tasks import build_model
 from mmevm.errors import UsageError, exit_status, size, write_fault
+from mmevm.files import file_hash, replacing
 from mmevm.registry import BACKBONES
 from mmevm.version import __version__
 from mmevm.zoo import fetch
@@ -93,7 +96,8 @@ def export(
         require_checkpoint(checkpoint)
     print(f'[1/4] building {config}', flush=True)
     model = build_model(cfg)
-    origin = _load(model, checkpoint)
+    path = checkpoint and _local(checkpoint)
+    origin = _load(model, checkpoint, path)
     exported = _wrap(cfg, model.eval(), backbone, logits).eval()
     exported.requires_grad_(False)
     settings = describe_input(cfg, with_preprocessing)
@@ -104,7 +108,7 @@ def export(
     print(f'[2/4] exporting {type(model).__name__}: {", ".join(exported.outputs)}', flush=True)
     metadata = {
         'task': exported.task,
-        'classes': find_classes(cfg, _content(checkpoint)) if exported.task != 'backbone' else None,
+        'classes': find_classes(cfg, read_meta(path) if path else {}) if exported.task != 'backbone' else None,
         'input': settings,
         'options': exported.options,
         'config': Path(config).name,
@@ -121,11 +125,6 @@ def _require_target(out: Path) -> None:
         raise UsageError(f'--out cannot be written: {out.absolute()}')
 
 
-def _content(checkpoint: str | None) -> Mapping[str, Any]:
-    path = checkpoint and _local(checkpoint)
-    return load_file(path) if path else {}
-
-
 def _local(checkpoint: str) -> str | None:
     """Return the file that a checkpoint's name stands for, if it is on this machine."""
     if checkpoint.startswith('mmevm://'):
@@ -133,8 +132,8 @@ def _local(checkpoint: str) -> str | None:
     return None if '://' in checkpoint else os.path.expanduser(checkpoint)
 
 
-def _load(model: nn.Module, checkpoint: str | None) -> dict[str, str]:
-    """Load the weights, say where they come from, and return that as metadata."""
+def _load(model: nn.Module, checkpoint: str | None, path: str | None) -> dict[str, str]:
+    """Load the weights, say where they come from, and return that as metadata; ``path`` is the checkpoint's file."""
     if checkpoint is None:
         torch.manual_seed(0)
         logger = MMLogger.get_current_instance()
@@ -150,12 +149,11 @@ def _load(model: nn.Module, checkpoint: str | None) -> dict[str, str]:
         given = f'weights of init_cfg ({", ".join(sources)}), all others random' if sources else 'random weights'
         print(f'      no checkpoint: {given}', flush=True)
         return {'weights': ', '.join(sources) or 'random'}
-    if any(type(module).__name__ in BACKBONES for module in model.modules()):
+    if has_backbone(model):
         load_checkpoint(model, checkpoint).require_whole(checkpoint)
     else:
         _load_plainly(model, checkpoint)
-    path = _local(checkpoint)
-    digest = {'checkpoint_sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest()} if path else {}
+    digest = {'checkpoint_sha256': file_hash(path)} if path else {}
     return {'weights': os.path.basename(checkpoint), **digest}
 
 
@@ -167,7 +165,7 @@ def _initial_weights(model: nn.Module) -> list[str]:
 
 def _load_plainly(model: nn.Module, checkpoint: str) -> None:
     """Load a checkpoint of a model without a backbone of ours."""
-    content = _content(checkpoint)
+    content = open_checkpoint(checkpoint)
     try:
         load_state_dict(model, content.get('state_dict', content), strict=True)
     except RuntimeError as error:
@@ -200,21 +198,18 @@ def _write(exported: ExportedModel, metadata: Mapping[str, Any], out: Path, veri
     for key, value in metadata.items():
         if value is not None:
             model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    draft = out.absolute().with_name(f'.{out.name}.{os.getpid()}.tmp')
     try:
-        onnx_ir.save(model, draft)
-        if verify:
-            print(f'[3/4] comparing with PyTorch at {len(SIZES)} sizes', flush=True)
-            check(exported, draft, dtype, fixed_axes(model))
-        else:
-            print('[3/4] not compared with PyTorch', flush=True)
-        del model.graph.outputs[len(exported.outputs) :]
-        onnx_ir.save(model, draft)
-        os.replace(draft, out)
+        with replacing(out) as draft:
+            onnx_ir.save(model, draft)
+            if verify:
+                print(f'[3/4] comparing with PyTorch at {len(SIZES)} sizes', flush=True)
+                check(exported, draft, dtype, fixed_axes(model))
+            else:
+                print('[3/4] not compared with PyTorch', flush=True)
+            del model.graph.outputs[len(exported.outputs) :]
+            onnx_ir.save(model, draft)
     except OSError as error:
         raise UsageError(write_fault(error, out) or f'{out} cannot be written: {error}') from error
-    finally:
-        draft.unlink(missing_ok=True)
     scans = sum(node.op_type == 'VisualScan' for node in model.graph.all_nodes())
     print(f'[4/4] {out}: {size(out.stat().st_size)}, {scans} scans, outputs {", ".join(exported.outputs)}', flush=True)
 

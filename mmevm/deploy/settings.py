@@ -67,10 +67,9 @@ def _resizing(cfg: Any) -> list[dict[str, Any]]:
     return steps
 
 
-def find_classes(cfg: Any, checkpoint: Mapping[str, Any] | None) -> list[str] | None:
-    """Return the names of a model's classes: those in the checkpoint, or else those of the test dataset."""
-    meta = (checkpoint or {}).get('meta')
-    stored = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+def find_classes(cfg: Any, meta: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of a model's classes: those in a checkpoint's ``meta``, or else those of the test dataset."""
+    stored = meta.get('dataset_meta')
     names: Any = None
     if isinstance(stored, Mapping):
         names = stored.get('classes', stored.get('CLASSES'))
