@@ -1,19 +1,9 @@
 # Semantic FPN with EfficientVMamba-T on ADE20K at 512 x 512, 80k iterations.
 # Recipe: PVT's for Semantic FPN: 80k iterations of batch 16, AdamW, polynomial decay of power 0.9 without a warm-up.
-_base_ = ['_base_/segmentor.py', '_base_/ade20k.py', '_base_/ade20k_160k.py']
+_base_ = ['_base_/segmentor_evm_t.py', '_base_/ade20k.py', '_base_/ade20k_160k.py']
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(
-        type='mmevm.EfficientVMamba',
-        arch='tiny',
-        out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.1,
-        # Upstream's ImageNet checkpoint, from the zoo. From random weights:
-        # --cfg-options model.backbone.init_cfg=None
-        init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_tiny'),
-    ),
     neck=dict(type='FPN', in_channels=[48, 96, 192, 384], out_channels=256, num_outs=4),
     decode_head=dict(
         type='FPNHead',

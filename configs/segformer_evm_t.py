@@ -1,18 +1,8 @@
 # SegFormer's head on EfficientVMamba-T on ADE20K at 512 x 512, 160k iterations.
 # Recipe: mmseg's segformer_mit-b0_8xb2-160k_ade20k-512x512: Swin's, with ten times the learning rate in the head.
-_base_ = ['_base_/segmentor.py', '_base_/ade20k.py', '_base_/ade20k_160k.py']
+_base_ = ['_base_/segmentor_evm_t.py', '_base_/ade20k.py', '_base_/ade20k_160k.py']
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(
-        type='mmevm.EfficientVMamba',
-        arch='tiny',
-        out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.1,
-        # Upstream's ImageNet checkpoint, from the zoo. From random weights:
-        # --cfg-options model.backbone.init_cfg=None
-        init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_tiny'),
-    ),
     decode_head=dict(
         type='SegformerHead',
         in_channels=[48, 96, 192, 384],
