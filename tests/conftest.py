@@ -93,13 +93,17 @@ def fast_configs() -> Iterator[None]:
         yield
 
 
+def skip_without_extension(problem: str) -> None:
+    """Skips for want of a compiled file, or fails where MMEVM_REQUIRE_EXT=1 promises that it is there."""
+    if os.environ.get('MMEVM_REQUIRE_EXT') == '1':
+        pytest.fail(f'MMEVM_REQUIRE_EXT=1, but {problem}')
+    pytest.skip(problem)
+
+
 @pytest.fixture(scope='session')
 def extension() -> None:
-    """Skips without the compiled extension, or fails where MMEVM_REQUIRE_EXT=1 promises that it is there."""
+    """Skips or fails without the compiled extension."""
     from mmevm.ops.extension import LOAD_ERROR
 
-    if LOAD_ERROR is None:
-        return
-    if os.environ.get('MMEVM_REQUIRE_EXT') == '1':
-        pytest.fail(f'MMEVM_REQUIRE_EXT=1, but {LOAD_ERROR}')
-    pytest.skip(LOAD_ERROR)
+    if LOAD_ERROR is not None:
+        skip_without_extension(LOAD_ERROR)

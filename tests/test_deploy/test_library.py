@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 
 from mmevm.deploy import onnxruntime_library
+from tests.conftest import skip_without_extension
 from tests.test_deploy.test_functions import CASES, INPUTS, check_against_the_operator, make_session
 
 
@@ -15,7 +16,7 @@ def with_kernels(threads: int = 1) -> onnxruntime.SessionOptions:
     try:
         library = onnxruntime_library()
     except FileNotFoundError as error:
-        pytest.skip(str(error))
+        skip_without_extension(str(error))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
