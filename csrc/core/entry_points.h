@@ -12,6 +12,8 @@
 
 #include "map_source.h"
 
+#include "pass_kernels.h"
+
 // Routes that share cells run one after the other inside a task, so that no two threads add to the same cell.
 template <class V, template <class> class Source, class Params>
 void run_task(const Params& p, Direction direction, const Task& task, void* memory) {
@@ -32,9 +34,31 @@ int64_t count_scratch(const Params& p, Direction direction, int64_t blocks) {
 }
 
 template <class V>
+constexpr auto project_half() -> decltype(Kernels<typename V::scalar>::project_half) {
+  if constexpr (std::is_same_v<typename V::scalar, float>) return &project<V, BFloat16, float>;
+  return nullptr;
+}
+
+template <class V>
 constexpr Kernels<typename V::scalar> make_table() {
   using T = typename V::scalar;
   return {V::lanes,
           {&count_scratch<V, SequenceSource, SequenceParams<T>>, &run_task<V, SequenceSource, SequenceParams<T>>},
-          {&count_scratch<V, MapSource, MapParams<T>>, &run_task<V, MapSource, MapParams<T>>}};
+          {&count_scratch<V, MapSource, MapParams<T>>, &run_task<V, MapSource, MapParams<T>>},
+          &project<V, T, T>,
+          project_half<V>()};
 }
+
+template <class V, class Data>
+constexpr Passes<Data> make_passes() {
+  return {V::lanes,
+          &depthwise_blocks<V, Data>,
+          &batch_norm_tokens<V, Data>,
+          &gated_norm_tokens<V, Data>,
+          &rms_norm_tokens<V, Data>,
+          &gated_mean_elements<V, Data>,
+          &add_normed_tokens<V, Data>,
+          &scaled_sum_tokens<V, Data>};
+}
+
+constexpr PassTables make_pass_tables() { return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>()}; }

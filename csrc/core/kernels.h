@@ -1,6 +1,7 @@
 // The table of entry points that each instruction set fills in.
 #pragma once
 
+#include "passes.h"
 #include "scan.h"
 
 namespace mmevm {
@@ -22,6 +23,25 @@ struct Kernels {
   int lanes;
   Entry<SequenceParams<T>> sequence;
   Entry<MapParams<T>> map;
+  // y[r] = weight x[r] for `count` rows at the strides; `packed` is [ceil(M / lanes)][D][lanes], zeros behind M.
+  void (*project)(const T* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride,
+                  int64_t count);
+  // The same of rows of BFloat16; null in the table for double.
+  void (*project_half)(const BFloat16* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride,
+                       int64_t count);
+};
+
+// The passes of passes.h, on tokens [begin, end), or on what pass_kernels.h says.
+template <class Data>
+struct Passes {
+  int lanes;
+  void (*depthwise)(const DepthwiseParams<Data>&, const float* packed, int64_t begin, int64_t end);
+  void (*batch_norm)(const BatchNormParams<Data>&, const float* scale, const float* shift, int64_t begin, int64_t end);
+  void (*gated_norm)(const GatedNormParams<Data>&, int64_t begin, int64_t end);
+  void (*rms_norm)(const RmsNormParams<Data>&, int64_t begin, int64_t end);
+  void (*gated_mean)(const GatedMeanParams<Data>&, int64_t begin, int64_t end);
+  void (*add_normed)(const NormMeanParams<Data>&, int64_t begin, int64_t end, float* sums);
+  void (*scaled_sum)(const ScaledSumParams<Data>&, int64_t begin, int64_t end);
 };
 
 // Defined in kernels_<isa>.cpp; the x86 tables are null on other machines.
@@ -29,5 +49,28 @@ extern const Kernels<float>* const kernels_default;
 extern const Kernels<float>* const kernels_avx2;
 extern const Kernels<float>* const kernels_avx512;
 extern const Kernels<double>* const kernels_double;
+
+// The passes of one instruction set.
+struct PassTables {
+  Passes<float> full;
+  Passes<BFloat16> half;
+};
+extern const PassTables* const passes_default;
+extern const PassTables* const passes_avx2;
+extern const PassTables* const passes_avx512;
+
+// Those of this processor; dispatch.cpp.
+template <class T>
+const Kernels<T>& kernels();
+template <>
+const Kernels<float>& kernels<float>();
+template <>
+const Kernels<double>& kernels<double>();
+template <class Data>
+const Passes<Data>& passes();
+template <>
+const Passes<float>& passes<float>();
+template <>
+const Passes<BFloat16>& passes<BFloat16>();
 
 }  // namespace mmevm

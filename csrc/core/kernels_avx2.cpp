@@ -23,6 +23,7 @@ namespace {
 #include "entry_points.h"
 
 constexpr Kernels<float> table = make_table<Vec<float>>();
+constexpr PassTables pass_tables = make_pass_tables();
 }  // namespace
 }  // namespace mmevm
 
@@ -36,7 +37,9 @@ constexpr Kernels<float> table = make_table<Vec<float>>();
 namespace mmevm {
 #ifdef __x86_64__
 const Kernels<float>* const kernels_avx2 = &table;
+const PassTables* const passes_avx2 = &pass_tables;
 #else
 const Kernels<float>* const kernels_avx2 = nullptr;
+const PassTables* const passes_avx2 = nullptr;
 #endif
 }  // namespace mmevm

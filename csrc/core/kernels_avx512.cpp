@@ -24,6 +24,7 @@ namespace {
 #include "entry_points.h"
 
 constexpr Kernels<float> table = make_table<Vec<float>>();
+constexpr PassTables pass_tables = make_pass_tables();
 }  // namespace
 }  // namespace mmevm
 
@@ -37,7 +38,9 @@ constexpr Kernels<float> table = make_table<Vec<float>>();
 namespace mmevm {
 #ifdef __x86_64__
 const Kernels<float>* const kernels_avx512 = &table;
+const PassTables* const passes_avx512 = &pass_tables;
 #else
 const Kernels<float>* const kernels_avx512 = nullptr;
+const PassTables* const passes_avx512 = nullptr;
 #endif
 }  // namespace mmevm

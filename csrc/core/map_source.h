@@ -32,7 +32,7 @@ struct MapSource {
   BlockParameters<V> parameters(Scratch<T>& scratch) const {
     const int64_t row = route.parameters * p.D;
     return {scratch, blocks, first, p.D, N, p.A + row * N, p.Ds ? p.Ds + row : nullptr,
-            p.dt_bias ? p.dt_bias + row : nullptr};
+            p.dt_bias ? p.dt_bias + row : nullptr, p.log_A};
   }
 
   bool saves_states() const { return p.states != nullptr; }
@@ -44,6 +44,9 @@ struct MapSource {
       rows[t] = cell[t] < 0 ? zero_row : p.x_dbl + projection(0, cell[t]);
       bc[t] = rows[t] + p.R;
     }
+    if constexpr (is_float) {
+      if (p.half_x) return gather(p.half_x, x);
+    }
     gather(p.x, x);
   }
 
@@ -53,7 +56,12 @@ struct MapSource {
   const T* load_dy(int64_t k) const { return dy + k * kChunk * W; }
   T* output(int64_t k) const { return out + k * kChunk * W; }
   void close_block(int64_t, T*) const {}
-  void close_chunk(T* to) const { scatter(to); }
+  void close_chunk(T* to) const {
+    if constexpr (is_float) {
+      if (p.half_y) return scatter(p.half_y);
+    }
+    scatter(to);
+  }
 
   // delta = softplus(dt_weight . dt + dt_bias) from the token's R low-rank values.
   void load_delta(int64_t k, const T* bias, T* raw, T* delta) const {
@@ -108,6 +116,7 @@ struct MapSource {
   const Route route;
   const int64_t N, row_length, blocks, length, bc_offset;
   static constexpr bool delta_softplus = true;
+  static constexpr bool is_float = std::is_same_v<T, float>;
 
  private:
   template <int G>
@@ -152,18 +161,20 @@ struct MapSource {
   }
 
   // Rows of `channels` values in the map <-> staged [block][T][lanes].
-  void gather(const T* map, T* to) const {
+  template <class Data>
+  void gather(const Data* map, T* to) const {
     for (int t = 0; t < tokens; ++t) {
-      const T* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
+      const Data* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
       for (int64_t k = 0; k < blocks; ++k)
         V::store(to + (k * kChunk + t) * W, cell[t] < 0 ? V::set(T(0)) : load_channels<V>(row + k * W, channels - k * W));
     }
   }
 
-  void scatter(T* map) const {
+  template <class Data>
+  void scatter(Data* map) const {
     for (int t = 0; t < tokens; ++t) {
       if (cell[t] < 0) continue;
-      T* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
+      Data* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
       for (int64_t k = 0; k < blocks; ++k) {
         auto v = V::load(out + (k * kChunk + t) * W);
         if (p.accumulate) v += load_channels<V>(row + k * W, channels - k * W);

@@ -1,10 +1,8 @@
-// Chooses the kernels of this processor, and runs tasks on the host's threads.
+// Cuts scans into tasks, and runs them on the host's threads.
 #include "scan.h"
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <string>
 
 #include "checks.h"
 #include "kernels.h"
@@ -12,40 +10,15 @@
 namespace mmevm {
 namespace {
 
-bool supports(const std::string& capability) {
-#ifdef __x86_64__
-  if (capability == "avx512")
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-  if (capability == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return capability == "default";
-}
-
-// The best that this processor has, or what MMEVM_CPU_CAPABILITY asks for.
-const Kernels<float>* choose() {
-  const char* wish = std::getenv("MMEVM_CPU_CAPABILITY");
-  if (wish && *wish && !supports(wish))
-    fail("MMEVM_CPU_CAPABILITY must be default, avx2 or avx512 and supported by this processor, got ", wish);
-  const auto takes = [&](const char* name) { return wish && *wish ? wish == std::string(name) : supports(name); };
-  return takes("avx512") ? kernels_avx512 : takes("avx2") ? kernels_avx2 : kernels_default;
-}
-
-const Kernels<float>& kernels_of(float) {
-  static const Kernels<float>* const chosen = choose();
-  return *chosen;
-}
-const Kernels<double>& kernels_of(double) { return *kernels_double; }
-
 // What differs between a sequence and a map.
 template <class T>
-const Entry<SequenceParams<T>>& entry(const SequenceParams<T>&) { return kernels_of(T()).sequence; }
+const Entry<SequenceParams<T>>& entry(const SequenceParams<T>&) { return kernels<T>().sequence; }
 template <class T>
-const Entry<MapParams<T>>& entry(const MapParams<T>&) { return kernels_of(T()).map; }
+const Entry<MapParams<T>>& entry(const MapParams<T>&) { return kernels<T>().map; }
 template <class T>
-int lanes(const SequenceParams<T>&) { return kernels_of(T()).lanes; }
+int lanes(const SequenceParams<T>&) { return kernels<T>().lanes; }
 template <class T>
-int lanes(const MapParams<T>&) { return kernels_of(T()).lanes; }
+int lanes(const MapParams<T>&) { return kernels<T>().lanes; }
 
 template <class T>
 void set_routes(const SequenceParams<T>& p, Plan& plan) { plan.routes = p.G, plan.routes_per_task = 1; }

@@ -18,6 +18,11 @@ namespace mmevm {
 // Tokens between two saved states, for the kernels of every device. mmevm/ops/autograd.py repeats it for fake tensors.
 constexpr int kChunk = 32;
 
+// The upper half of a float.
+struct BFloat16 {
+  uint16_t bits;
+};
+
 // One route of a visual scan: which cells of the map it visits, in which order, with which parameters.
 // mmevm/ops/routes.py describes the fields; their order here is the order of the operator's flat list of integers.
 struct Route {
@@ -64,8 +69,11 @@ struct MapParams : MapSize {
   const T* dt_weight;         // [K, D, R]
   const T *dt_bias, *Ds;      // [K, D]
   const T* A;                 // [K, D, N]
+  bool log_A;                 // A holds the logarithms of -A; forward only
   T* states;                  // [B, n_routes, chunks, N, D]
   T* y;                       // [B, H, W, D]; cells that no route visits are left as they are
+  const BFloat16* half_x;     // if it is not null, the map instead of x, and
+  BFloat16* half_y;           // the result instead of y, of routes that share no cells; forward only
   const T* dy;                // [B, H, W, D]
   T* dx;                      // [B, H, W, D], as y
   T* dx_dbl;                  // [copies, B, H, W, P, R + 2N], added to

@@ -46,7 +46,7 @@ struct BlockParameters {
 
   // `channels` is the number of channels that the arrays hold, the first block's first channel being `first`.
   BlockParameters(Scratch<T>& scratch, int64_t blocks, int64_t first, int64_t channels, int64_t N, const T* A,
-                  const T* D, const T* bias)
+                  const T* D, const T* bias, bool log_A = false)
       : rate(scratch.zeros(blocks * N * W)), skip(scratch.zeros(blocks * W)), bias(scratch.zeros(blocks * W)) {
     for (int64_t i = 0; i < blocks * W && first + i < channels; ++i) {
       const int64_t d = first + i;
@@ -54,6 +54,8 @@ struct BlockParameters {
       if (D) skip[i] = D[d];
       if (bias) this->bias[i] = bias[d];
     }
+    if (log_A)
+      for (int64_t r = 0; r < blocks * N; ++r) V::store(rate + r * W, V::exp2(V::load(rate + r * W)) * T(-kInvLn2));
   }
   T *const rate, *const skip, *const bias;
 };
@@ -67,19 +69,22 @@ void store_by_channel(const typename V::scalar* from, int64_t blocks, int64_t ro
     for (int64_t r = 0; r < rows; ++r) out[(first + i) * rows + r] = from[(i / W * rows + r) * W + i % W];
 }
 
-// A block of channels of one row-major array with `channels` entries per row.
-template <class V>
-MMEVM_INLINE typename V::reg load_channels(const typename V::scalar* row, int64_t valid) {
+// A block of channels of one row-major array with `channels` entries per row, whose last ones may be missing. Data is of
+// the vector's type or BFloat16.
+template <class V, class Data>
+MMEVM_INLINE typename V::reg load_channels(const Data* row, int64_t valid) {
   if (valid >= V::lanes) return V::load(row);
-  typename V::reg r = V::set(0);
-  for (int i = 0; i < valid; ++i) r[i] = row[i];
-  return r;
+  Data copy[V::lanes] = {};
+  for (int i = 0; i < valid; ++i) copy[i] = row[i];
+  return V::load(copy);
 }
 
-template <class V>
-MMEVM_INLINE void store_channels(typename V::scalar* row, typename V::reg v, int64_t valid) {
+template <class V, class Data>
+MMEVM_INLINE void store_channels(Data* row, typename V::reg v, int64_t valid) {
   if (valid >= V::lanes) return V::store(row, v);
-  for (int i = 0; i < valid; ++i) row[i] = v[i];
+  Data copy[V::lanes];
+  V::store(copy, v);
+  for (int i = 0; i < valid; ++i) row[i] = copy[i];
 }
 
 // Elements of scratch that scan_forward or scan_backward takes, its source's not counted.

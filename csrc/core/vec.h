@@ -18,6 +18,7 @@ struct Vec<float> {
   static constexpr int lanes = MMEVM_LANES;
   typedef float reg __attribute__((vector_size(4 * MMEVM_LANES)));
   typedef int32_t ireg __attribute__((vector_size(4 * MMEVM_LANES)));
+  typedef uint16_t hreg __attribute__((vector_size(2 * MMEVM_LANES)));
 
   static MMEVM_INLINE reg load(const float* p) {
     reg r;
@@ -25,6 +26,17 @@ struct Vec<float> {
     return r;
   }
   static MMEVM_INLINE void store(float* p, reg v) { __builtin_memcpy(p, &v, sizeof(v)); }
+  static MMEVM_INLINE reg load(const BFloat16* p) {
+    hreg h;
+    __builtin_memcpy(&h, p, sizeof(h));
+    return (reg)(__builtin_convertvector(h, ireg) << 16);
+  }
+  // To the nearest, and to even where two are near; what is not a number stays so.
+  static MMEVM_INLINE void store(BFloat16* p, reg v) {
+    const ireg bits = (ireg)v, rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    const hreg h = __builtin_convertvector((v == v ? rounded : bits | 0x400000) >> 16, hreg);
+    __builtin_memcpy(p, &h, sizeof(h));
+  }
   static MMEVM_INLINE reg set(float s) { return s - reg{}; }
 
   // a b + c, rounded once where the processor can.
@@ -138,11 +150,24 @@ MMEVM_INLINE void add_lane_sums(
   __builtin_memcpy(out, &sum, sizeof(sum));
 }
 
+// The sum over lanes, halved until one is left.
+template <int lanes, class T>
+MMEVM_INLINE T halved_sum(const T* v) {
+  if constexpr (lanes == 1) {
+    return *v;
+  } else {
+    typedef T half __attribute__((vector_size(lanes / 2 * sizeof(T))));
+    half low, high;
+    __builtin_memcpy(&low, v, sizeof(half));
+    __builtin_memcpy(&high, v + lanes / 2, sizeof(half));
+    low += high;
+    return halved_sum<lanes / 2>(reinterpret_cast<const T*>(&low));
+  }
+}
+
 template <class V>
 MMEVM_INLINE typename V::scalar lane_sum(typename V::reg v) {
-  typename V::scalar s = 0;
-  for (int i = 0; i < V::lanes; ++i) s += v[i];
-  return s;
+  return halved_sum<V::lanes>(reinterpret_cast<const typename V::scalar*>(&v));
 }
 
 // The sums over lanes of `count` registers, added to out[0..count).
@@ -174,4 +199,20 @@ MMEVM_INLINE typename V::reg sigmoid(typename V::reg x) {
   using T = typename V::scalar;
   const auto t = V::exp2(abs_of<V>(x) * T(-1.4426950408889634));
   return (x < 0 ? t : V::set(T(1))) / (t + T(1));
+}
+
+// x times the normal distribution's integral up to x. The tail's polynomial: Abramowitz and Stegun, 7.1.26.
+template <class V>
+MMEVM_INLINE typename V::reg gelu(typename V::reg x) {
+  using T = typename V::scalar;
+  const auto a = abs_of<V>(x);
+  const auto t = T(1) / (T(1) + a * T(0.23164189));  // 0.3275911 / sqrt(2)
+  auto p = T(0.5307027145) * t - T(0.7265760135);
+  p = p * t + T(0.7107068705);
+  p = p * t - T(0.1422483680);
+  p = p * t + T(0.1274147960);
+  auto exponent = x * x * T(-0.7213475204444817);
+  exponent = exponent < T(-100) ? V::set(T(-100)) : exponent;  // subnormal numbers are slow
+  const auto tail = p * t * V::exp2(exponent);
+  return x * (x < 0 ? tail : T(1) - tail);
 }

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "../core/checks.h"
+#include "../core/projection.h"
 #include "../core/scan.h"
-#include "projection.h"
 #include "runtime.h"
 
 namespace mmevm {
@@ -104,10 +104,12 @@ class Kernel {
     const Input x(api_, context, 0), x_proj(api_, context, 1), dt_weight(api_, context, 2), dt_bias(api_, context, 3),
         A(api_, context, 4), Ds(api_, context, 5);
     MapParams<float> p{};
-    const Projections projections = check_inputs(x, x_proj, dt_weight, dt_bias, A, Ds, p);
+    Routes routes = check_inputs(x, x_proj, dt_weight, dt_bias, A, Ds, p);
+    const Slots slots = assign_slots(routes.list, step_);
+    p.P = slots.per_cell;
     p.step = step_;
-    p.accumulate = projections.routes.overlap;
-    p.routes = projections.routes.list.data(), p.n_routes = projections.routes.size();
+    p.accumulate = routes.overlap;
+    p.routes = routes.list.data(), p.n_routes = routes.size();
     p.x = x.data, p.dt_weight = dt_weight.data, p.dt_bias = dt_bias.data, p.A = A.data, p.Ds = Ds.data;
 
     OrtValue* output = nullptr;
@@ -117,75 +119,31 @@ class Kernel {
     p.y = static_cast<float*>(y);
     const int64_t cells = p.B * p.H * p.W, M = p.R + 2 * p.N;
     if (cells == 0) return;
-    if (p.accumulate || !projections.routes.complete) std::memset(p.y, 0, sizeof(float) * cells * p.D);
+    if (p.accumulate || !routes.complete) std::memset(p.y, 0, sizeof(float) * cells * p.D);
 
     const Threads threads{api_, context};
     const Host host = threads.host();
     const std::unique_ptr<float[]> x_dbl(new float[cells * p.P * M]);
-    project_map(p, projections, x_proj.data, x_dbl.get(), host);
+    const ProjectionParams<float> projection{p.B, p.H, p.W, p.D, M, step_, &slots, x.data, nullptr, x_proj.data, x_dbl.get()};
     p.x_dbl = x_dbl.get();
     const Plan plan = make_plan(p, Direction::kForward, host.threads);
-    const std::unique_ptr<char[]> workspace(new char[plan.workspace_bytes()]);
+    const size_t bytes = std::max(plan.workspace_bytes(), projection_workspace(projection));
+    const std::unique_ptr<char[]> workspace(new char[bytes]);
+    project(projection, host, workspace.get());
     run(p, plan, host, workspace.get());
   }
 
  private:
-  // A cell is projected for the routes of its phase alone: slots[phase] are the sets of weights of its projections.
-  struct Projections {
-    Routes routes;  // their projections are slots
-    std::vector<std::vector<int64_t>> slots;
-  };
-
-  Projections check_inputs(const Input& x, const Input& x_proj, const Input& dt_weight, const Input& dt_bias,
-                           const Input& A, const Input& Ds, MapParams<float>& p) const {
+  Routes check_inputs(const Input& x, const Input& x_proj, const Input& dt_weight, const Input& dt_bias, const Input& A,
+                      const Input& Ds, MapParams<float>& p) const {
     if (x.sizes.size() != 4) fail("`x` must have shape [B, H, W, D], got ", x.sizes.size(), " dimensions");
     if (x_proj.sizes.size() != 3) fail("`x_proj` must have shape [P, R + 2N, D], got ", x_proj.sizes.size(), " dimensions");
     const int64_t sets = x_proj.sizes[0], M = x_proj.sizes[1], D = x.sizes[3];
     check_shape(x_proj.shape(), "x_proj", "[P, R + 2N, D]", {sets, M, D});
-    std::array<int64_t, 5> sizes{x.sizes[0], x.sizes[1], x.sizes[2], sets, M};
-    MapSize size = check_map(x.shape(), {sizes.data(), 5}, dt_weight.shape(), dt_bias.shape(), A.shape(), Ds.shape());
-    Projections found{parse_routes(routes_.data(), routes_.size(), step_, size), {}};
-    found.slots.resize(step_ * step_);
-    size_t most = 1;
-    for (Route& route : found.routes.list) {
-      auto& slots = found.slots[route.row * step_ + route.col];
-      slots.push_back(route.projection);
-      route.projection = int64_t(slots.size()) - 1;
-      most = std::max(most, slots.size());
-    }
-    size.P = int64_t(most);
-    static_cast<MapSize&>(p) = size;
-    return found;
-  }
-
-  // x_dbl [B, H, W, slots, R + 2N]
-  static void project_map(const MapParams<float>& p, const Projections& projections, const float* weights, float* x_dbl,
-                          const Host& host) {
-    const int64_t M = p.R + 2 * p.N, packed = packed_size(M, p.D), sets = p.P * p.step * p.step;
-    std::vector<float> all(sets * packed);
-    for (size_t phase = 0; phase < projections.slots.size(); ++phase)
-      for (size_t j = 0; j < projections.slots[phase].size(); ++j)
-        pack(weights + projections.slots[phase][j] * M * p.D, M, p.D, all.data() + (phase * p.P + j) * packed);
-    struct Rows {
-      const MapParams<float>& p;
-      const Projections& projections;
-      const float* packed;
-      int64_t packed_size, M;
-      float* x_dbl;
-    } rows{p, projections, all.data(), packed, M, x_dbl};
-    const auto row = [](void* data, int64_t i) {
-      const Rows& self = *static_cast<Rows*>(data);
-      const auto& p = self.p;
-      const int64_t h = i % p.H, stride = p.step * p.P * self.M;
-      for (int64_t col = 0; col < std::min(p.step, p.W); ++col) {
-        const int64_t phase = h % p.step * p.step + col, cell = i * p.W + col;
-        const int64_t count = ceil_div(p.W - col, p.step);
-        for (size_t j = 0; j < self.projections.slots[phase].size(); ++j)
-          project(p.x + cell * p.D, p.step * p.D, self.packed + (phase * p.P + j) * self.packed_size, self.M, p.D,
-                  self.x_dbl + (cell * p.P + j) * self.M, stride, count);
-      }
-    };
-    host.parallel_for(host.pool, p.B * p.H, row, &rows);
+    const std::array<int64_t, 5> x_dbl{x.sizes[0], x.sizes[1], x.sizes[2], sets, M};
+    static_cast<MapSize&>(p) =
+        check_map(x.shape(), {x_dbl.data(), 5}, dt_weight.shape(), dt_bias.shape(), A.shape(), Ds.shape());
+    return parse_routes(routes_.data(), routes_.size(), step_, p);
   }
 
   const OrtApi* api_;

@@ -1,19 +1,11 @@
 // The CPU's operators: brings tensors to csrc/core, and runs it on PyTorch's threads.
 #include <memory>
 
+#include "cpu_host.h"
 #include "operators.h"
 
 namespace mmevm {
 namespace {
-
-Host torch_host() {
-  const auto parallel_for = [](void*, int64_t count, void (*body)(void*, int64_t), void* argument) {
-    torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) body(argument, i);
-    });
-  };
-  return {parallel_for, nullptr, int(torch::stable::get_num_threads())};
-}
 
 template <class Params>
 void run_on_torch(const Params& params, const Plan& plan, const Host& host) {

@@ -42,6 +42,16 @@ _SELECTIVE_SCAN = (0, 2, 5)
 _VISUAL_SCAN = (0, 2, 4, 5, 6, 7)
 
 
+def _depthwise(x: Shape, weight: Shape) -> int:
+    return math.prod(x) * math.prod(weight[2:])
+
+
+def _projected(x: Shape, x_proj: Shape, dt_weight: Shape, A: Shape, Ds: Any, step: int, routes: list[int]) -> int:
+    """The scans, and a product with a set of the projection for every token."""
+    tokens = x[0] * math.ceil(x[1] / step) * math.ceil(x[2] / step) * len(routes) // 6
+    return tokens * math.prod(x_proj[1:]) + _map(x, dt_weight, A, Ds, step, routes)
+
+
 # PyTorch's counter passes shapes in the place of tensors; its unit is half a multiply-add. A backward pass counts twice
 # its forward pass.
 _FORMULAS: dict[str, Callable[..., int]] = {
@@ -50,6 +60,8 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     # dy and, of the sequence, the last state's gradient come first; of the map, the states stand before the step.
     '_selective_scan_backward': lambda *a, **_: 4 * _sequence(*(a[2 + i] for i in _SELECTIVE_SCAN)),
     '_visual_scan_backward': lambda *a, **_: 4 * _map(*(a[1 + i + (i > 5)] for i in _VISUAL_SCAN)),
+    'depthwise_conv': lambda *a, **_: 2 * _depthwise(a[0], a[1]),
+    'projected_visual_scan': lambda *a, **_: 2 * _projected(a[0], a[1], *(a[i] for i in _VISUAL_SCAN[1:])),
 }
 
 
@@ -63,7 +75,7 @@ def join_torch_counter(namespace: str) -> None:
     operators = getattr(torch.ops, namespace)
     if counting is None or operators.visual_scan in counting.flop_registry:
         return
-    ours = {getattr(operators, name): formula for name, formula in _FORMULAS.items()}
+    ours = {getattr(operators, name): formula for name, formula in _FORMULAS.items() if hasattr(operators, name)}
     for operator, formula in ours.items():
         counting.register_flop_formula(operator)(formula)
     for mode in _get_current_dispatch_mode_stack():

@@ -1,0 +1,245 @@
+// The fused passes of passes.h, on a range of rows or tokens. V is a vector of floats.
+//
+// No include guard on purpose, see vec.h.
+
+template <Activation activation, class V>
+MMEVM_INLINE typename V::reg activate(typename V::reg x) {
+  if constexpr (activation == Activation::kRelu) return x < 0 ? V::set(0) : x;
+  if constexpr (activation == Activation::kSilu) return x * sigmoid<V>(x);
+  if constexpr (activation == Activation::kGelu) return gelu<V>(x);
+  return x;
+}
+
+// Calls fn with the activation as a compile-time constant.
+template <class Fn>
+void with_activation(Activation activation, Fn&& fn) {
+  switch (activation) {
+    case Activation::kNone: return fn(std::integral_constant<Activation, Activation::kNone>());
+    case Activation::kRelu: return fn(std::integral_constant<Activation, Activation::kRelu>());
+    case Activation::kSilu: return fn(std::integral_constant<Activation, Activation::kSilu>());
+    case Activation::kGelu: return fn(std::integral_constant<Activation, Activation::kGelu>());
+  }
+}
+
+// Calls fn(first channel, channels that are valid) for every register of a row.
+template <class V, class Fn>
+MMEVM_INLINE void for_channels(int64_t C, Fn&& fn) {
+  int64_t c = 0;
+  for (; c + V::lanes <= C; c += V::lanes) fn(c, std::integral_constant<int64_t, V::lanes>());
+  if (c < C) fn(c, C - c);
+}
+
+// The cells of row h of a map, one block of channels: `weight` is [rows][cols][lanes] and then the bias.
+template <class V, int rows, int cols, Activation activation, class Data, class Valid>
+void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h, const float* weight, Data* y, Valid valid) {
+  typename V::reg k[rows * cols];
+  for (int i = 0; i < rows * cols; ++i) k[i] = V::load(weight + i * V::lanes);
+  const auto bias = V::load(weight + rows * cols * V::lanes);
+  const int64_t C = p.C, W = p.W, first = h - p.top, width = W * C;
+  const auto finish = [&](int64_t w, typename V::reg sum) {
+    store_channels<V>(y + w * C, activate<activation, V>(sum), valid);
+  };
+  const auto at_edge = [&](int64_t begin, int64_t end) {
+    for (int64_t w = begin; w < end; ++w) {
+      auto sum = bias;
+      for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < cols; ++c) {
+          const int64_t row = first + r, col = w - p.left + c;
+          if (row < 0 || row >= p.H || col < 0 || col >= W) continue;
+          sum = V::fma(load_channels<V>(image + row * width + col * C, valid), k[r * cols + c], sum);
+        }
+      finish(w, sum);
+    }
+  };
+  if (first < 0 || first + rows > p.H || W < cols) return at_edge(0, W);
+  const int64_t end = W - cols + p.left + 1;
+  at_edge(0, p.left);
+  for (int64_t w = p.left; w < end; ++w) {
+    const Data* const from = image + first * width + (w - p.left) * C;
+    typename V::reg sums[rows];
+    for (int r = 0; r < rows; ++r) {
+      sums[r] = r == 0 ? bias : V::set(0);
+      for (int c = 0; c < cols; ++c)
+        sums[r] = V::fma(load_channels<V>(from + r * width + c * C, valid), k[r * cols + c], sums[r]);
+    }
+    for (int r = 1; r < rows; ++r) sums[0] += sums[r];
+    finish(w, sums[0]);
+  }
+  at_edge(end, W);
+}
+
+template <class V, int rows, int cols, class Data>
+void depthwise(const DepthwiseParams<Data>& p, const float* weight, int64_t begin, int64_t end) {
+  constexpr int64_t W = V::lanes;
+  const int64_t blocks = (p.C + W - 1) / W;
+  with_activation(p.activation, [&](auto activation) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / blocks, block = i % blocks, c = block * W;
+      const Data* image = p.x + row / p.H * p.H * p.W * p.C + c;
+      const float* kernel = weight + block * (rows * cols + 1) * W;
+      Data* const y = p.y + row * p.W * p.C + c;
+      if (c + W <= p.C)
+        depthwise_row<V, rows, cols, activation()>(p, image, row % p.H, kernel, y, std::integral_constant<int64_t, W>());
+      else
+        depthwise_row<V, rows, cols, activation()>(p, image, row % p.H, kernel, y, p.C - c);
+    }
+  });
+}
+
+// Blocks of channels [begin, end) of the rows of all images, a row's blocks together. `weight` is
+// [blocks][rows * cols + 1][lanes], the bias behind the kernel.
+template <class V, class Data>
+void depthwise_blocks(const DepthwiseParams<Data>& p, const float* weight, int64_t begin, int64_t end) {
+  if (p.rows == 3) depthwise<V, 3, 3>(p, weight, begin, end);
+  else depthwise<V, 1, 4>(p, weight, begin, end);
+}
+
+template <class V, class Data>
+void batch_norm_tokens(const BatchNormParams<Data>& p, const float* scale, const float* shift, int64_t begin, int64_t end) {
+  with_activation(p.activation, [&](auto activation) {
+    for (int64_t t = begin; t < end; ++t)
+      for_channels<V>(p.C, [&](int64_t c, auto valid) {
+        Data* const y = p.y + t * p.C + c;
+        auto v = V::fma(load_channels<V>(y, valid), load_channels<V>(scale + c, valid), load_channels<V>(shift + c, valid));
+        v = activate<activation(), V>(v);
+        if (p.residual) v += load_channels<V>(p.residual + t * p.C + c, valid);
+        store_channels<V>(y, v, valid);
+      });
+  });
+}
+
+struct Moments {
+  float mean, inverse_deviation;
+};
+
+template <class V, class Data>
+MMEVM_INLINE Moments moments(const Data* row, int64_t C, double eps) {
+  auto sum = V::set(0), squares = V::set(0);
+  for_channels<V>(C, [&](int64_t c, auto valid) { sum += load_channels<V>(row + c, valid); });
+  const float mean = lane_sum<V>(sum) / C;
+  for_channels<V>(C, [&](int64_t c, auto valid) {
+    auto d = load_channels<V>(row + c, valid) - mean;
+    for (int64_t i = valid; i < V::lanes; ++i) d[i] = 0;
+    squares = V::fma(d, d, squares);
+  });
+  return {mean, 1 / std::sqrt(lane_sum<V>(squares) / C + float(eps))};
+}
+
+template <class V, class Data>
+void gated_norm_tokens(const GatedNormParams<Data>& p, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    Data* const row = p.y + t * p.C;
+    const Moments m = moments<V>(row, p.C, p.eps);
+    for_channels<V>(p.C, [&](int64_t c, auto valid) {
+      const auto z = load_channels<V>(p.gate + t * p.C + c, valid);
+      auto v = (load_channels<V>(row + c, valid) - m.mean) * m.inverse_deviation;
+      v = V::fma(v, load_channels<V>(p.weight + c, valid), load_channels<V>(p.bias + c, valid));
+      store_channels<V>(row + c, v * (z * sigmoid<V>(z)), valid);
+    });
+  }
+}
+
+template <class V, class Data>
+void rms_norm_tokens(const RmsNormParams<Data>& p, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    const Data* row = p.x + t * p.C;
+    auto squares = V::set(0);
+    for_channels<V>(p.C, [&](int64_t c, auto valid) {
+      const auto v = load_channels<V>(row + c, valid);
+      squares = V::fma(v, v, squares);
+    });
+    const float scale = 1 / std::sqrt(lane_sum<V>(squares) / p.C + float(p.eps));
+    for_channels<V>(p.C, [&](int64_t c, auto valid) {
+      const auto v = load_channels<V>(row + c, valid) * scale;
+      store_channels<V>(p.y + t * p.C + c, v * load_channels<V>(p.weight + c, valid), valid);
+    });
+  }
+}
+
+// Elements [begin, end).
+template <class V, class Data>
+void gated_mean_elements(const GatedMeanParams<Data>& p, int64_t begin, int64_t end) {
+  for_channels<V>(end - begin, [&](int64_t c, auto valid) {
+    const int64_t i = begin + c;
+    const auto z = load_channels<V>(p.gate + i, valid);
+    const auto sum = load_channels<V>(p.a + i, valid) + load_channels<V>(p.b + i, valid);
+    store_channels<V>(p.a + i, sum * 0.5f * (z * sigmoid<V>(z)), valid);
+  });
+}
+
+// Adds (x - mean) / deviation of tokens [begin, end) of all images to sums [C].
+template <class V, class Data>
+void add_normed_tokens(const NormMeanParams<Data>& p, int64_t begin, int64_t end, float* sums) {
+  for (int64_t t = begin; t < end; ++t) {
+    const Data* row = p.x + t * p.C;
+    const Moments m = moments<V>(row, p.C, p.eps);
+    for_channels<V>(p.C, [&](int64_t c, auto valid) {
+      const auto v = (load_channels<V>(row + c, valid) - m.mean) * m.inverse_deviation;
+      store_channels<V>(sums + c, load_channels<V>(sums + c, valid) + v, valid);
+    });
+  }
+}
+
+template <class V, class Data>
+void scaled_sum_tokens(const ScaledSumParams<Data>& p, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    const float *scale_a = p.scale_a + t / p.tokens * p.C, *scale_b = p.scale_b + t / p.tokens * p.C;
+    for_channels<V>(p.C, [&](int64_t c, auto valid) {
+      const int64_t i = t * p.C + c;
+      auto v = load_channels<V>(p.x + i, valid);
+      v = V::fma(load_channels<V>(p.a + i, valid), load_channels<V>(scale_a + c, valid), v);
+      v = V::fma(load_channels<V>(p.b + i, valid), load_channels<V>(scale_b + c, valid), v);
+      store_channels<V>(p.a + i, v, valid);
+    });
+  }
+}
+
+template <class T>
+MMEVM_INLINE T value_of(T x) {
+  return x;
+}
+
+MMEVM_INLINE float value_of(BFloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// A product of a few rows with packed weights, for the widths that scans have: y[r][m] = weight[m] . x[r].
+// `packed` is [panels][D][lanes].
+template <class V, int rows, int panels, class Data, class T>
+MMEVM_INLINE void project_rows(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride) {
+  typename V::reg sums[rows][panels] = {};
+  for (int64_t d = 0; d < D; ++d) {
+    typename V::reg w[panels];
+    for (int j = 0; j < panels; ++j) w[j] = V::load(packed + (j * D + d) * V::lanes);
+    for (int r = 0; r < rows; ++r) {
+      const auto v = V::set(value_of(x[r * x_stride + d]));
+      for (int j = 0; j < panels; ++j) sums[r][j] = V::fma(v, w[j], sums[r][j]);
+    }
+  }
+  for (int r = 0; r < rows; ++r)
+    for (int j = 0; j < panels; ++j)
+      if (j * V::lanes < M) store_channels<V>(y + r * y_stride + j * V::lanes, sums[r][j], M - j * V::lanes);
+}
+
+template <class V, int panels, class Data, class T>
+void project_panels(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride,
+                    int64_t count) {
+  // As many rows as there are registers for: 32 with AVX-512, otherwise 16.
+  constexpr int rows = (V::lanes * sizeof(T) == 64 ? 24 : 12) / panels;
+  int64_t r = 0;
+  for (; r + rows <= count; r += rows)
+    project_rows<V, rows, panels>(x + r * x_stride, x_stride, packed, D, M, y + r * y_stride, y_stride);
+  for (; r < count; ++r) project_rows<V, 1, panels>(x + r * x_stride, x_stride, packed, D, M, y + r * y_stride, y_stride);
+}
+
+template <class V, class Data, class T>
+void project(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride, int64_t count) {
+  constexpr int64_t group = 3 * V::lanes;
+  for (; M > 2 * V::lanes; M -= group, y += group, packed += group * D)
+    project_panels<V, 3>(x, x_stride, packed, D, M, y, y_stride, count);
+  if (M > V::lanes) project_panels<V, 2>(x, x_stride, packed, D, M, y, y_stride, count);
+  else if (M > 0) project_panels<V, 1>(x, x_stride, packed, D, M, y, y_stride, count);
+}

@@ -1,0 +1,173 @@
+// Prepares what all threads read, and shares the passes out to them.
+#include "passes.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "checks.h"
+#include "kernels.h"
+
+namespace mmevm {
+namespace {
+
+constexpr size_t kLine = 64;
+
+float* aligned(void* workspace) {
+  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + kLine - 1) / kLine * kLine);
+}
+
+constexpr int64_t kTasks = 4;  // for each thread, because some may start late
+
+// Calls body(task, begin, end) for ranges of [0, count) that have about the same length. None is
+// shorter than `least`.
+template <class Body>
+void share(const Host& host, int64_t count, int64_t least, const Body& body) {
+  struct Call {
+    int64_t count, tasks;
+    const Body& body;
+  };
+  if (count == 0) return;
+  const int64_t tasks = std::clamp<int64_t>(count / std::max<int64_t>(least, 1), 1, host.threads == 1 ? 1 : kTasks * host.threads);
+  Call call{count, tasks, body};
+  const auto one = [](void* argument, int64_t i) {
+    const Call& call = *static_cast<const Call*>(argument);
+    call.body(i, call.count * i / call.tasks, call.count * (i + 1) / call.tasks);
+  };
+  if (tasks == 1) one(&call, 0);
+  else host.parallel_for(host.pool, tasks, one, &call);
+}
+
+// Elements that a task should have at least: fewer are done sooner than another thread wakes up.
+constexpr int64_t kTask = 8192;
+
+int64_t tokens_per_task(int64_t C) { return ceil_div(kTask, std::max<int64_t>(C, 1)); }
+
+float scale_of(const BatchNorm& norm, int64_t c) {
+  return norm.mean ? norm.weight[c] / std::sqrt(norm.var[c] + float(norm.eps)) : 1;
+}
+
+float shift_of(const BatchNorm& norm, int64_t c, float scale) {
+  return norm.mean ? norm.bias[c] - norm.mean[c] * scale : 0;
+}
+
+int lanes() { return passes<float>().lanes; }
+
+template <class Data>
+int64_t kernel_floats(const DepthwiseParams<Data>& p) {
+  return ceil_div(p.C, lanes()) * lanes() * (p.rows * p.cols + 1);
+}
+
+// To [blocks][rows * cols + 1][lanes], with the bias last and the norm folded in.
+template <class Data>
+void pack(const DepthwiseParams<Data>& p, float* packed) {
+  const int64_t W = lanes(), taps = p.rows * p.cols;
+  std::fill_n(packed, kernel_floats(p), 0.0f);
+  for (int64_t c = 0; c < p.C; ++c) {
+    float* const to = packed + c / W * (taps + 1) * W + c % W;
+    const float scale = scale_of(p.norm, c);
+    for (int64_t i = 0; i < taps; ++i) to[i * W] = p.weight[c * taps + i] * scale;
+    to[taps * W] = (p.bias ? p.bias[c] * scale : 0) + shift_of(p.norm, c, scale);
+  }
+}
+
+// Floats of workspace.
+template <class Params>
+int64_t floats_of(const Params&, int) {
+  return 0;
+}
+template <class Data>
+int64_t floats_of(const DepthwiseParams<Data>& p, int) {
+  return kernel_floats(p);
+}
+template <class Data>
+int64_t floats_of(const BatchNormParams<Data>& p, int) {
+  return 2 * p.C;
+}
+// Every task sums up for itself, so that the result does not depend on which thread is the first.
+template <class Data>
+int64_t floats_of(const NormMeanParams<Data>& p, int threads) {
+  return kTasks * threads * p.C;
+}
+
+template <class Data>
+void run_pass(const DepthwiseParams<Data>& p, const Host& host, float* packed) {
+  pack(p, packed);
+  share(host, p.B * p.H * ceil_div(p.C, lanes()), ceil_div(kTask, std::max<int64_t>(p.W * lanes(), 1)),
+        [&](int64_t, int64_t begin, int64_t end) { passes<Data>().depthwise(p, packed, begin, end); });
+}
+
+template <class Data>
+void run_pass(const BatchNormParams<Data>& p, const Host& host, float* scale) {
+  float* const shift = scale + p.C;
+  for (int64_t c = 0; c < p.C; ++c) scale[c] = scale_of(p.norm, c), shift[c] = shift_of(p.norm, c, scale[c]);
+  share(host, p.tokens, tokens_per_task(p.C),
+        [&](int64_t, int64_t begin, int64_t end) { passes<Data>().batch_norm(p, scale, shift, begin, end); });
+}
+
+template <class Data>
+void run_pass(const GatedNormParams<Data>& p, const Host& host, float*) {
+  share(host, p.tokens, tokens_per_task(p.C),
+        [&](int64_t, int64_t begin, int64_t end) { passes<Data>().gated_norm(p, begin, end); });
+}
+
+template <class Data>
+void run_pass(const RmsNormParams<Data>& p, const Host& host, float*) {
+  share(host, p.tokens, tokens_per_task(p.C),
+        [&](int64_t, int64_t begin, int64_t end) { passes<Data>().rms_norm(p, begin, end); });
+}
+
+template <class Data>
+void run_pass(const GatedMeanParams<Data>& p, const Host& host, float*) {
+  share(host, p.elements, kTask, [&](int64_t, int64_t begin, int64_t end) { passes<Data>().gated_mean(p, begin, end); });
+}
+
+template <class Data>
+void run_pass(const NormMeanParams<Data>& p, const Host& host, float* sums) {
+  const int64_t tasks = kTasks * host.threads;
+  for (int64_t b = 0; b < p.B; ++b) {
+    std::fill_n(sums, tasks * p.C, 0.0f);
+    share(host, p.tokens, tokens_per_task(p.C), [&](int64_t task, int64_t begin, int64_t end) {
+      passes<Data>().add_normed(p, b * p.tokens + begin, b * p.tokens + end, sums + task * p.C);
+    });
+    for (int64_t c = 0; c < p.C; ++c) {
+      float sum = 0;
+      for (int64_t task = 0; task < tasks; ++task) sum += sums[task * p.C + c];
+      p.mean[b * p.C + c] = sum / p.tokens * p.weight[c] + p.bias[c];
+    }
+  }
+}
+
+template <class Data>
+void run_pass(const ScaledSumParams<Data>& p, const Host& host, float*) {
+  share(host, p.B * p.tokens, tokens_per_task(p.C),
+        [&](int64_t, int64_t begin, int64_t end) { passes<Data>().scaled_sum(p, begin, end); });
+}
+
+}  // namespace
+
+bool serves_depthwise(int64_t rows, int64_t cols) { return (rows == 3 && cols == 3) || (rows == 1 && cols == 4); }
+
+template <class Params>
+size_t pass_workspace(const Params& p, int threads) {
+  return floats_of(p, threads) * sizeof(float) + kLine;
+}
+
+template <class Params>
+void run(const Params& p, const Host& host, void* workspace) {
+  run_pass(p, host, aligned(workspace));
+}
+
+#define MMEVM_INSTANTIATE(Params)                                        \
+  template size_t pass_workspace(const Params<float>&, int);             \
+  template size_t pass_workspace(const Params<BFloat16>&, int);          \
+  template void run(const Params<float>&, const Host&, void* workspace); \
+  template void run(const Params<BFloat16>&, const Host&, void* workspace);
+MMEVM_INSTANTIATE(DepthwiseParams)
+MMEVM_INSTANTIATE(BatchNormParams)
+MMEVM_INSTANTIATE(GatedNormParams)
+MMEVM_INSTANTIATE(RmsNormParams)
+MMEVM_INSTANTIATE(GatedMeanParams)
+MMEVM_INSTANTIATE(NormMeanParams)
+MMEVM_INSTANTIATE(ScaledSumParams)
+
+}  // namespace mmevm

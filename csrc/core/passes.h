@@ -1,0 +1,101 @@
+// Fused passes over channels-last maps, for inference: what stands between the matrix products of the networks, with every
+// map read once and written once. As scan.h, on raw pointers, on the host's threads. Maps are
+// Data, float or BFloat16; parameters are float, and so is all arithmetic.
+//
+// `run` allocates nothing and throws nothing; `workspace` has pass_workspace(params, threads) bytes, at any address.
+#pragma once
+
+#include "scan.h"
+
+namespace mmevm {
+
+// mmevm/ops/passes.py has the names in this order.
+enum class Activation : int64_t { kNone, kRelu, kSilu, kGelu };
+constexpr int64_t kActivations = 4;
+
+// A batch norm with fixed statistics: y = (x - mean) / sqrt(var + eps) * weight + bias, all [C]; absent where mean is null.
+struct BatchNorm {
+  const float *mean = nullptr, *var = nullptr, *weight = nullptr, *bias = nullptr;
+  double eps = 0;
+};
+
+// y = activation(norm(conv(x))), a depthwise convolution of stride 1. The kernel's first row lies `top` rows above the
+// output's cell, its first column `left` columns before; cells outside the map are zero.
+template <class Data>
+struct DepthwiseParams {
+  int64_t B, H, W, C, rows, cols, top, left;
+  const Data* x;        // [B, H, W, C]
+  const float* weight;  // [C, rows, cols]
+  const float* bias;    // [C] or null
+  BatchNorm norm;
+  Activation activation;
+  Data* y;  // [B, H, W, C]
+};
+
+// Whether there is a kernel for its size.
+bool serves_depthwise(int64_t rows, int64_t cols);
+
+// y = activation(norm(y)) + residual, in place.
+template <class Data>
+struct BatchNormParams {
+  int64_t tokens, C;
+  Data* y;  // [tokens, C]
+  BatchNorm norm;
+  Activation activation;
+  const Data* residual;  // [tokens, C] or null
+};
+
+// y = layer_norm(y) * silu(gate), in place.
+template <class Data>
+struct GatedNormParams {
+  int64_t tokens, C;
+  Data* y;           // [tokens, C]
+  const Data* gate;  // [tokens, C]
+  const float *weight, *bias;  // [C]
+  double eps;
+};
+
+// y = x / sqrt(mean(x^2) + eps) * weight.
+template <class Data>
+struct RmsNormParams {
+  int64_t tokens, C;
+  const Data* x;        // [tokens, C]
+  const float* weight;  // [C]
+  double eps;
+  Data* y;  // [tokens, C]
+};
+
+// a = (a + b) / 2 * silu(gate), in place.
+template <class Data>
+struct GatedMeanParams {
+  int64_t elements;
+  Data* a;
+  const Data *b, *gate;
+};
+
+// The mean over an image's tokens of their layer norm.
+template <class Data>
+struct NormMeanParams {
+  int64_t B, tokens, C;
+  const Data* x;               // [B, tokens, C]
+  const float *weight, *bias;  // [C]
+  double eps;
+  float* mean;  // [B, C]
+};
+
+// a = x + a * scale_a + b * scale_b, in place.
+template <class Data>
+struct ScaledSumParams {
+  int64_t B, tokens, C;
+  const Data *x, *b;               // [B, tokens, C]
+  Data* a;                         // [B, tokens, C]
+  const float *scale_a, *scale_b;  // [B, C]
+};
+
+template <class Params>
+size_t pass_workspace(const Params&, int threads);
+
+template <class Params>
+void run(const Params&, const Host&, void* workspace);
+
+}  // namespace mmevm

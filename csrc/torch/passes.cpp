@@ -1,0 +1,322 @@
+// The fused passes of core/passes.h and the scan with its projection: operators of the CPU, for inference.
+// mmevm/ops/passes.py checks what it gives them; what is checked here keeps them within their memory.
+#include "../core/passes.h"
+
+#include <cstring>
+#include <memory>
+#include <type_traits>
+
+#include "../core/projection.h"
+#include "cpu_host.h"
+#include "operators.h"
+
+namespace mmevm {
+namespace {
+
+constexpr const char* kPassSchemas[] = {
+    "depthwise_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? mean, Tensor? var, Tensor? gamma, Tensor? beta, "
+    "float eps, int top, int left, int activation) -> Tensor",
+    "batch_norm_(Tensor(a!) y, Tensor mean, Tensor var, Tensor weight, Tensor bias, float eps, int activation, "
+    "Tensor? residual) -> ()",
+    "gated_norm_(Tensor(a!) y, Tensor gate, Tensor weight, Tensor bias, float eps) -> ()",
+    "rms_norm(Tensor x, Tensor weight, float eps) -> Tensor",
+    "gated_mean_(Tensor(a!) a, Tensor b, Tensor gate) -> ()",
+    "norm_mean(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
+    "scaled_sum_(Tensor(a!) a, Tensor x, Tensor scale_a, Tensor b, Tensor scale_b) -> ()",
+    "projected_visual_scan(Tensor x, Tensor x_proj, Tensor dt_weight, Tensor? dt_bias, Tensor A_logs, Tensor? Ds, "
+    "int step, int[] routes) -> Tensor",
+};
+
+using boxed::Arguments;
+
+// Maps have the dtype of the first one, float32 or bfloat16.
+void check_map(const Tensor& t, const char* name, const Tensor& like) {
+  if (scalar_type(t) != scalar_type(like))
+    fail("`", name, "` must be ", scalar_type(like), " like the first input, got ", scalar_type(t));
+  if (t.dim() != like.dim() || !std::equal(t.sizes().begin(), t.sizes().end(), like.sizes().begin()))
+    fail("`", name, "` must have the first input's shape");
+  if (!t.is_contiguous()) fail("`", name, "` must be contiguous");
+}
+
+void check_map(const OptionalTensor& t, const char* name, const Tensor& like) {
+  if (t) check_map(*t, name, like);
+}
+
+void check_first(const Tensor& t, const char* name, int64_t dims) {
+  const ScalarType type = scalar_type(t);
+  if (type != ScalarType::Float && type != ScalarType::BFloat16)
+    fail("`", name, "` must be float32 or bfloat16, got ", type);
+  if (dims == 4 && t.dim() != 4) fail("`", name, "` must have shape [B, H, W, C], got ", t.dim(), " dimensions");
+  if (t.dim() == 0) fail("`", name, "` must have shape [..., C], got no dimension");
+  if (!t.is_contiguous()) fail("`", name, "` must be contiguous");
+}
+
+// The values of a parameter. Those of bfloat16 are converted here: a call of PyTorch for each takes as long as a small pass.
+template <class T>
+class Values {
+ public:
+  Values() = default;
+  explicit Values(const Tensor& t) : tensor_(as_contiguous(t)) {
+    const ScalarType own = scalar_type(t);
+    if (own == ScalarType::BFloat16) {
+      const auto* bits = static_cast<const uint16_t*>(tensor_->const_data_ptr());
+      copy_.resize(tensor_->numel());
+      for (size_t i = 0; i < copy_.size(); ++i) {
+        const uint32_t wide = uint32_t(bits[i]) << 16;
+        float value;
+        std::memcpy(&value, &wide, sizeof(value));
+        copy_[i] = value;
+      }
+    } else if (own != (std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float)) {
+      tensor_ = as_contiguous(t, std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float);
+    }
+  }
+  explicit Values(const OptionalTensor& t) : Values(t ? Values(*t) : Values()) {}
+
+  const T* data() const { return !tensor_ ? nullptr : copy_.empty() ? pointer<T>(*tensor_) : copy_.data(); }
+
+ private:
+  OptionalTensor tensor_;
+  std::vector<T> copy_;
+};
+
+template <class OneTensor>
+Values<float> parameter(const OneTensor& t, const char* name, const char* dims, std::initializer_list<int64_t> expected) {
+  check_shape(shape(t), name, dims, expected);
+  return Values<float>(t);
+}
+
+Activation activation(int64_t index) {
+  if (index < 0 || index >= kActivations) fail("`activation` must be below ", kActivations, ", got ", index);
+  return Activation(index);
+}
+
+// Calls fn with a value of the type of the map's data.
+template <class Fn>
+void with_data(const Tensor& map, Fn&& fn) {
+  if (scalar_type(map) == ScalarType::Float) fn(float());
+  else fn(BFloat16());
+}
+
+template <class Params>
+void run_pass(const Params& p) {
+  const Host host = torch_host();
+  const std::unique_ptr<char[]> workspace(new char[pass_workspace(p, host.threads)]);
+  run(p, host, workspace.get());
+}
+
+Tensor new_map(const Tensor& t) { return empty(Sizes(t.sizes().begin(), t.sizes().end()), scalar_type(t), t); }
+
+int64_t last(const Tensor& t) { return t.size(t.dim() - 1); }
+int64_t tokens(const Tensor& t) { return last(t) ? t.numel() / last(t) : 0; }
+
+// The parameters of a batch norm, with which its pointers live.
+struct NormValues {
+  Values<float> mean, var, weight, bias;
+
+  static NormValues take(Arguments& arguments, int64_t C, bool optional) {
+    OptionalTensor t[4];
+    for (auto& tensor : t) tensor = optional ? arguments.optional() : OptionalTensor(arguments.tensor());
+    Values<float> values[4];
+    for (int i = 0; i < 4; ++i) {
+      if (t[i].has_value() != t[0].has_value()) fail("a batch norm has all of `mean`, `var`, `gamma` and `beta`");
+      values[i] = parameter(t[i], "norm", "[C]", {C});
+    }
+    return {values[0], values[1], values[2], values[3]};
+  }
+
+  BatchNorm with(double eps) const { return {mean.data(), var.data(), weight.data(), bias.data(), eps}; }
+};
+
+void depthwise_conv(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = arguments.tensor();
+  check_first(x, "x", 4);
+  const int64_t C = x.size(3);
+  const Tensor kernels = arguments.tensor();
+  if (kernels.dim() != 4 || !serves_depthwise(kernels.size(2), kernels.size(3)))
+    fail("`weight` must have shape [C, 1, 3, 3] or [C, 1, 1, 4]");
+  const int64_t rows = kernels.size(2), cols = kernels.size(3);
+  const auto weight = parameter(kernels, "weight", "[C, 1, rows, columns]", {C, 1, rows, cols});
+  const auto bias = parameter(arguments.optional(), "bias", "[C]", {C});
+  const NormValues norm = NormValues::take(arguments, C, true);
+  const double eps = arguments.take<double>();
+  const int64_t top = arguments.take<int64_t>(), left = arguments.take<int64_t>();
+  if (top < 0 || top >= rows || left < 0 || left >= cols)
+    fail("the kernel must cover its own cell, got `top` ", top, " and `left` ", left);
+  const Activation chosen = activation(arguments.take<int64_t>());
+  const Tensor y = new_map(x);
+  with_data(x, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(DepthwiseParams<Data>{x.size(0), x.size(1), x.size(2), C, rows, cols, top, left, pointer<Data>(x), weight.data(),
+                                   bias.data(), norm.with(eps), chosen, mutable_pointer<Data>(y)});
+  });
+  stack[0] = torch::stable::detail::from(y);
+}
+
+void batch_norm_(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor y = arguments.tensor();
+  check_first(y, "y", 4);
+  const NormValues norm = NormValues::take(arguments, y.size(3), false);
+  const double eps = arguments.take<double>();
+  const Activation chosen = activation(arguments.take<int64_t>());
+  const OptionalTensor residual = arguments.optional();
+  check_map(residual, "residual", y);
+  with_data(y, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(BatchNormParams<Data>{tokens(y), y.size(3), mutable_pointer<Data>(y), norm.with(eps), chosen,
+                                   pointer<Data>(residual)});
+  });
+}
+
+void gated_norm_(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor y = arguments.tensor(), gate = arguments.tensor();
+  check_first(y, "y", 4);
+  check_map(gate, "gate", y);
+  const auto weight = parameter(arguments.tensor(), "weight", "[C]", {y.size(3)});
+  const auto bias = parameter(arguments.tensor(), "bias", "[C]", {y.size(3)});
+  const double eps = arguments.take<double>();
+  with_data(y, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(GatedNormParams<Data>{tokens(y), y.size(3), mutable_pointer<Data>(y), pointer<Data>(gate), weight.data(),
+                                   bias.data(), eps});
+  });
+}
+
+void rms_norm(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = arguments.tensor();
+  check_first(x, "x", 0);
+  const auto weight = parameter(arguments.tensor(), "weight", "[C]", {last(x)});
+  const double eps = arguments.take<double>();
+  const Tensor y = new_map(x);
+  with_data(x, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(RmsNormParams<Data>{tokens(x), last(x), pointer<Data>(x), weight.data(), eps, mutable_pointer<Data>(y)});
+  });
+  stack[0] = torch::stable::detail::from(y);
+}
+
+void gated_mean_(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor a = arguments.tensor(), b = arguments.tensor(), gate = arguments.tensor();
+  check_first(a, "a", 0);
+  check_map(b, "b", a);
+  check_map(gate, "gate", a);
+  with_data(a, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(GatedMeanParams<Data>{a.numel(), mutable_pointer<Data>(a), pointer<Data>(b), pointer<Data>(gate)});
+  });
+}
+
+void norm_mean(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = arguments.tensor();
+  check_first(x, "x", 4);
+  const int64_t B = x.size(0), C = x.size(3);
+  const auto weight = parameter(arguments.tensor(), "weight", "[C]", {C});
+  const auto bias = parameter(arguments.tensor(), "bias", "[C]", {C});
+  const double eps = arguments.take<double>();
+  const Tensor mean = empty({B, 1, 1, C}, ScalarType::Float, x);
+  with_data(x, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(NormMeanParams<Data>{B, x.size(1) * x.size(2), C, pointer<Data>(x), weight.data(), bias.data(), eps,
+                                  mutable_pointer<float>(mean)});
+  });
+  stack[0] = torch::stable::detail::from(to(mean, scalar_type(x)));
+}
+
+void scaled_sum_(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor a = arguments.tensor(), x = arguments.tensor();
+  check_first(a, "a", 4);
+  const int64_t B = a.size(0), C = a.size(3);
+  check_map(x, "x", a);
+  const auto scale_a = parameter(arguments.tensor(), "scale_a", "[B, 1, 1, C]", {B, 1, 1, C});
+  const Tensor b = arguments.tensor();
+  check_map(b, "b", a);
+  const auto scale_b = parameter(arguments.tensor(), "scale_b", "[B, 1, 1, C]", {B, 1, 1, C});
+  with_data(a, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(ScaledSumParams<Data>{B, a.size(1) * a.size(2), C, pointer<Data>(x), pointer<Data>(b),
+                                   mutable_pointer<Data>(a), scale_a.data(), scale_b.data()});
+  });
+}
+
+template <class T>
+Tensor scan_projected(const MapInputs& in, const Tensor& x_proj, const MapSize& size, Routes& routes) {
+  // bfloat16 is read and written in place, unless routes share cells: sums are float32.
+  const bool half = scalar_type(in.x) == ScalarType::BFloat16, half_y = half && !routes.overlap;
+  const ScalarType type = accumulate_type(in.x);
+  const Tensor x = half ? as_contiguous(in.x) : as_contiguous(in.x, type);
+  const Values<T> weight(x_proj), dt_weight(in.dt_weight), dt_bias(in.dt_bias), A(in.A), Ds(in.Ds);
+  const Slots slots = assign_slots(routes.list, in.step);
+  MapParams<T> p{};
+  static_cast<MapSize&>(p) = size;
+  p.P = slots.per_cell;
+  const int64_t M = p.R + 2 * p.N;
+  const Host host = torch_host();
+  const std::unique_ptr<T[]> x_dbl(new T[p.B * p.H * p.W * p.P * M]);
+  p.step = in.step, p.accumulate = routes.overlap, p.routes = routes.list.data(), p.n_routes = routes.size();
+  if (half) p.half_x = pointer<BFloat16>(x);
+  else p.x = pointer<T>(x);
+  p.x_dbl = x_dbl.get();
+  p.dt_weight = dt_weight.data(), p.dt_bias = dt_bias.data(), p.A = A.data(), p.Ds = Ds.data(), p.log_A = true;
+  const Sizes sizes{p.B, p.H, p.W, p.D};
+  const ScalarType result = half_y ? ScalarType::BFloat16 : type;
+  const Tensor y = routes.overlap || !routes.complete ? zeros(sizes, result, x) : empty(sizes, result, x);
+  if (half_y) p.half_y = mutable_pointer<BFloat16>(y);
+  else p.y = mutable_pointer<T>(y);
+  const ProjectionParams<T> projection{p.B, p.H, p.W, p.D, M, in.step, &slots, p.x, p.half_x, weight.data(), x_dbl.get()};
+  const Plan plan = make_plan(p, Direction::kForward, host.threads);
+  const size_t bytes = std::max(plan.workspace_bytes(), projection_workspace(projection));
+  const std::unique_ptr<char[]> workspace(new char[bytes]);
+  project(projection, host, workspace.get());
+  run(p, plan, host, workspace.get());
+  return to(y, scalar_type(in.x));
+}
+
+void projected_visual_scan(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  MapInputs in = arguments.map();
+  in.step = arguments.take<int64_t>();
+  in.routes = arguments.take<Sizes>();
+  const Tensor x_proj = in.x_dbl;
+  if (in.x.dim() != 4) fail("`x` must have shape [B, H, W, D], got ", in.x.dim(), " dimensions");
+  if (x_proj.dim() != 3) fail("`x_proj` must have shape [P, R + 2N, D], got ", x_proj.dim(), " dimensions");
+  const int64_t sets = x_proj.size(0), M = x_proj.size(1);
+  check_shape(shape(x_proj), "x_proj", "[P, R + 2N, D]", {sets, M, in.x.size(3)});
+  const Sizes x_dbl{in.x.size(0), in.x.size(1), in.x.size(2), sets, M};
+  const MapSize size = mmevm::check_map(shape(in.x), {x_dbl.data(), 5}, shape(in.dt_weight), shape(in.dt_bias),
+                                        shape(in.A), shape(in.Ds));
+  const InputChecks check(in.x);
+  const std::pair<const char*, OptionalTensor> tensors[]{{"x", in.x}, {"x_proj", x_proj}, {"dt_weight", in.dt_weight},
+                                                         {"dt_bias", in.dt_bias}, {"A_logs", in.A}, {"Ds", in.Ds}};
+  for (const auto& [name, tensor] : tensors)
+    if (tensor) check.data(*tensor, name);
+  Routes routes = in.parse(size);
+  const bool is_double = scalar_type(in.x) == ScalarType::Double;
+  const Tensor y = is_double ? scan_projected<double>(in, x_proj, size, routes) : scan_projected<float>(in, x_proj, size, routes);
+  stack[0] = torch::stable::detail::from(y);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mmevm, m) {
+  for (const char* schema : kPassSchemas) m.def(schema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(mmevm, CPU, m) {
+  m.impl("depthwise_conv", &depthwise_conv);
+  m.impl("batch_norm_", &batch_norm_);
+  m.impl("gated_norm_", &gated_norm_);
+  m.impl("rms_norm", &rms_norm);
+  m.impl("gated_mean_", &gated_mean_);
+  m.impl("norm_mean", &norm_mean);
+  m.impl("scaled_sum_", &scaled_sum_);
+  m.impl("projected_visual_scan", &projected_visual_scan);
+}
+
+}  // namespace mmevm

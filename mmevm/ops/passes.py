@@ -1,0 +1,254 @@
+"""Fused passes over channels-last maps, for inference on the CPU: what lies between a network's matrix products.
+
+Each function has a formula in plain PyTorch, which defines it. Where :func:`available` says so, the extension computes
+it in one pass over the map. There are no gradients: with gradients enabled, the formulas run.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmevm.ops import extension
+from mmevm.ops.flops import join_torch_counter
+from mmevm.ops.routes import Route, flatten
+from mmevm.ops.transforms import need_plain_operations
+
+# The order of csrc/core/passes.h.
+ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda x: x,
+    'relu': F.relu,
+    'silu': F.silu,
+    'gelu': F.gelu,
+}
+"""Activations by name."""
+
+_INDEX = {name: i for i, name in enumerate(ACTIVATIONS)}
+_KERNELS = ((3, 3), (1, 4))
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class NormStatistics(NamedTuple):
+    """A batch norm with fixed statistics: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Attributes:
+        mean, var, weight, bias (Tensor[C]): Per channel.
+        eps (float): Added to the variance.
+    """
+
+    mean: Tensor
+    var: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tensors, without eps."""
+        return self[:4]
+
+
+def available(x: Tensor, *others: Tensor | None) -> bool:
+    """Return whether the extension's passes serve a map and what is computed with it.
+
+    They serve contiguous tensors on the CPU, maps in float32 or bfloat16 and parameters in the map's dtype or float32,
+    without gradients, and outside of tracing, exporting and ``torch.func``, whose results must be made of PyTorch's own
+    operations.
+    """
+    if torch.is_grad_enabled() or extension.LOAD_ERROR is not None or x.dtype not in _DTYPES:
+        return False
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return False
+    present = [x, *(t for t in others if t is not None)]
+    return all(_is_served(t, x.dtype) for t in present) and not need_plain_operations(*present)
+
+
+def _is_served(t: Tensor, dtype: torch.dtype) -> bool:
+    plain = type(t) in (Tensor, nn.Parameter)
+    return plain and t.device.type == 'cpu' and t.dtype in (dtype, torch.float32) and t.is_contiguous()
+
+
+def _operators() -> torch._ops._OpNamespace:
+    if not torch.compiler.is_compiling():
+        join_torch_counter('mmevm')
+    return torch.ops.mmevm
+
+
+def depthwise_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    norm: NormStatistics | None = None,
+    activation: str | None = None,
+    before: tuple[int, int] = (1, 1),
+    after: tuple[int, int] = (1, 1),
+) -> Tensor:
+    """Depthwise convolution of stride 1 that keeps the map's size, batch norm and activation.
+
+    Args:
+        x (Tensor[B, H, W, C]): Map.
+        weight (Tensor[C, 1, rows, columns]): Kernels.
+        bias (Tensor[C], optional): Bias of the convolution.
+        norm (NormStatistics, optional): Batch norm behind it; it is folded into the kernels.
+        activation (str, optional): 'relu', 'silu' or 'gelu'.
+        before (tuple[int, int]): Rows above and columns before the present cell that the kernel covers.
+        after (tuple[int, int]): Rows below and columns behind it.
+
+    Returns:
+        Tensor[B, H, W, C].
+    """
+    size = (before[0] + 1 + after[0], before[1] + 1 + after[1])
+    if size in _KERNELS and available(x, weight, bias, *(norm.tensors if norm else ())):
+        tensors, eps = (norm.tensors, norm.eps) if norm else ((None,) * 4, 0.0)
+        return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, _INDEX[activation])
+    if norm:
+        scale = norm.weight * torch.rsqrt(norm.var + norm.eps)
+        shift = norm.bias - norm.mean * scale
+        weight = weight * scale.view(-1, 1, 1, 1)
+        bias = shift if bias is None else torch.addcmul(shift, bias, scale)
+    # Padded at both ends by the longer side, so that one convolution serves; what is too much is cut off.
+    padding = (max(before[0], after[0]), max(before[1], after[1]))
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=weight.shape[0]).permute(0, 2, 3, 1)
+    if before != after:
+        y = y[:, padding[0] - before[0] :, padding[1] - before[1] :][:, : x.shape[1], : x.shape[2]]
+    return ACTIVATIONS[activation](y)
+
+
+def batch_norm_(
+    y: Tensor, norm: NormStatistics, activation: str | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """Return ``activation(norm(y)) + residual``. It may overwrite ``y``.
+
+    Args:
+        y (Tensor[B, H, W, C]): Map that nothing else holds.
+        norm (NormStatistics): Batch norm.
+        activation (str, optional): 'relu', 'silu' or 'gelu'.
+        residual (Tensor[B, H, W, C], optional): Map that is added.
+
+    Returns:
+        Tensor[B, H, W, C].
+    """
+    if available(y, *norm.tensors, residual) and (residual is None or residual.dtype == y.dtype):
+        _operators().batch_norm_(y, *norm, _INDEX[activation], residual)
+        return y
+    mean, var, weight, bias, eps = norm
+    y = F.batch_norm(y.permute(0, 3, 1, 2), mean, var, weight, bias, eps=eps).permute(0, 2, 3, 1)
+    y = ACTIVATIONS[activation](y)
+    return y if residual is None else residual + y
+
+
+def gated_norm_(y: Tensor, gate: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Return ``norm(y) * silu(gate)``. It may overwrite ``y``.
+
+    Args:
+        y (Tensor[B, H, W, C]): Map that nothing else holds.
+        gate (Tensor[B, H, W, C]): What gates it.
+        norm (nn.LayerNorm): Over C, with weight and bias.
+
+    Returns:
+        Tensor[B, H, W, C].
+    """
+    if available(y, gate, norm.weight, norm.bias) and gate.dtype == y.dtype:
+        _operators().gated_norm_(y, gate, norm.weight, norm.bias, norm.eps)
+        return y
+    return norm(y) * F.silu(gate)
+
+
+def norm_mean(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Return the mean of ``norm(x)`` over each image.
+
+    Args:
+        x (Tensor[B, H, W, C]): Map.
+        norm (nn.LayerNorm): Over C, with weight and bias.
+
+    Returns:
+        Tensor[B, 1, 1, C].
+    """
+    if available(x, norm.weight, norm.bias):
+        return _operators().norm_mean(x, norm.weight, norm.bias, norm.eps)
+    return norm(x).mean(dim=(1, 2), keepdim=True)
+
+
+def scaled_sum_(a: Tensor, scale_a: Tensor, b: Tensor, scale_b: Tensor, x: Tensor) -> Tensor:
+    """Return ``x + a * scale_a + b * scale_b``. It may overwrite ``a``.
+
+    Args:
+        a (Tensor[B, H, W, C]): Map that nothing else holds.
+        scale_a (Tensor[B, 1, 1, C]): Scales of its channels.
+        b (Tensor[B, H, W, C]): Map.
+        scale_b (Tensor[B, 1, 1, C]): Scales of its channels.
+        x (Tensor[B, H, W, C]): Map.
+
+    Returns:
+        Tensor[B, H, W, C].
+    """
+    if available(a, scale_a, b, scale_b, x) and a.dtype == b.dtype == x.dtype:
+        _operators().scaled_sum_(a, x, scale_a, b, scale_b)
+        return a
+    return torch.addcmul(torch.addcmul(x, a, scale_a), b, scale_b)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root mean square norm, as ``torch.nn.functional.rms_norm`` over the last dimension.
+
+    Args:
+        x (Tensor[..., C]): Tokens.
+        weight (Tensor[C]): Scales.
+        eps (float): Added to the mean square.
+
+    Returns:
+        Tensor[..., C].
+    """
+    if available(x, weight):
+        return _operators().rms_norm(x, weight, eps)
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def gated_mean_(a: Tensor, b: Tensor, gate: Tensor) -> Tensor:
+    """Return ``(a + b) / 2 * silu(gate)``, all of one shape. It may overwrite ``a``, which nothing else may hold."""
+    if available(a, b, gate) and a.dtype == b.dtype == gate.dtype:
+        _operators().gated_mean_(a, b, gate)
+        return a
+    return (a + b) * F.silu(gate) / 2
+
+
+def projected_scan(
+    x: Tensor,
+    x_proj: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    routes: list[Route],
+    step: int = 1,
+) -> Tensor:
+    """:func:`mmevm.ops.visual_scan` together with the projection of its cells. Only where :func:`available` says so.
+
+    Args:
+        x (Tensor[B, H, W, D]): Feature map.
+        x_proj (Tensor[P, R + 2N, D]): Sets of weights of the projection.
+        dt_weight (Tensor[K, D, R]), dt_bias (Tensor[K, D]), Ds (Tensor[K, D]): As of :func:`mmevm.ops.visual_scan`.
+        A_logs (Tensor[K, D, N]): Logarithms of ``-A``.
+        routes (list[Route]): The routes; ``projection`` names the set that projects the cells of a route.
+        step (int): Distance between neighbouring cells of a route.
+
+    Returns:
+        Tensor[B, H, W, D].
+    """
+    operator = _operators().projected_visual_scan
+    return operator(x, x_proj, dt_weight, dt_bias, A_logs, Ds, step, flatten(routes))
+
+
+def _register_fakes() -> None:
+    like_first = lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format)  # noqa: E731
+    for name in ('depthwise_conv', 'projected_visual_scan', 'rms_norm'):
+        torch.library.register_fake(f'mmevm::{name}', like_first)
+    torch.library.register_fake('mmevm::norm_mean', lambda x, *_: x.new_empty(x.shape[0], 1, 1, x.shape[3]))
+    for name in ('batch_norm_', 'gated_norm_', 'gated_mean_', 'scaled_sum_'):
+        torch.library.register_fake(f'mmevm::{name}', lambda *_: None)
+
+
+if extension.LOAD_ERROR is None:
+    _register_fakes()

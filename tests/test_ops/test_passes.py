@@ -1,0 +1,230 @@
+"""The fused passes: every operator against its formula, and where they serve."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmevm.ops import Route, es2d_routes, passes, visual_scan
+from mmevm.ops.passes import ACTIVATIONS, NormStatistics
+from mmevm.ops.routes import flatten
+
+from .samples import relative_error
+
+pytestmark = pytest.mark.usefixtures('extension')
+
+# B, H, W, C: whole registers and parts of them, maps narrower than a kernel, more tokens than a task has.
+SHAPES = [(2, 7, 5, 48), (1, 1, 1, 7), (3, 2, 2, 33), (1, 40, 37, 96), (2, 3, 50, 5)]
+OPERATORS = torch.ops.mmevm
+
+
+@pytest.fixture(autouse=True, params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield request.param
+    torch.set_num_threads(before)
+
+
+def statistics(C: int) -> NormStatistics:
+    return NormStatistics(torch.randn(C), torch.rand(C) + 0.1, torch.randn(C), torch.randn(C), 1e-3)
+
+
+def layer_norm(C: int) -> nn.LayerNorm:
+    norm = nn.LayerNorm(C)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return norm
+
+
+def exact(formula: Callable[..., Tensor], *args: object, **kwargs: object) -> Tensor:
+    """The plain formula in float64, which the passes do not serve."""
+
+    def convert(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.double()
+        if isinstance(value, NormStatistics):
+            return NormStatistics(*(t.double() for t in value.tensors), value.eps)
+        return nn.LayerNorm.double(_copied(value)) if isinstance(value, nn.LayerNorm) else value
+
+    return formula(*map(convert, args), **{name: convert(value) for name, value in kwargs.items()})
+
+
+def _copied(norm: nn.LayerNorm) -> nn.LayerNorm:
+    copy = nn.LayerNorm(norm.normalized_shape, eps=norm.eps)
+    copy.load_state_dict(norm.state_dict())
+    return copy
+
+
+def half(value: object) -> object:
+    """A map or parameter in bfloat16; norms stay in float32, as they may."""
+    return value.bfloat16() if isinstance(value, Tensor) else value
+
+
+def assert_fused(formula: Callable[..., Tensor], name: str, *args: object, **kwargs: object) -> None:
+    """The function runs operator ``name`` once, and agrees with its formula in float64."""
+    halved = [half(value) for value in args]
+    expected = exact(formula, *halved, **{name: half(value) for name, value in kwargs.items()})
+    got = formula(*halved, **{name: half(value) for name, value in kwargs.items()})
+    assert got.dtype == torch.bfloat16 and relative_error(got, expected) < 4e-3
+    expected = exact(formula, *args, **kwargs)
+    with torch.profiler.profile() as profile:
+        got = formula(*args, **kwargs)
+    assert [event.count for event in profile.key_averages() if event.key == f'mmevm::{name}'] == [1]
+    assert got.shape == expected.shape and got.dtype == torch.float32
+    assert relative_error(got, expected) < 3e-6
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('activation', ACTIVATIONS)
+def test_depthwise_conv(shape: tuple[int, ...], activation: str | None) -> None:
+    C = shape[3]
+    x, weight, bias = torch.randn(shape), torch.randn(C, 1, 3, 3), torch.randn(C)
+    for args in ((), (bias,), (None, statistics(C)), (bias, statistics(C))):
+        assert_fused(passes.depthwise_conv, 'depthwise_conv', x, weight, *args, activation=activation)
+
+
+@pytest.mark.parametrize('length', [1, 2, 5, 70])
+@pytest.mark.parametrize('before, after', [(3, 0), (0, 3), (1, 2)])
+def test_convolutions_of_sequences(length: int, before: int, after: int) -> None:
+    x, weight, bias = torch.randn(2, 1, length, 40), torch.randn(40, 1, 1, 4), torch.randn(40)
+    sides = {'before': (0, before), 'after': (0, after)}
+    assert_fused(passes.depthwise_conv, 'depthwise_conv', x, weight, bias, activation='silu', **sides)
+    y = F.conv1d(F.pad(x.squeeze(1).mT, (before, after)), weight.squeeze(1), bias, groups=40)
+    assert relative_error(passes.depthwise_conv(x, weight, bias, **sides), y.mT.unsqueeze(1)) < 1e-5
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('activation', ACTIVATIONS)
+def test_batch_norm(shape: tuple[int, ...], activation: str | None) -> None:
+    for residual in (None, torch.randn(shape)):
+        assert_fused(passes.batch_norm_, 'batch_norm_', torch.randn(shape), statistics(shape[3]), activation, residual)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_norms_and_sums(shape: tuple[int, ...]) -> None:
+    B, _, _, C = shape
+    x, y, z = (torch.randn(shape) for _ in range(3))
+    assert_fused(passes.gated_norm_, 'gated_norm_', 5 + x.clone(), z, layer_norm(C))
+    assert_fused(passes.norm_mean, 'norm_mean', 5 + x, layer_norm(C))
+    assert_fused(passes.rms_norm, 'rms_norm', x, torch.randn(C), 1e-5)
+    assert_fused(passes.gated_mean_, 'gated_mean_', x.clone(), y, z)
+    scales = torch.rand(2, B, 1, 1, C)
+    assert_fused(passes.scaled_sum_, 'scaled_sum_', x.clone(), scales[0], y, scales[1], z)
+
+
+def test_values_at_the_ends_of_the_range() -> None:
+    x = torch.tensor([-torch.inf, -200.0, -20.0, -1e-30, 0.0, 1e-30, 20.0, 200.0, torch.inf, torch.nan]).view(
+        1, 1, 1, 10
+    )
+    norm = NormStatistics(torch.zeros(10), torch.ones(10), torch.ones(10), torch.zeros(10), 0.0)
+    for name, activation in ACTIVATIONS.items():
+        got, expected = passes.batch_norm_(x.clone(), norm, name).double(), activation(x.double())
+        assert torch.allclose(got, expected, rtol=1e-6, atol=1e-20, equal_nan=True), name
+
+
+def test_equal_numbers_of_threads_give_equal_results() -> None:
+    x, norm = torch.randn(2, 40, 41, 96), layer_norm(96)
+    assert torch.equal(passes.norm_mean(x, norm), passes.norm_mean(x, norm))
+
+
+PAIR = [Route(0, 0, False, reverse, parameters=int(reverse), projection=int(reverse)) for reverse in (False, True)]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    'routes, step',
+    [
+        ([route._replace(projection=route.parameters) for route in es2d_routes(2)], 2),
+        ([route._replace(projection=route.parameters) for route in es2d_routes(3)], 3),
+        (PAIR, 1),
+        ([route._replace(projection=0) for route in PAIR], 1),
+        (PAIR[1:], 1),
+    ],
+)
+def test_projected_scan(routes: list[Route], step: int, dtype: torch.dtype) -> None:
+    for H, W, D, N, R in ((9, 7, 40, 5, 3), (1, 130, 16, 16, 12), (2, 1, 3, 1, 1)):
+        parameter = torch.float64 if dtype == torch.float64 else torch.float32
+        K = 1 + max(max(route.parameters, route.projection) for route in routes)
+        x = torch.randn(2, H, W, D, dtype=dtype)
+        x_proj = (torch.randn(K, R + 2 * N, D) * D**-0.5).to(dtype)
+        dt_weight, dt_bias = torch.randn(K, D, R, dtype=parameter) / R, torch.randn(K, D, dtype=parameter)
+        A_logs, Ds = torch.randn(K, D, N, dtype=parameter), torch.randn(K, D, dtype=parameter)
+        got = OPERATORS.projected_visual_scan(x, x_proj, dt_weight, dt_bias, A_logs, Ds, step, flatten(routes))
+        x_dbl = torch.einsum('bhwd,pmd->bhwpm', x.double(), x_proj.double())
+        tensors = (t.double() for t in (dt_weight, -A_logs.double().exp(), Ds))
+        expected = visual_scan(
+            x.double(), x_dbl, *tensors, routes=routes, step=step, dt_bias=dt_bias.double(), backend='reference'
+        )
+        assert got.dtype == dtype
+        assert relative_error(got, expected) < {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2}[dtype]
+
+
+def test_where_they_serve() -> None:
+    x = torch.randn(1, 4, 4, 8)
+    assert passes.available(x, None, nn.Parameter(torch.ones(3)))
+    assert passes.available(x.bfloat16(), x.bfloat16(), x) and not passes.available(x, x.bfloat16())
+    assert not passes.available(x.double()) and not passes.available(x.half()) and not passes.available(x.mT)
+    assert not passes.available(x, torch.empty(3, device='meta'))
+    with torch.enable_grad():
+        assert not passes.available(x)
+    assert not torch.func.vmap(lambda t: torch.tensor(passes.available(t)))(x).any()
+
+
+@pytest.mark.parametrize(
+    'call, message',
+    [
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w[:, :, :2], None, *[None] * 4, 0.0, 1, 1, 0), r'\[C, 1, 3, 3\]'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w[:5], None, *[None] * 4, 0.0, 1, 1, 0), r'\[8, 1, 3, 3\]'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, *[None] * 4, 0.0, 3, 1, 0), '`top` 3'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, *[None] * 4, 0.0, 1, 1, 9), '`activation`'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, n, None, n, n, 0.0, 1, 1, 0), 'all of `mean`'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x.double(), w, None, *[None] * 4, 0.0, 1, 1, 0), 'float32'),
+        (lambda x, w, n: OPERATORS.norm_mean(x.mT, n, n, 0.0), r'must be contiguous|\[C\]'),
+        (lambda x, w, n: OPERATORS.gated_norm_(x, x[:, 1:].clone(), n, n, 0.0), '`gate`'),
+        (lambda x, w, n: OPERATORS.gated_mean_(x, x[:, 1:].clone(), x), '`b`'),
+        (lambda x, w, n: OPERATORS.rms_norm(x, n[1:], 0.0), '`weight`'),
+        (lambda x, w, n: OPERATORS.scaled_sum_(x, x, n, x, n), '`scale_a`'),
+        (lambda x, w, n: OPERATORS.batch_norm_(x, n, n, n, n[1:], 0.0, 0, None), '`norm`'),
+    ],
+)
+def test_operators_stay_within_their_memory(call: Callable[..., object], message: str) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        call(torch.randn(1, 4, 6, 8), torch.randn(8, 1, 3, 3), torch.ones(8))
+
+
+def test_operators_pass_opcheck() -> None:
+    x, n, weight = torch.randn(1, 4, 5, 8), torch.rand(8) + 1, torch.randn(8, 1, 3, 3)
+    scale = torch.randn(1, 1, 1, 8)
+    A_logs, per_channel, routes = torch.randn(4, 8, 3), torch.randn(4, 8), flatten(es2d_routes(2))
+    for operator, args in (
+        (OPERATORS.depthwise_conv, (x, weight, n, n, n, n, n, 1e-3, 1, 1, 2)),
+        (OPERATORS.batch_norm_, (x, n, n, n, n, 1e-3, 1, x.clone())),
+        (OPERATORS.gated_norm_, (x, x.clone(), n, n, 1e-3)),
+        (OPERATORS.gated_mean_, (x, x.clone(), x.clone())),
+        (OPERATORS.rms_norm, (x, n, 1e-3)),
+        (OPERATORS.norm_mean, (x, n, n, 1e-3)),
+        (OPERATORS.scaled_sum_, (x, x.clone(), scale, x.clone(), scale)),
+        (
+            OPERATORS.projected_visual_scan,
+            (x, torch.randn(4, 8, 8), torch.randn(4, 8, 2), per_channel, A_logs, per_channel, 2, routes),
+        ),
+    ):
+        torch.library.opcheck(operator.default, args)
+
+
+@pytest.mark.parametrize('capability', ['default', 'avx2'])
+@pytest.mark.parametrize('threads', [1], indirect=True)
+def test_other_instruction_sets(capability: str) -> None:
+    tests = 'test_depthwise_conv or test_norms_and_sums or test_projected_scan or ends_of_the_range'
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, '-k', f'({tests}) and 3']
+    environment = {**os.environ, 'MMEVM_CPU_CAPABILITY': capability}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
