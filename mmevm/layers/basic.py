@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmevm.ops.passes import ACTIVATIONS, NormStatistics, depthwise_conv, norm_mean, rms_norm
 from mmevm.ops.transforms import in_transform
 
 _PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.Sequential)
@@ -51,12 +52,6 @@ def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.linear(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int | tuple[int, int] = 1) -> Tensor:
-    """Apply a depthwise convolution to a channels-last map: Tensor[B, H, W, C] -> Tensor[B, H, W, C]."""
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=weight.shape[0])
-    return y.permute(0, 2, 3, 1)
-
-
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:
     """Call a layer of channels-first maps with Tensor[B, H, W, C_in]. Returns: Tensor[B, H, W, C_out]."""
     return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -68,8 +63,15 @@ def channels_last_memory(image: Tensor) -> Tensor:
     return image if in_transform() else image.contiguous(memory_format=torch.channels_last)
 
 
-def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """Apply a 3 x 3 depthwise convolution and its batch norm.
+def fixed_statistics(norm: nn.Module) -> NormStatistics | None:
+    """Return a batch norm's statistics if they are fixed: in evaluation mode, affine, and tracked."""
+    if norm.training or not isinstance(norm, _BatchNorm) or norm.running_var is None or not norm.affine:
+        return None
+    return NormStatistics(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+
+
+def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, activation: str | None = None) -> Tensor:
+    """Apply a 3 x 3 depthwise convolution, its batch norm and an activation.
 
     With fixed statistics the norm is folded into the few weights of the convolution, which saves a pass over the map.
 
@@ -77,18 +79,15 @@ def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
         x (Tensor[B, H, W, C]): Map.
         conv (nn.Conv2d): Depthwise convolution.
         norm (nn.Module): Batch norm, or what replaces it (a synchronised one, an identity).
+        activation (str, optional): See :func:`mmevm.ops.passes.depthwise_conv`.
 
     Returns:
         Tensor[B, H, W, C].
     """
-    fixed = not norm.training and isinstance(norm, _BatchNorm) and norm.running_var is not None
-    if not (fixed and norm.affine and may_fold(conv, norm)):
-        return channels_last(norm, channels_last(conv, x))
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        shift = torch.addcmul(shift, conv.bias, scale)
-    return depthwise(x, conv.weight * scale.view(-1, 1, 1, 1), shift)
+    statistics = fixed_statistics(norm)
+    if statistics is None or not may_fold(conv, norm):
+        return ACTIVATIONS[activation](channels_last(norm, channels_last(conv, x)))
+    return depthwise_conv(x, conv.weight, conv.bias, statistics, activation)
 
 
 class BranchAttention(nn.Module):
@@ -110,7 +109,7 @@ class BranchAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the gate. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C] in (0, 1)."""
-        squeezed = self.norm(x).mean(dim=(1, 2), keepdim=True)
+        squeezed = norm_mean(x, self.norm) if is_plain(self.norm) else self.norm(x).mean(dim=(1, 2), keepdim=True)
         return torch.sigmoid(self.channel_select(F.gelu(self.global_reduce(squeezed))))
 
 
@@ -149,7 +148,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[..., C]). Returns: Tensor[..., C], in the weight's dtype."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps).to(self.weight.dtype)
+        return rms_norm(x, self.weight.to(x.dtype), self.eps).to(self.weight.dtype)
 
 
 class DropPath(nn.Module):

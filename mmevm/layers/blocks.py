@@ -10,11 +10,13 @@ from mmevm.layers.basic import (
     SqueezeExcite,
     channels_last,
     depthwise_norm,
+    fixed_statistics,
     has_hooks,
     may_fold,
     pointwise,
 )
 from mmevm.layers.mixers import ES2D, SS2D
+from mmevm.ops.passes import batch_norm_, depthwise_conv, scaled_sum_
 
 
 class EVSSBlock(nn.Module):
@@ -50,6 +52,8 @@ class EVSSBlock(nn.Module):
             return x + self.drop_path(mixed)
         local = self._convolve(y)
         # x + drop_path(gate * mixed + gate * local), with the drop applied to the gates: two passes over the map.
+        if not (self.drop_path.training or has_hooks(self.op, self.op.out_proj, self.se, self.drop_path)):
+            return scaled_sum_(mixed, self.se(mixed), local, self.se(local), x)
         gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
         return torch.addcmul(torch.addcmul(x, mixed, gates[:, :1]), local, gates[:, 1:])
 
@@ -57,6 +61,8 @@ class EVSSBlock(nn.Module):
         if not may_fold(self.conv_branch):
             return channels_last(self.conv_branch, y)
         depthwise, norm, activation, conv = self.conv_branch
+        if type(activation) is nn.GELU and activation.approximate == 'none':
+            return pointwise(depthwise_norm(y, depthwise, norm, 'gelu'), conv)
         return pointwise(activation(depthwise_norm(y, depthwise, norm)), conv)
 
 
@@ -86,22 +92,31 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        y = _relu(_pointwise_norm(x, self.conv_pw), self.conv_pw)
-        y = depthwise_norm(y, *self.conv_dw) if may_fold(self.conv_dw) else channels_last(self.conv_dw, y)
-        y = self.se(_relu(y, self.conv_dw))
-        return x + self.drop_path(_pointwise_norm(y, self.conv_pw2))
+        y = _conv_norm(_conv_norm(x, self.conv_pw, 'relu'), self.conv_dw, 'relu')
+        y = self.se(y)
+        if not (self.drop_path.training or has_hooks(self.drop_path)):
+            return _conv_norm(y, self.conv_pw2, residual=x)
+        return x + self.drop_path(_conv_norm(y, self.conv_pw2))
 
 
-def _pointwise_norm(x: Tensor, layers: nn.Sequential) -> Tensor:
-    if not may_fold(layers):
-        return channels_last(layers, x)
-    conv, norm = layers
-    return channels_last(norm, pointwise(x, conv))
-
-
-def _relu(y: Tensor, layers: nn.Sequential) -> Tensor:
-    """ReLU of what the layers returned; in place, unless a hook may have kept it, or a tracer would record that."""
-    return F.relu(y, inplace=not (torch.jit.is_tracing() or has_hooks(layers, *layers.children())))
+def _conv_norm(
+    x: Tensor, layers: nn.Sequential, activation: str | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """Return ``activation(layers(x)) + residual``; the layers are a pointwise or depthwise convolution and its norm."""
+    if may_fold(layers):
+        conv, norm = layers
+        statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
+        if statistics and conv.groups > 1:
+            return depthwise_conv(x, conv.weight, conv.bias, statistics, activation)
+        if statistics:
+            return batch_norm_(pointwise(x, conv), statistics, activation, residual)
+        y = channels_last(norm, channels_last(conv, x) if conv.groups > 1 else pointwise(x, conv))
+    else:
+        y = channels_last(layers, x)
+    if activation:
+        # In place, unless a hook may have kept the map, or a tracer would record that.
+        y = F.relu(y, inplace=not (torch.jit.is_tracing() or has_hooks(layers, *layers.children())))
+    return y if residual is None else residual + y
 
 
 class Mlp(nn.Module):

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import channels_last, depthwise, is_plain
+from mmevm.layers.basic import channels_last, is_plain
 from mmevm.ops import Route, es2d_routes, es2d_scan, visual_scan
-from mmevm.ops.transforms import in_transform, need_plain_operations
+from mmevm.ops.passes import available, depthwise_conv, gated_norm_, projected_scan
+from mmevm.ops.transforms import need_plain_operations
 
 
 def init_dt_weight(weight: Tensor) -> None:
@@ -147,18 +148,21 @@ class ScanMixer(nn.Module):
             return self.out_proj(y * F.silu(*gate) if self.gate else y)
         # Two products instead of one: each half is then contiguous for what follows.
         weight_x, *weight_z = self.in_proj.weight.split(self.d_inner)
-        # In inference every map that nothing else holds is reused: fresh memory costs more than the arithmetic.
-        reuse = not (torch.is_grad_enabled() or torch.jit.is_tracing() or in_transform())
-        y = depthwise(F.linear(x, weight_x), self.conv2d.weight, self.conv2d.bias)
-        y = self.out_norm(self.scan(F.silu(y, inplace=reuse)))
+        y = depthwise_conv(F.linear(x, weight_x), self.conv2d.weight, self.conv2d.bias, activation='silu')
+        y = self.scan(y)
         if self.gate:
-            z = F.silu(F.linear(x, *weight_z), inplace=reuse)
-            y = y.mul_(z) if reuse else y * z
-        return self.out_proj(y)
+            return self.out_proj(gated_norm_(y, F.linear(x, *weight_z), self.out_norm))
+        return self.out_proj(self.out_norm(y))
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
         raise NotImplementedError
+
+    def project_and_scan(self, x: Tensor, routes: list[Route], step: int) -> Tensor:
+        """:func:`mmevm.ops.passes.projected_scan` with this mixer's parameters, for inference."""
+        K, D = self.n_sets, self.d_inner
+        A_logs, Ds = self.A_logs.view(K, D, -1), self.Ds.view(K, D)
+        return projected_scan(x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, A_logs, Ds, routes, step)
 
     def scan_parameters(self, data: Tensor) -> dict[str, Tensor]:
         """Return the arguments of a scan of ``data`` besides it and its projection, one entry per parameter set."""
@@ -170,6 +174,11 @@ class ScanMixer(nn.Module):
             'Ds': self.Ds.to(dtype).view(self.n_sets, self.d_inner),
             'dt_bias': self.dt_projs_bias.to(dtype),
         }
+
+
+def _phase_routes(step: int) -> list[Route]:
+    """ES2D's routes, each with the projection of its own parameter set."""
+    return [route._replace(projection=route.parameters) for route in es2d_routes(step)]
 
 
 class ES2D(ScanMixer):
@@ -192,6 +201,8 @@ class ES2D(ScanMixer):
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
+        if available(x, self.x_proj_weight, self.A_logs):
+            return self.project_and_scan(x, _phase_routes(self.step_size), self.step_size)
         return es2d_scan(x, self.project(x), **self.scan_parameters(x), step=self.step_size)
 
     def project(self, x: Tensor) -> Tensor:
@@ -211,6 +222,8 @@ class SS2D(ScanMixer):
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
+        if available(x, self.x_proj_weight, self.A_logs):
+            return self.project_and_scan(x, ROUTES, step=1)
         return visual_scan(x, self.project(x), **self.scan_parameters(x), routes=ROUTES)
 
     def project(self, x: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import DropPath, RMSNorm, depthwise, is_plain
+from mmevm.layers.basic import DropPath, RMSNorm, is_plain
 from mmevm.layers.mixers import init_A_log, init_dt_bias, init_dt_weight
 from mmevm.ops import Route, selective_scan, visual_scan
+from mmevm.ops.passes import ACTIVATIONS, available, depthwise_conv, gated_mean_, projected_scan
 
 
 def middle(grid: tuple[int, int]) -> int:
@@ -96,11 +97,11 @@ class BidirectionalMamba(nn.Module):
         else:
             tokens, z = self.in_proj(x).chunk(2, dim=-1)
         tokens = tokens.unsqueeze(1)  # a map of one row: [B, 1, L, D]
-        y = self.scan(tokens, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
-        y = y + self.scan(tokens, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
+        ahead = self.scan(tokens, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        back = self.scan(tokens, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
         if plain:
             z = F.linear(x, weight_z)
-        return self.out_proj(y.squeeze(1) * F.silu(z)) / 2
+        return self.out_proj(gated_mean_(ahead.squeeze(1), back.squeeze(1), z))
 
     @staticmethod
     def scan(
@@ -113,11 +114,15 @@ class BidirectionalMamba(nn.Module):
         reverse: bool = False,
     ) -> Tensor:
         """Scan in one direction. Args: x (Tensor[B, 1, L, D]). Returns: Tensor[B, 1, L, D]."""
-        y = F.silu(causal_conv(x, conv, reverse))
-        x_dbl = x_proj(y)
+        y = causal_conv(x, conv, reverse, 'silu')
+        routes = ROUTES[1:] if reverse else ROUTES[:1]
+        if is_plain(x_proj, dt_proj) and x_proj.bias is None and available(y, x_proj.weight, A_log):
+            weights = (x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D)
+            return projected_scan(y, *(weight.unsqueeze(0) for weight in weights), routes)
         # The scan's parameters stay in float32 where the model or autocast is in half precision.
         dtype = torch.promote_types(y.dtype, torch.float32)
         A, D = -torch.exp(A_log.to(dtype)), D.to(dtype)
+        x_dbl = x_proj(y)
         if not is_plain(dt_proj):
             return _scan_with_time_steps(y, x_dbl, dt_proj, A, D, reverse)
         return visual_scan(
@@ -126,7 +131,7 @@ class BidirectionalMamba(nn.Module):
             dt_proj.weight.to(dtype).unsqueeze(0),
             A.unsqueeze(0),
             D.unsqueeze(0),
-            routes=ROUTES[1:] if reverse else ROUTES[:1],
+            routes=routes,
             dt_bias=dt_proj.bias.to(dtype).unsqueeze(0),
         )
 
@@ -140,24 +145,25 @@ def _scan_with_time_steps(y: Tensor, x_dbl: Tensor, dt_proj: nn.Module, A: Tenso
     return (scanned.flip(-1) if reverse else scanned).mT.unsqueeze(1)
 
 
-def causal_conv(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
+def causal_conv(x: Tensor, conv: nn.Conv1d, reverse: bool = False, activation: str | None = None) -> Tensor:
     """Apply a depthwise convolution that sees the present token and those before it, or, in reverse, those after it.
 
     Args:
         x (Tensor[B, 1, L, D]): Tokens, as a map of one row.
         conv (nn.Conv1d): Depthwise convolution of T taps, the last of which is the present token's.
         reverse (bool): Convolves as if the tokens came in the opposite order.
+        activation (str, optional): What follows the convolution; see :func:`mmevm.ops.passes.depthwise_conv`.
 
     Returns:
         Tensor[B, 1, L, D].
     """
     if not is_plain(conv):
-        return _called_causal_conv(x, conv, reverse)
-    past = conv.kernel_size[0] - 1
+        return ACTIVATIONS[activation](_called_causal_conv(x, conv, reverse))
     weight = conv.weight.unsqueeze(2)  # [D, 1, 1, T]
-    # Padded at both ends, the first L tokens of the result look back and the last L look ahead.
-    y = depthwise(x, weight.flip(-1) if reverse else weight, conv.bias, padding=(0, past))
-    return y[:, :, past:] if reverse else y[:, :, : x.shape[2]]
+    past, none = (0, conv.kernel_size[0] - 1), (0, 0)
+    if reverse:
+        return depthwise_conv(x, weight.flip(-1), conv.bias, None, activation, before=none, after=past)
+    return depthwise_conv(x, weight, conv.bias, None, activation, before=past, after=none)
 
 
 def _called_causal_conv(x: Tensor, conv: nn.Module, reverse: bool) -> Tensor:
