@@ -8,7 +8,7 @@ network and from machine to machine; our networks take contiguous images and wor
 import argparse
 import copy
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 try:
@@ -32,22 +32,38 @@ COUNTERPARTS = {
 }
 """The timm network that each of ours is measured against: comparable cost and accuracy, or what its paper names."""
 
-MODELS = (
-    *COUNTERPARTS,
-    'regnety_008',
-    'pvt_v2_b0',
-    'mobilevit_xs',
-    'mobilevit_s',
-    'regnety_016',
-    'deit_tiny_patch16_224',
-    SWIN,
-)
+TOP1 = {
+    'evm_tiny': 76.5,
+    'evm_small': 78.7,
+    'evm_base': 81.8,
+    'vmamba_tiny': 82.2,
+    'vmamba_tiny_s1l8': 82.6,
+    'vim_tiny': 76.1,
+    'regnety_008': 76.3,
+    'pvt_v2_b0': 70.5,
+    'mobilevit_xs': 74.8,
+    'mobilevit_s': 78.4,
+    'efficientvim_m2': 75.4,
+    'efficientvim_m3': 77.6,
+    'repvit_m0_9': 78.7,
+    'efficientvit_b1': 79.7,
+    'hgnetv2_b1': 79.9,
+    'mobilenetv4_conv_medium': 79.9,
+    'regnety_016': 77.9,
+    'deit_tiny_patch16_224': 72.2,
+    SWIN: 81.3,
+}
+"""The models, and their top-1 accuracy on ImageNet, percent: the papers' or timm's, of no run of ours."""
+
+COMPILED = ', compiled'
+"""The end of a layout's name where the network runs under ``torch.compile``."""
 
 Forward = Callable[[], Tensor]
 
 COLUMNS = {
     'model': '{model}',
     'params, M': '{params:.2f}',
+    "top-1, % (the papers')": '{top1:.1f}',
     'layout': '{layout}',
     'median, ms': '{median:.1f}',
     'p25–p75, ms': '{p25:.1f}–{p75:.1f}',
@@ -57,8 +73,16 @@ COLUMNS = {
 }
 
 
-def make_callables(names: list[str], resolution: int, batch: int) -> tuple[list[timing.Row], list[Forward]]:
+def make_callables(
+    names: list[str], resolution: int, batch: int, compiled: Collection[str]
+) -> tuple[list[timing.Row], list[Forward]]:
     """Build every network in each of its layouts.
+
+    Args:
+        names (list[str]): The networks.
+        resolution (int): Image size.
+        batch (int): Images per pass.
+        compiled (Collection[str]): Networks that also run under ``torch.compile``, in every layout.
 
     Returns:
         tuple[list[Row], list[Forward]]: Model, layout and parameters (millions) of each, and its forward pass.
@@ -73,39 +97,55 @@ def make_callables(names: list[str], resolution: int, batch: int) -> tuple[list[
                 continue
             placed = networks.place(copy.deepcopy(model), layout)
             x = images.contiguous(memory_format=memory_format)
-            rows.append({'model': name, 'layout': layout, 'params': params})
-            callables.append(lambda placed=placed, x=x: placed(x))
+            variants = {layout: placed}
+            if name in compiled:
+                variants[layout + COMPILED] = torch.compile(copy.deepcopy(placed))
+            for variant, network in variants.items():
+                rows.append({'model': name, 'layout': variant, 'params': params, 'top1': TOP1.get(name)})
+                callables.append(lambda network=network, x=x: network(x))
     return rows, callables
 
 
 def add_ratios(rows: list[timing.Row]) -> None:
-    """Divide each variant's median by its counterpart's, in the counterpart's default layout and in its faster one."""
+    """Divide each variant's median by its counterpart's, in the counterpart's default layout and in its faster one.
+
+    A compiled variant is compared with the compiled counterpart.
+    """
     for row in rows:
         counterpart = COUNTERPARTS.get(row['model'])
-        layouts = {r['layout']: r['median'] for r in rows if r['model'] == counterpart}
-        if layouts:
+        compiled = row['layout'].endswith(COMPILED)
+        medians = [
+            r['median'] for r in rows if r['model'] == counterpart and r['layout'].endswith(COMPILED) == compiled
+        ]
+        if medians:
             row['counterpart'] = counterpart
-            row['ratio_default'] = row['median'] / layouts['contiguous']
-            row['ratio_best'] = row['median'] / min(layouts.values())
+            row['ratio_default'] = row['median'] / medians[0]  # contiguous comes first
+            row['ratio_best'] = row['median'] / min(medians)
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--models', nargs='+', default=MODELS, help='such as evm_tiny, vmamba_tiny_s1l8, vim_tiny, and names of timm'
+        '--models',
+        nargs='+',
+        default=list(TOP1),
+        help='such as evm_tiny, vmamba_tiny_s1l8, vim_tiny, and names of timm',
     )
     parser.add_argument('--resolution', type=int, default=224, help='image size (default: %(default)s)')
     parser.add_argument('--batch', type=int, default=1, help='images per forward pass (default: %(default)s)')
+    parser.add_argument(
+        '--compile', nargs='*', default=(), metavar='MODEL', help='models that also run under torch.compile'
+    )
     timing.add_arguments(parser, repeats=50, warmup=5)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print and write latency.md, latency.json and latency.png."""
+    """Measure, print and write latency.md, latency.json, latency.png and accuracy.png."""
     args = parse_args()
     timing.set_threads(args.threads)
-    rows, callables = make_callables(list(args.models), args.resolution, args.batch)
+    rows, callables = make_callables(list(args.models), args.resolution, args.batch, args.compile)
     with torch.inference_mode():
         times = timing.interleaved({str(i): f for i, f in enumerate(callables)}, args.repeats, args.warmup)
     for i, row in enumerate(rows):
@@ -115,10 +155,12 @@ def main() -> None:
     note = (
         f'Forward pass of the classifier, eval and inference mode, float32, random weights; {args.repeats} rounds, '
         'each with one timed call of every line, in shuffled order. Ratios are of medians, to the counterpart in '
-        "torch's default layout (contiguous) and in its faster one."
+        "torch's default layout (contiguous) and in its faster one, compiled lines to its compiled ones. Accuracies "
+        "are the papers', of no run of ours."
     )
     timing.save(args.out, 'latency', title, rows, COLUMNS, [note])
     plots.latency(args.out / 'latency.png', rows, title)
+    plots.accuracy(args.out / 'accuracy.png', rows, title)
 
 
 if __name__ == '__main__':

@@ -94,9 +94,7 @@ def latency(path: Path, rows: list[timing.Row], title: str) -> None:
     """Draw a bar per network, in its faster layout, with its quartiles."""
     from matplotlib import pyplot as plt
 
-    # Of each network the last line, its fastest, stays.
-    fastest = {row['model']: row for row in sorted(rows, key=lambda row: -row['median'])}
-    lines = sorted(fastest.values(), key=lambda row: -row['median'])
+    lines = _fastest(rows)
     medians = [row['median'] for row in lines]
     spread = [[row['median'] - row['p25'] for row in lines], [row['p75'] - row['median'] for row in lines]]
     ours = [networks.is_ours(row['model']) for row in lines]
@@ -107,6 +105,32 @@ def latency(path: Path, rows: list[timing.Row], title: str) -> None:
     axes.bar_label(bars, [f'{value:.1f}' for value in medians], padding=6)
     axes.margins(x=0.12)
     axes.set(xlabel='median, ms')
+    axes.spines[['top', 'right']].set_visible(False)
+    _save(figure, path, title)
+
+
+def _fastest(rows: list[timing.Row]) -> list[timing.Row]:
+    """Return each network's fastest line, the slowest network first."""
+    slowest_first = sorted(rows, key=lambda row: -row['median'])
+    return sorted({row['model']: row for row in slowest_first}.values(), key=lambda row: -row['median'])
+
+
+def accuracy(path: Path, rows: list[timing.Row], title: str) -> None:
+    """Draw the accuracy that papers state over each network's median latency in its fastest line."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout='constrained')
+    for row in _fastest(rows):
+        if row['top1'] is None:
+            continue
+        own = networks.is_ours(row['model'])
+        axes.plot(row['median'], row['top1'], 'o', color='tab:blue' if own else 'gray', markersize=8 if own else 6)
+        style = {'weight': 'bold'} if own else {'color': 'dimgray'}
+        place = {'xytext': (6, 4), 'textcoords': 'offset points', 'fontsize': 9}
+        axes.annotate(label(row), (row['median'], row['top1']), **place, **style)
+    axes.margins(x=0.2)
+    axes.set(xlabel='median, ms', ylabel="top-1 on ImageNet, % (the papers')", xscale='log')
+    axes.grid(alpha=0.3, which='both')
     axes.spines[['top', 'right']].set_visible(False)
     _save(figure, path, title)
 

@@ -183,9 +183,11 @@ def times(row: dict[str, Any]) -> str:
     return f'{row["p25"]:.1f}{_DASH}{row["p75"]:.1f}'
 
 
-def ours(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of our networks, with their names in prose."""
-    return ((NAMES[row['model']], row) for row in results(name)['rows'] if row['model'] in NAMES)
+def ours(name: str, compiled: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of our networks, eager or under torch.compile, with their names in prose."""
+    for row in results(name)['rows']:
+        if row['model'] in NAMES and row.get('layout', '').endswith(', compiled') == compiled:
+            yield NAMES[row['model']], row
 
 
 def speed() -> str:
@@ -215,6 +217,22 @@ def latency() -> str:
     return f'{table(header, rows)}\n\n{origin("latency")}'
 
 
+def latency_compiled() -> str:
+    """Latency of our classifiers under torch.compile, and the ratio to their counterparts under it."""
+    rows = [
+        (
+            name,
+            f'{row["median"]:.1f}',
+            times(row),
+            row['counterpart'],
+            f'{row["ratio_default"]:.2f}',
+            f'{row["ratio_best"]:.2f}',
+        )
+        for name, row in ours('latency', compiled=True)
+    ]
+    return table('model | median, ms | p25–p75, ms | counterpart | × its default layout | × its best layout', rows)
+
+
 def latency_timm() -> str:
     """Latency of the networks that ours are compared with."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -222,11 +240,11 @@ def latency_timm() -> str:
         if row['model'] not in NAMES:
             found.setdefault(row['model'], {})[row['layout']] = row
     rows = [
-        (f'`{name}`', f'{layouts["contiguous"]["params"]:.2f}')
+        (f'`{name}`', f'{layouts["contiguous"]["params"]:.2f}', f'{layouts["contiguous"]["top1"]:.1f}')
         + tuple(f'{layouts[key]["median"]:.1f}' for key in ('contiguous', 'channels_last'))
         for name, layouts in found.items()
     ]
-    return table('model | params, M | contiguous, ms | channels_last, ms', rows)
+    return table("model | params, M | top-1, % (the papers') | contiguous, ms | channels_last, ms", rows)
 
 
 def upstream() -> str:
@@ -269,7 +287,19 @@ def memory() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     make.__name__: make
-    for make in (models, configs, architectures, zoo, speed, latency, latency_timm, upstream, resolution, memory)
+    for make in (
+        models,
+        configs,
+        architectures,
+        zoo,
+        speed,
+        latency,
+        latency_compiled,
+        latency_timm,
+        upstream,
+        resolution,
+        memory,
+    )
 }
 """Every table by the name under which a Markdown file asks for it."""
 

@@ -61,6 +61,23 @@ def test_latency_compares_a_variant_with_both_layouts_of_its_counterpart(run: Ru
     assert evm['ratio_default'] == pytest.approx(evm['median'] / others[0]['median'])
     assert evm['ratio_best'] == pytest.approx(evm['median'] / min(row['median'] for row in others))
     assert_png(tmp_path / 'latency.png')
+    assert_png(tmp_path / 'accuracy.png')
+
+
+def test_latency_compares_compiled_networks_with_compiled_ones(load: Callable[[str], ModuleType]) -> None:
+    pytest.importorskip('timm')
+    latency = load('latency')
+    names = {'evm_tiny': ('contiguous',), 'regnety_008': ('contiguous', 'channels_last')}
+    rows = [
+        {'model': model, 'layout': layout + end, 'median': median}
+        for median, (model, layout, end) in enumerate(
+            ((m, layout, end) for m, layouts in names.items() for layout in layouts for end in ('', ', compiled')), 1
+        )
+    ]
+    latency.add_ratios(rows)
+    eager, compiled = rows[:2]
+    assert (eager['ratio_default'], eager['ratio_best']) == (1 / 3, 1 / 3)
+    assert (compiled['ratio_default'], compiled['ratio_best']) == (2 / 4, 2 / 4)
 
 
 @pytest.mark.parametrize('options', [[], ['--dense']], ids=['classifier', 'dense'])
