@@ -22,9 +22,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         'data_root=PATH moves every data loader and evaluator to another folder',
     )
     parser.add_argument(
+        '--data',
+        metavar='PATH',
+        help="your own dataset in the place of the config's: COCO, YOLO, Pascal VOC, class folders, or images with "
+        'masks (docs/own_data.md)',
+    )
+    parser.add_argument(
         '--skip-broken',
         action='store_true',
-        help='leave out images that are missing or cannot be read; the log lists them',
+        help='leave out images that are missing or cannot be read, and with --data objects without area or outside of '
+        'their images; the log lists them',
     )
     parser.add_argument(
         '--launcher',

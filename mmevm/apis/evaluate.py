@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.utils import get_object_from_string
 
 from mmevm.apis.arguments import parse_test_args
+from mmevm.apis.own_data import save_config, use_data
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.datasets import evaluators
 from mmevm.engine.checks.paths import check_data
@@ -61,6 +62,7 @@ def evaluate(
     show_dir: str | None = None,
     wait_time: float = 2.0,
     tta: bool = False,
+    data: str | None = None,
     skip_broken: bool = False,
     **overrides: Any,
 ) -> None:
@@ -74,12 +76,16 @@ def evaluate(
         show_dir (str, optional): Folder for images with predictions.
         wait_time (float): Seconds that ``show`` keeps an image.
         tta (bool): Test-time augmentation.
+        data (str, optional): A user's dataset in the place of the config's; see :mod:`mmevm.apis.own_data`.
         skip_broken (bool): Leave out images that cannot be read.
         **overrides (Any): Other arguments of :func:`mmevm.engine.config.load_config`.
     """
     cfg = load_config(config, **overrides)
     task = task_of(cfg)
     require_checkpoint(checkpoint)
+    if data:
+        use_data(cfg, data, config, skip_broken, checkpoint)
+        save_config(cfg, 'test_config.py')
     check_data(cfg, ('test',), f'python tools/test.py {config} {checkpoint}')
     check_classes(cfg, ('test',))
     cfg.load_from = checkpoint

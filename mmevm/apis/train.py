@@ -1,5 +1,6 @@
 """Training, as ``tools/train.py`` runs it."""
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmevm.apis.arguments import parse_train_args
+from mmevm.apis.own_data import save_config, use_data
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.paths import check_data
 from mmevm.engine.config import build_runner, load_config, on_cpu, require_checkpoint
@@ -102,6 +104,7 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     resume: str | None = None,
+    data: str | None = None,
     skip_broken: bool = False,
     **overrides: Any,
 ) -> None:
@@ -112,13 +115,17 @@ def train(
         amp (bool): Mixed precision.
         auto_scale_lr (bool): Scale the learning rate to the actual total batch size.
         resume (str, optional): The checkpoint to continue from; ``'auto'`` means the newest one in the work folder.
+        data (str, optional): A user's dataset in the place of the config's; see :mod:`mmevm.apis.own_data`.
         skip_broken (bool): Leave out images that cannot be read.
         **overrides (Any): Other arguments of :func:`mmevm.engine.config.load_config`.
     """
     cfg = load_config(config, **overrides)
+    if data:
+        use_data(cfg, data, config, skip_broken)
     phases = ('train', 'val') if cfg.get('val_cfg') is not None else ('train',)
     check_data(cfg, phases, f'python tools/train.py {config}')
     check_classes(cfg, phases)
+    adapted = copy.deepcopy(cfg) if data else None
     if amp:
         _set_amp(cfg)
     _drop_amp_on_cpu(cfg)
@@ -134,6 +141,9 @@ def train(
     with exclusive(checkpoint_folders(cfg) if is_first_process(cfg.launcher) else []):
         if not source:
             _warn_of_overwriting(cfg)
+        if adapted is not None and is_first_process(cfg.launcher):
+            saved = save_config(adapted)
+            _log(cfg, f'The config for this dataset, which needs no --data: {saved}')
         _run(cfg, skip_broken)
 
 

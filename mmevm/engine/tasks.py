@@ -24,13 +24,20 @@ _NO_SCORES = (
 )
 
 
-def _require_boxes(cfg: Any) -> None:
+def mask_part(cfg: Any) -> str | None:
+    """Return the key of the part of a detector that predicts masks, if there is one."""
     for key, part in parts(cfg.model, 'model'):
         found = [f'{key}.{name}' for name in _MASK_PARTS if part.get(name)]
         if (type_name(part) or '').startswith('RTMDetIns'):
             found.append(key)
         if found:
-            raise UsageError(_MASKS.format(found[0], _BOXES_ONLY if found[0] == 'model.roi_head.mask_head' else ''))
+            return found[0]
+    return None
+
+
+def _require_boxes(cfg: Any) -> None:
+    if found := mask_part(cfg):
+        raise UsageError(_MASKS.format(found, _BOXES_ONLY if found == 'model.roi_head.mask_head' else ''))
 
 
 def _require_segmentation(cfg: Any) -> None:
@@ -61,6 +68,7 @@ class Task:
         library (str): Its scope, the ``default_scope`` of its configs.
         packages (tuple[str, str]): Its distributions: the maintained fork's and OpenMMLab's.
         name (str): The task, as metafiles call it.
+        data (str): The kind of dataset that it is trained on (see :mod:`mmevm.data`).
         tta_model (Mapping): The model that merges augmented predictions, empty where the tools know of none.
         check_tta (Callable): Raises :class:`UsageError` for configs whose predictions that model cannot merge.
         packing (str): The transform that ends a test pipeline.
@@ -74,6 +82,7 @@ class Task:
     library: str
     packages: tuple[str, str]
     name: str = ''
+    data: str = ''
     tta_model: Mapping[str, Any] = field(default_factory=dict)
     check_tta: Callable[[Any], None] = lambda cfg: None
     packing: str = ''
@@ -91,6 +100,7 @@ TASKS = {
             'mmdet',
             ('onedl-mmdetection', 'mmdet'),
             'Object Detection',
+            'detection',
             dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
             _require_boxes,
             'PackDetInputs',
@@ -100,6 +110,7 @@ TASKS = {
             'mmseg',
             ('onedl-mmsegmentation', 'mmsegmentation'),
             'Semantic Segmentation',
+            'segmentation',
             dict(type='SegTTAModel'),
             _require_segmentation,
             'PackSegInputs',
@@ -109,6 +120,7 @@ TASKS = {
             'mmpretrain',
             ('onedl-mmpretrain', 'mmpretrain'),
             'Image Classification',
+            'classification',
             dict(type='AverageClsScoreTTA'),
             _require_scores,
             'PackInputs',

@@ -1,0 +1,85 @@
+"""``--data PATH``: a user's dataset in the place of a config's own."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+
+from mmevm.data.adaptation import adapt, check_fit, require_task
+from mmevm.data.classes import match_classes
+from mmevm.data.reading import read_data
+from mmevm.data.records import UserData
+from mmevm.data.sheet import draw_sheet
+from mmevm.data.summary import describe, listing, refusal
+from mmevm.engine.runner.latest import read_meta
+from mmevm.errors import UsageError
+from mmevm.files import replacing
+
+SHEET = 'contact_sheet.jpg'
+"""The name of the contact sheet in a work folder."""
+
+
+def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkpoint: str | None = None) -> None:
+    """Make a config train on a user's dataset or evaluate it, after checking and showing it.
+
+    Lists of images go to ``data/`` in the work folder, under names that no other run changes; a contact sheet goes beside
+    it. The user's folder is never written to.
+
+    Args:
+        cfg (Config): Changed in place.
+        path (str): The dataset, in any layout that :func:`mmevm.data.reading.read_data` knows.
+        config (str): The config file, for messages.
+        skip_broken (bool): Leave out images and objects that cannot be used.
+        checkpoint (str, optional): The model to evaluate; without one, the config is for training.
+
+    Raises:
+        UsageError: The dataset has problems or is one for another task.
+    """
+    kind = require_task(cfg, config)
+    meta = {} if checkpoint is None or '://' in checkpoint else read_meta(os.path.expanduser(checkpoint))
+    root = os.path.abspath(os.path.expanduser(path))
+    held_out = None if checkpoint is None else root in str(meta.get('cfg', ''))
+    data = read_data(path, kind, skip_broken, held_out)
+    check_fit(cfg, data, config, int(os.environ.get('WORLD_SIZE', 1)))
+    if names := (meta.get('dataset_meta') or {}).get('classes'):
+        match_classes(data, list(names))
+    is_first = os.environ.get('RANK', '0') == '0'
+    _require_usable(data, f'python tools/check_data.py {path}', is_first)
+    adapt(cfg, data, Path(os.path.abspath(cfg.work_dir)) / 'data')
+    if is_first:
+        _show(data, Path(cfg.work_dir) / SHEET)
+
+
+def _require_usable(data: UserData, command: str, is_first: bool) -> None:
+    message = refusal(data)
+    if message:
+        if is_first:
+            print_log(describe(data), logger='current')
+        raise UsageError(f'{message}\nThe whole list: {command}')
+
+
+def _show(data: UserData, sheet: Path) -> None:
+    print_log(describe(data), logger='current')
+    for line in listing(data.findings.notes):
+        print_log(line, logger='current', level=logging.WARNING)
+    if drawn := draw_sheet(data, sheet):
+        print_log(f'Some of the images with their annotations: {drawn}', logger='current')
+
+
+def save_config(cfg: Any, name: str = 'config.py') -> Path:
+    """Write a config to its work folder, from where it works without ``--data``.
+
+    Args:
+        cfg (Config): A config that was adapted.
+        name (str): The name of the file.
+
+    Returns:
+        Path: The file.
+    """
+    path = Path(cfg.work_dir) / name
+    text = cfg.pretty_text
+    with replacing(path) as draft:
+        draft.write_text(text, encoding='utf-8')
+    return path

@@ -1,0 +1,1 @@
+"""Users' own datasets: read from any common layout, checked, and written into a config."""

@@ -1,0 +1,200 @@
+"""A config for a user's dataset: its data loaders, evaluators and class counts."""
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import METRICS
+
+from mmevm.data import checks, masks, writing
+from mmevm.data.class_settings import set_class_count
+from mmevm.data.palette import palette
+from mmevm.data.records import Split, UserData
+from mmevm.engine.checks.datasets import WRAPPED, is_kind, is_remote, leaves, loaders
+from mmevm.engine.options import parts
+from mmevm.engine.tasks import mask_part, task_of
+from mmevm.errors import UsageError
+from mmevm.registry import type_name
+
+_PHASES = ('train', 'val', 'test')
+#: Settings of a dataset that do not depend on its files.
+_KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'max_refetch', 'serialize_data')
+_KINDS = {
+    'detection': 'boxes and polygons (COCO, YOLO or Pascal VOC)',
+    'segmentation': 'images and label maps (images/ and masks/)',
+    'classification': 'a folder of images for each class',
+}
+_OTHER_DATA = ('LoadPanopticAnnotations', 'LoadTrackAnnotations', 'LoadProposals', 'LoadDepthAnnotation')
+
+
+def require_task(cfg: Any, config: str) -> str:
+    """Return the kind of dataset that a config is trained on.
+
+    Raises:
+        UsageError: It is of another library, or is trained on something else than images with classes.
+    """
+    kind = task_of(cfg).data
+    if not kind:
+        raise UsageError(
+            f'--data needs a config of mmdet, mmseg or mmpretrain, got {config} with default_scope {task_of(cfg).library}.'
+        )
+    for key, step in parts(_loader_settings(cfg), ''):
+        if type_name(step) in _OTHER_DATA or (kind == 'detection' and step.get('with_seg')):
+            raise UsageError(
+                f'--data: {config} loads annotations that the layouts do not have: {type_name(step)} in {key.lstrip(".")}.'
+            )
+    return kind
+
+
+def _loader_settings(cfg: Any) -> dict[str, Any]:
+    return {f'{phase}_dataloader': cfg.get(f'{phase}_dataloader') for phase in _PHASES}
+
+
+def check_fit(cfg: Any, data: UserData, config: str, processes: int = 1) -> None:
+    """Check that a dataset is one that a config can be trained on; adds to its findings.
+
+    Raises:
+        UsageError: It is a dataset for another task.
+    """
+    wanted = task_of(cfg).data
+    if data.kind != wanted:
+        raise UsageError(
+            f'{config} is a config for {task_of(cfg).name.lower()}, which is trained on {_KINDS[wanted]}, and {data.root} '
+            f'has {_KINDS[data.kind]} ({data.layout}). Take a config for {data.kind}, or data for {wanted}.'
+        )
+    if data.kind == 'detection' and mask_part(cfg):
+        checks.check_shapes(data)
+    for _, _, loader in loaders(cfg, ('train',)):
+        drops = loader.get('drop_last') or (loader.get('batch_sampler') or {}).get('drop_last')
+        checks.check_batch(data, int(loader.get('batch_size') or 1) * processes, bool(drops))
+    sizes = [(leaf.settings.get('filter_cfg') or {}).get('min_size') or 0 for leaf in leaves(cfg, ('train',))]
+    if data.kind == 'detection' and max(sizes, default=0):
+        checks.check_small_images(data, max(sizes))
+
+
+def adapt(cfg: Any, data: UserData, folder: Path) -> None:
+    """Change a config to train on, or evaluate, a dataset; lists of its images are written to a folder.
+
+    Args:
+        cfg (Config): Changed in place; it stays plain data.
+        data (UserData): A dataset that :func:`check_fit` has accepted.
+        folder (Path): An absolute path, for the files that the libraries read.
+    """
+    for phase in _PHASES:  # a loader may be the same object as another
+        for key in (f'{phase}_dataloader', f'{phase}_evaluator'):
+            if cfg.get(key) is not None:
+                cfg[key] = copy.deepcopy(cfg[key])
+    if len(data.classes) and isinstance(cfg.get('data_root'), str):
+        cfg['data_root'] = str(data.root)
+    files = {name: _dataset(data, split, name, folder) for name, split in data.splits.items()}
+    for phase, _, loader in loaders(cfg, _PHASES):
+        chosen = next((files[name] for name in (phase, 'test', 'val') if name in files), None)
+        if chosen:
+            loader['dataset'] = _replaced(loader['dataset'], chosen)
+    _ADAPTERS[data.kind](cfg, data, files)
+    set_class_count(cfg, len(data.classes), data.findings)
+    for _, step in parts(_loader_settings(cfg) | {'tta': cfg.get('tta_pipeline')}, ''):
+        if 'type' in step and is_remote({**step, 'pipeline': ()}):
+            step.pop('backend_args', None)
+            step.pop('file_client_args', None)
+
+
+def _dataset(data: UserData, split: Split, name: str, folder: Path) -> list[dict[str, Any]]:
+    """Return the settings of the datasets that make up a split."""
+    metainfo: dict[str, Any] = dict(classes=tuple(data.classes))
+    if data.kind == 'classification':
+        return [dict(type='CustomDataset', metainfo=metainfo, **writing.write_list(data, split, name, folder))]
+    metainfo['palette'] = palette(len(data.classes))
+    if data.kind == 'detection':
+        return [dict(type='CocoDataset', metainfo=metainfo, **writing.write_coco(data, split, name, folder))]
+    as_is = _maps_as_is(data)
+    settings = writing.write_label_maps(data, split, name, folder, as_is)
+    common = dict(type='BaseSegDataset', metainfo=metainfo, reduce_zero_label=as_is and masks.counts_from_one(data))
+    return [dict(common, ignore_index=masks.IGNORED, **entry) for entry in settings]
+
+
+def _maps_as_is(data: UserData) -> bool:
+    are_ids = masks.is_direct(data) or masks.counts_from_one(data)
+    return are_ids and all(map(writing.share_names, data.splits.values()))
+
+
+def _replaced(settings: Any, new: list[dict[str, Any]]) -> Any:
+    """Return a dataset's settings with its innermost dataset replaced; of several datasets, one remains."""
+    if isinstance(settings, list | tuple):
+        return _replaced(settings[0], new)
+    for name in WRAPPED:
+        inner = settings.get(name)
+        if isinstance(inner, list | tuple):
+            settings[name] = [_replaced(inner[0], new)]
+            return settings
+        if isinstance(inner, Mapping):
+            settings[name] = _replaced(inner, new)
+            return settings
+    kept = {name: settings[name] for name in _KEPT if name in settings}
+    entries = [copy.deepcopy({**entry, **kept}) for entry in new]
+    return entries[0] if len(entries) == 1 else dict(type='ConcatDataset', datasets=entries)
+
+
+def _adapt_detection(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
+    if not data.has_shapes:
+        for _, step in parts(_loader_settings(cfg), ''):
+            if step.get('with_mask'):
+                step['with_mask'] = False
+    for phase in ('val', 'test'):
+        chosen = next((files[name] for name in (phase, 'test', 'val') if name in files), None)
+        if cfg.get(f'{phase}_evaluator') and chosen:
+            path = str(Path(chosen[0]['data_root']) / chosen[0]['ann_file'])
+            metric = ['bbox', 'segm'] if mask_part(cfg) else 'bbox'
+            cfg[f'{phase}_evaluator'] = _coco_metrics(cfg[f'{phase}_evaluator'], path, metric, cfg.default_scope)
+
+
+def _coco_metrics(evaluator: Any, path: str, metric: Any, scope: str) -> Any:
+    """Return COCO's metrics for a file: the config's own, or one instead of those of other datasets."""
+    found = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
+    found = [part for part in found if is_kind(METRICS, part, scope, 'CocoMetric') and 'LVIS' not in str(type_name(part))]
+    if not found:
+        return dict(type='CocoMetric', ann_file=path, metric=metric)
+    for part in found:
+        part['ann_file'] = path
+        part['metric'] = _boxes_only(part.get('metric', 'bbox')) if metric == 'bbox' else part.get('metric', 'bbox')
+        part.pop('format_only', None)
+        part.pop('backend_args', None)
+    return found if isinstance(evaluator, list | tuple) else found[0]
+
+
+def _boxes_only(metric: Any) -> Any:
+    if isinstance(metric, str):
+        return 'bbox' if metric == 'segm' else metric
+    return [name for name in metric if name != 'segm'] or ['bbox']
+
+
+def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
+    reduces = next(iter(files.values()))[0]['reduce_zero_label']
+    for _, part in parts({name: value for name, value in cfg.items() if name != 'model'}, ''):
+        if 'reduce_zero_label' in part:
+            part['reduce_zero_label'] = reduces
+    sections = {name: cfg.get(name) for name in ('model', 'val_evaluator', 'test_evaluator')}
+    for _, part in parts(sections, ''):
+        if 'ignore_index' in part:
+            part['ignore_index'] = masks.IGNORED
+    for phase in ('val', 'test'):
+        key = f'{phase}_evaluator'
+        found = cfg.get(key)
+        metrics = found if isinstance(found, list | tuple) else [found]
+        if found and not all(type_name(part) == 'IoUMetric' for part in metrics):
+            cfg[key] = dict(type='IoUMetric', iou_metrics=['mIoU'])
+        for part in metrics if found else ():
+            part.pop('format_only', None)
+
+
+def _adapt_classification(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Nothing but the class counts depends on the dataset."""
+
+
+_Adapter = Callable[[Any, UserData, Mapping[str, list[dict[str, Any]]]], None]
+_ADAPTERS: dict[str, _Adapter] = {
+    'detection': _adapt_detection,
+    'segmentation': _adapt_segmentation,
+    'classification': _adapt_classification,
+}

@@ -1,0 +1,137 @@
+"""Checks of a dataset that has been read: boxes, sizes, splits, and what a config needs of them."""
+
+import os
+
+from mmevm.data.records import Sample, Split, Thing, UserData
+from mmevm.data.splits import categories
+
+#: How far a box may stick out of its image, in pixels and as a share of the edge, before it counts as misplaced.
+_TOLERANCE = 2.0, 0.02
+_NO_AREA = 'Boxes of no area:'
+_OUTSIDE = 'Boxes outside the image:'
+_LEAVING = 'Boxes that reach beyond the image:'
+_FEW_POINTS = 'Polygons with fewer than three points:'
+_SIZES = 'Images of another size than their annotations say:'
+
+
+def check_samples(data: UserData) -> None:
+    """Check every image's annotations; objects that cannot be used are marked."""
+    for sample in data.samples():
+        if sample.size and sample.stated and sample.size != sample.stated:
+            data.findings.problem(_SIZES, _size_fault(sample))
+            continue
+        for thing in sample.things:
+            _check_thing(data, sample, thing)
+
+
+def _size_fault(sample: Sample) -> str:
+    (width, height), (stated_width, stated_height) = sample.size or (0, 0), sample.stated or (0, 0)
+    turned = (stated_height, stated_width) == (width, height)
+    why = "; the image is turned by its EXIF orientation, as OpenMMLab's loaders do" if turned else ''
+    stated = f'{stated_width} x {stated_height} in {sample.source or "its annotations"}'
+    return f'{sample.path}: {width} x {height}, {stated}{why}'
+
+
+def _check_thing(data: UserData, sample: Sample, thing: Thing) -> None:
+    heading = _box_fault(thing, sample.size or sample.stated)
+    if heading is None and isinstance(thing.shape, list) and not thing.crowd and not _are_polygons(thing.shape):
+        heading = _FEW_POINTS
+    if heading is None:
+        return
+    thing.faulty = True
+    box = ', '.join(f'{value:.6g}' for value in thing.box)
+    size = sample.size or sample.stated
+    where = f' in {size[0]} x {size[1]}' if size else ''
+    data.findings.fault(heading, f'{thing.source} ({os.path.basename(sample.path)}): x, y, w, h = {box}{where}')
+
+
+def _are_polygons(shape: list) -> bool:
+    return all(isinstance(polygon, list) and len(polygon) >= 6 and not len(polygon) % 2 for polygon in shape)
+
+
+def _box_fault(thing: Thing, size: tuple[int, int] | None) -> str | None:
+    x, y, w, h = thing.box
+    if w <= 0 or h <= 0:
+        return _NO_AREA
+    if size is None:
+        return None
+    width, height = size
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return _OUTSIDE
+    pixels, share = _TOLERANCE
+    beyond = (max(-x, x + w - width), max(-y, y + h - height))
+    return _LEAVING if any(b > max(pixels, share * edge) for b, edge in zip(beyond, size, strict=True)) else None
+
+
+def leave_out(data: UserData) -> None:
+    """Remove images and objects that cannot be used, and note them instead of refusing them."""
+    for split in data.splits.values():
+        kept = [sample for sample in split.samples if not sample.fault]
+        things = sum(thing.faulty for sample in kept for thing in sample.things)
+        if len(kept) < len(split.samples) or things:
+            split.annotations = ''
+        split.samples[:] = kept
+        for sample in kept:
+            sample.things[:] = [thing for thing in sample.things if not thing.faulty]
+    for heading, items in data.findings.faults.items():
+        data.findings.note(f'Left out. {heading}', *items)
+    data.findings.faults.clear()
+
+
+def check_splits(data: UserData) -> None:
+    """Report splits without images, and classes that a split has no example of."""
+    for name, split in data.splits.items():
+        if not split.samples:
+            data.findings.problem(f'The split {name} has no image:', f'{data.root} ({data.layout})')
+            continue
+        found = set().union(*(categories(sample, data.values) for sample in split.samples))
+        missing = [label for index, label in enumerate(data.classes) if index not in found]
+        if len(missing) == len(data.classes) and data.classes and name == 'test' and data.kind == 'detection':
+            data.findings.note('The split test has no annotated object')
+        elif len(missing) == len(data.classes) and data.classes:
+            data.findings.problem(f'The split {name} has no object of any class:', _where(data, split))
+        elif missing:
+            data.findings.note(f'The split {name} has no example of these classes:', *map(repr, missing))
+
+
+def _where(data: UserData, split: Split) -> str:
+    return split.annotations or next((sample.source for sample in split.samples if sample.source), str(data.root))
+
+
+def check_batch(data: UserData, batch: int, drops_last: bool) -> None:
+    """Report a training split that does not fill a batch."""
+    count = len(data.splits['train'].samples) if 'train' in data.splits else 0
+    if 0 < count < batch:
+        text = f'The training split has {count} images, fewer than a batch of {batch}'
+        advice = f'--cfg-options train_dataloader.batch_size={count}'
+        if drops_last:
+            data.findings.problem(f'{text}, which drop_last leaves out:', f'{data.root}; {advice}')
+        else:
+            data.findings.note(f'{text}; every batch will be smaller, or repeat images ({advice})')
+
+
+def check_small_images(data: UserData, min_size: int) -> None:
+    """Note training images that ``filter_cfg.min_size`` of a detection config leaves out."""
+    samples = data.splits['train'].samples if 'train' in data.splits else []
+    small = [sample.path for sample in samples if sample.size and min(sample.size) < min_size]
+    if samples and len(small) == len(samples):
+        data.findings.problem(f'Every training image is smaller than filter_cfg.min_size={min_size}, such as:', small[0])
+    elif small:
+        data.findings.note(f'Training images smaller than filter_cfg.min_size={min_size}, left out:', *small)
+
+
+def check_shapes(data: UserData) -> None:
+    """Report objects without polygons, which a model of masks cannot be trained on."""
+    things = [thing for sample in data.samples() for thing in sample.things if not thing.crowd]
+    boxes = [thing for thing in things if not thing.shape]
+    if boxes and len(boxes) == len(things):
+        data.findings.problem(
+            'The config trains masks, which needs polygons, and the annotations are boxes only. Annotate polygons, or '
+            'take a config for boxes, such as configs/rtmdet_evm_t.py:',
+            boxes[0].source,
+        )
+        return
+    for thing in boxes:
+        thing.faulty = True
+        data.findings.fault('Objects without polygons, which the config needs:', thing.source)
+

@@ -1,0 +1,255 @@
+"""Datasets in COCO's format: JSON files in ``annotations`` or beside the images."""
+
+import json
+import math
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from mmevm.data.records import Findings, Sample, Split, Thing, UserData, files, repeated, split_of, subfolders
+from mmevm.engine.checks.class_lists import nearest
+from mmevm.errors import UsageError
+
+_OTHER_TASKS = re.compile(r'captions|keypoints|panoptic|stuff|image_info|unlabeled')
+# Files of one name for every split are told apart by their folder.
+_SAMPLED_NAMES = 50
+
+
+def find_files(root: Path) -> list[Path]:
+    """Return the COCO files of a folder: in it, in ``annotations`` and in the splits' folders."""
+    folders = [root, *subfolders(root)]
+    folders += [inner for folder in folders[1:] for inner in subfolders(folder) if inner.name == 'annotations']
+    return [path for folder in folders for path in files(folder) if path.suffix == '.json' and _looks_like_coco(path)]
+
+
+def _looks_like_coco(path: Path) -> bool:
+    """Return whether a file names what COCO files have, without parsing it."""
+    with open(path, 'rb') as file:
+        found: set[bytes] = set()
+        tail = b''
+        while block := file.read(1 << 22):
+            found |= set(re.findall(rb'"(images|annotations|categories)"\s*:\s*\[', tail + block))
+            if {b'images', b'categories'} <= found:
+                return True
+            tail = block[-64:]
+    return {b'images', b'annotations'} <= found
+
+
+def read(path: Path) -> UserData | None:
+    """Read a COCO file, or the files of a folder; ``None`` if the folder has none."""
+    if path.is_file():
+        root = path.parent.parent if path.parent.name == 'annotations' else path.parent
+        chosen = {'': path}
+    else:
+        root = path
+        chosen = _by_split(root, find_files(root))
+    if not chosen:
+        return None
+    return _read_files(root, chosen)
+
+
+def _by_split(root: Path, found: list[Path]) -> dict[str, Path]:
+    """Choose one file for each split; the key of a list that says both is ''."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for file in found:
+        inside = file.relative_to(root)
+        groups[split_of(file.stem) or split_of(inside.parent.name) or ''].append(file)
+    if len(groups) > 1:
+        groups.pop('', None)  # a list of everything beside lists of its parts
+    return {split: _chosen(files) for split, files in groups.items()}
+
+
+def _chosen(found: list[Path]) -> Path:
+    objects = [file for file in found if 'instances' in file.name] or [
+        file for file in found if not _OTHER_TASKS.search(file.name)
+    ]
+    return (objects or found)[0] if len(objects or found) == 1 else _ambiguous(objects or found)
+
+
+def _ambiguous(found: list[Path]) -> Path:
+    names = ', '.join(map(str, found))
+    raise UsageError(f"Several COCO files may be meant: {names}. Give one of them, or name them after their splits.")
+
+
+def _read_files(root: Path, chosen: dict[str, Path]) -> UserData:
+    findings = Findings()
+    contents = {split: _load(file, findings) for split, file in chosen.items()}
+    contents = {split: content for split, content in contents.items() if content is not None}
+    first = contents.get('train') or next(iter(contents.values()), {})
+    classes = _class_names(first, list(contents.values()))
+    folders = _folders(root)
+    splits = {}
+    for split, content in contents.items():
+        file = chosen[split]
+        indices = _indices(file, content, classes, findings)
+        prefix = _image_folder(split or split_of(file.stem) or '', file, content['images'], folders)
+        splits[split] = _read_split(file, content, prefix, indices, findings)
+        is_original = [category['name'] for category in content['categories']] == classes
+        if is_original and _is_pristine(content, splits[split], prefix):
+            splits[split].annotations, splits[split].prefix = str(file), prefix
+    return UserData('detection', 'COCO', root, classes, splits, findings)
+
+
+def _load(file: Path, findings: Findings) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        findings.problem('Annotation files that cannot be read:', f'{file}: not valid JSON, {error}')
+        return None
+    for key in ('images', 'annotations', 'categories'):
+        items = content.get(key, [] if key == 'annotations' else None) if isinstance(content, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            findings.problem('Annotation files that cannot be read:', f"{file}: it has no list of objects '{key}'")
+            return None
+        content[key] = items
+    faulty = [c for c in content['categories'] if 'id' not in c or not str(c.get('name') or '').strip()]
+    if faulty or not content['categories']:
+        findings.problem('Annotation files that cannot be read:', f"{file}: 'categories' need 'id' and 'name'")
+        return None
+    for category in content['categories']:
+        category['name'] = str(category['name'])
+    return content
+
+
+def _class_names(first: dict[str, Any], contents: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the categories' names in the file's order, without Roboflow's group that is no class of any object."""
+    categories = first.get('categories', [])
+    used = {item.get('category_id') for content in contents for item in content['annotations']}
+    groups = {category.get('supercategory') for category in categories}
+    kept = [item for item in categories if item['id'] in used or item['name'] not in groups or not _is_group(item)]
+    return list(dict.fromkeys(category['name'] for category in kept or categories))
+
+
+def _is_group(category: dict[str, Any]) -> bool:
+    return category['id'] == 0 and category.get('supercategory') in (None, '', 'none')
+
+
+def _indices(file: Path, content: dict[str, Any], classes: list[str], findings: Findings) -> dict[Any, int]:
+    """Return the class of every category id, and report names that are no class."""
+    categories = content['categories']
+    for number in repeated(category['id'] for category in categories):
+        findings.problem('Category ids that are defined twice:', f'{file}: {number}')
+    for name in repeated(category['name'] for category in categories):
+        findings.problem('Categories with the same name:', f'{file}: {name!r}')
+    used = {item.get('category_id') for item in content['annotations']}
+    for category in categories:
+        if category['name'] not in classes and category['id'] in used:
+            close = nearest(category['name'], classes)
+            findings.problem(
+                'Names that match no category of the training split:',
+                f'{file}: {category["name"]!r}' + (f' (train: {close!r})' if close else ''),
+            )
+    return {item['id']: classes.index(item['name']) for item in categories if item['name'] in classes}
+
+
+def _folders(root: Path) -> list[Path]:
+    inner = subfolders(root)
+    return [root, *inner, *(folder for parent in inner for folder in subfolders(parent))]
+
+
+def _image_folder(split: str, file: Path, images: list[dict], folders: list[Path]) -> str:
+    """Return the folder in which most of a file's images are; one that is named after the split, if in doubt."""
+    names = [_plain(str(image.get('file_name', ''))) for image in images[:_SAMPLED_NAMES]]
+    candidates = sorted(
+        dict.fromkeys([file.parent, *folders]),
+        key=lambda folder: (bool(split) and split not in map(split_of, folder.parts[-2:]), folder != file.parent),
+    )
+    scores = [sum((folder / name).is_file() for name in names) for folder in candidates]
+    if not any(scores):
+        names = [os.path.basename(name) for name in names]
+        scores = [sum((folder / name).is_file() for name in names) for folder in candidates]
+    return str(candidates[scores.index(max(scores))])
+
+
+def _plain(name: str) -> str:
+    return PureWindowsPath(name).as_posix() if '\\' in name else name
+
+
+def _locate(prefix: str, name: str) -> str:
+    """Return the path of an image; folders in its name that are not there, such as another machine's, are ignored."""
+    path, short = os.path.join(prefix, name), os.path.join(prefix, os.path.basename(_plain(name)))
+    if os.path.isfile(path):
+        return path
+    plain = os.path.join(prefix, _plain(name))
+    return next((other for other in (plain, short) if os.path.isfile(other)), path)
+
+
+def _read_split(
+    file: Path, content: dict[str, Any], prefix: str, indices: dict[Any, int], findings: Findings
+) -> Split:
+    samples: dict[Any, Sample] = {}
+    for number in repeated(image.get('id') for image in content['images']):
+        names = [str(image.get('file_name')) for image in content['images'] if image.get('id') == number]
+        findings.problem('Image ids that occur more than once:', f'{file}: {number} of {", ".join(names)}')
+    for name in repeated(image.get('file_name') for image in content['images']):
+        findings.problem('Images that are listed more than once:', f'{file}: {name}')
+    for image in content['images']:
+        if not isinstance(image.get('file_name'), str) or 'id' not in image:
+            findings.problem("Images without 'id' or 'file_name':", f'{file}: {image}')
+            continue
+        size = image.get('width'), image.get('height')
+        stated = (int(size[0]), int(size[1])) if all(isinstance(edge, int | float) for edge in size) else None
+        number = image['id'] if isinstance(image['id'], int) else None
+        path = _locate(prefix, image['file_name'])
+        samples[image['id']] = Sample(path, stated=stated, source=str(file), number=number)
+    for item in content['annotations']:
+        _add_thing(file, item, samples, indices, content, findings)
+    return Split(list(samples.values()))
+
+
+def _add_thing(
+    file: Path,
+    item: dict[str, Any],
+    samples: dict[Any, Sample],
+    indices: dict[Any, int],
+    content: dict[str, Any],
+    findings: Findings,
+) -> None:
+    source = f'{file}, annotation {item.get("id")}'
+    sample = samples.get(item.get('image_id'))
+    if sample is None:
+        findings.problem('Annotations of images that are not listed:', f'{source}: image_id {item.get("image_id")}')
+        return
+    source += f' of {os.path.basename(sample.path)}'
+    if item.get('category_id') not in indices:
+        if all(category['id'] != item.get('category_id') for category in content['categories']):
+            heading = "Category ids that the file's 'categories' do not define:"
+            findings.problem(heading, f'{source}: {item.get("category_id")}')
+        return
+    box, shape = _box(item), item.get('segmentation') or None
+    if box is None:
+        findings.problem('Boxes that are not four numbers:', f'{source}: {item.get("bbox")}')
+        return
+    sample.things.append(Thing(indices[item['category_id']], box, shape, bool(item.get('iscrowd')), source))
+
+
+def _box(item: dict[str, Any]) -> tuple[float, float, float, float] | None:
+    box = item.get('bbox')
+    if box is None and isinstance(item.get('segmentation'), list) and item['segmentation']:
+        points = [value for polygon in item['segmentation'] for value in polygon]
+        x, y = points[::2], points[1::2]
+        box = [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+    if not isinstance(box, list) or len(box) != 4:
+        return None
+    is_number = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in box)
+    return (box[0], box[1], box[2], box[3]) if is_number else None
+
+
+def _is_pristine(content: dict[str, Any], split: Split, prefix: str) -> bool:
+    """Return whether MMDetection and pycocotools can read a file as it is."""
+    images, items = content['images'], content['annotations']
+    ids = [item.get('id') for item in items]
+    return (
+        len(split.samples) == len(images)
+        and all(
+            isinstance(image['id'], int) and {'width', 'height'} <= image.keys() and sample.path == path
+            for image, sample in zip(images, split.samples, strict=True)
+            for path in [os.path.join(prefix, image['file_name'])]
+        )
+        and len(set(ids)) == len(ids)
+        and None not in ids
+        and all({'bbox', 'area', 'iscrowd', 'category_id'} <= item.keys() for item in items)
+    )

@@ -1,0 +1,53 @@
+"""Datasets for classification: a folder of images for each class, with or without folders for the splits."""
+
+from pathlib import Path
+
+from mmevm.data.images import measure
+from mmevm.data.records import (
+    Findings,
+    Sample,
+    Split,
+    UserData,
+    images_below,
+    is_split_folder,
+    split_of,
+    subfolders,
+)
+from mmevm.engine.checks.class_lists import nearest
+
+_UNKNOWN = 'Folders of a class that the training split does not have:'
+
+
+def read(path: Path) -> UserData | None:
+    """Read a folder of class folders; ``None`` for a folder of another layout."""
+    if path.is_file():
+        return None
+    inner = subfolders(path)
+    parts = {split_of(folder.name) or '': folder for folder in inner if is_split_folder(folder.name)}
+    if 'train' not in parts and not (parts and all(is_split_folder(folder.name) for folder in inner)):
+        parts = {'': path}
+    folders = {split: subfolders(folder) for split, folder in parts.items()}
+    folders = {split: found for split, found in folders.items() if found and any(map(images_below, found))}
+    if not folders:
+        return None
+    first = folders.get('train') or next(iter(folders.values()))
+    classes = sorted(folder.name for folder in first)
+    findings = Findings()
+    splits = {split: _read_split(split, found, classes, findings) for split, found in folders.items()}
+    if len(classes) < 2:
+        findings.problem('A classifier needs two classes or more, each with a folder of images:', *map(str, first))
+    data = UserData('classification', 'class folders', path, classes, splits, findings)
+    measure(data.samples())
+    return data
+
+
+def _read_split(split: str, folders: list[Path], classes: list[str], findings: Findings) -> Split:
+    samples = []
+    for folder in folders:
+        images = images_below(folder)
+        if folder.name in classes:
+            samples += [Sample(image, label=classes.index(folder.name)) for image in images]
+        elif images:
+            close = nearest(folder.name, classes)
+            findings.problem(_UNKNOWN, str(folder) + (f' (train: {close!r})' if close else ''))
+    return Split(samples)

@@ -1,0 +1,65 @@
+"""Image files: their size as OpenMMLab's loaders see it, and their faults."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from mmevm.data.records import Findings, Sample, UserData
+from mmevm.engine.checks.image_files import find_fault
+
+_ORIENTATION = 0x0112
+_BROKEN = 'Images that are missing or cannot be read:'
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """Return width and height of an image after EXIF's rotation, ``None`` if its header cannot be read."""
+    try:
+        if path.lower().endswith('.npy'):
+            height, width = np.load(path, mmap_mode='r').shape[:2]
+            return width, height
+        if path.lower().endswith(('.tif', '.tiff')):
+            return _tiff_size(path)
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            return image.size[::-1] if turned else image.size
+    except Exception:  # whatever readers raise for bytes that they do not expect
+        return None
+
+
+def _tiff_size(path: str) -> tuple[int, int]:
+    from tifffile import TiffFile  # knows images of any number of channels, which Pillow does not
+
+    with TiffFile(path) as file:
+        page = file.pages[0]
+        return page.imagewidth, page.imagelength
+
+
+def measure(samples: Iterable[Sample]) -> None:
+    """Set ``size`` of images, and ``fault`` of those that cannot be read."""
+    with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 4)) as pool:
+        list(pool.map(_measure, samples))
+
+
+def _measure(sample: Sample) -> None:
+    fault = find_fault(sample.path)
+    sample.size = None if fault else image_size(sample.path)
+    sample.fault = fault.reason if fault else '' if sample.size else 'its header cannot be read'
+    if not sample.fault and sample.mask and (fault := find_fault(sample.mask, 'pillow')):
+        sample.fault = f'its label map {sample.mask}: {fault.reason}'
+
+
+def report_broken(data: UserData) -> None:
+    """Add the images that cannot be read to the findings."""
+    broken = [f'{sample.path}: {sample.fault}' for sample in data.samples() if sample.fault]
+    if broken:
+        data.findings.fault(_BROKEN, *broken)
+
+
+def report_unlisted(findings: Findings, listed: Iterable[str], present: Iterable[str], where: str) -> None:
+    """Note images that no annotation file lists."""
+    extra = sorted(set(present) - set(listed))
+    if extra:
+        findings.note(f'Images that {where} does not list:', *extra)

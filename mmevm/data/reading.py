@@ -1,0 +1,79 @@
+"""From a path to a dataset: which layout it has, what is wrong with it, and its splits."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mmevm.data import checks, coco, folders, masks, splits, voc, yolo
+from mmevm.data.images import measure, report_broken
+from mmevm.data.records import UserData, is_image, subfolders
+from mmevm.errors import UsageError
+
+_Reader = Callable[[Path], UserData | None]
+_READERS: dict[str, tuple[_Reader, ...]] = {
+    'detection': (coco.read, yolo.read, voc.read),
+    'segmentation': (masks.read,),
+    'classification': (folders.read,),
+}
+LAYOUTS = (
+    'a COCO file or a folder with annotations/*.json or train/_annotations.coco.json; a YOLO data.yaml or its folder; '
+    'Pascal VOC (Annotations/*.xml, JPEGImages); images/ and masks/ with PNG label maps; a folder for each class, with '
+    'or without train/ and val/'
+)
+
+
+def read_data(
+    path: str | os.PathLike, kind: str | None = None, skip_broken: bool = False, held_out: bool | None = None
+) -> UserData:
+    """Read and check a dataset.
+
+    Args:
+        path (str | os.PathLike): A folder or an annotation file.
+        kind (str, optional): ``'detection'``, ``'segmentation'`` or ``'classification'``, which is preferred where a
+            folder may be read as several.
+        skip_broken (bool): Leave out images and objects that cannot be used, instead of listing them as faults.
+        held_out (bool, optional): For evaluations: whether the model was trained on this dataset.
+
+    Returns:
+        UserData: With a training and a validation split, or the one to evaluate as ``'test'``; its ``findings`` say what is wrong.
+
+    Raises:
+        UsageError: There is no dataset of a known layout.
+    """
+    source = Path(os.path.abspath(os.path.expanduser(path)))
+    data = _read(source, kind)
+    if data.layout == 'COCO':
+        measure(data.samples())
+    report_broken(data)
+    checks.check_samples(data)
+    if skip_broken:
+        checks.leave_out(data)
+    if held_out is None:
+        splits.complete_splits(data)
+    else:
+        splits.choose_evaluated(data, held_out)
+    checks.check_splits(data)
+    return data
+
+
+def _read(source: Path, kind: str | None) -> UserData:
+    if not source.exists():
+        raise UsageError(f'{source} does not exist. Expected a dataset: {LAYOUTS}.')
+    if source.is_file():
+        reader = {'.json': coco.read, '.yaml': yolo.read, '.yml': yolo.read}.get(source.suffix.lower())
+        data = reader(source) if reader else None
+    else:
+        kinds = sorted(_READERS, key=lambda name: name != kind)
+        data = next((data for name in kinds for reader in _READERS[name] if (data := reader(source))), None)
+    if data is None:
+        raise UsageError(f'{source} is not a dataset of a known layout: {_contents(source)}. Expected {LAYOUTS}.')
+    return data
+
+
+def _contents(source: Path) -> str:
+    if source.is_file():
+        return 'a file that is not .json, .yaml or .yml, or has no names'
+    names = [f'{folder.name}/' for folder in subfolders(source)]
+    images = sum(map(is_image, os.listdir(source)))
+    names += [f'{images} images'] if images else []
+    return f'it has {", ".join(names[:10])}{", …" if len(names) > 10 else ""}' if names else 'it is empty'

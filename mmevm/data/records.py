@@ -1,0 +1,187 @@
+"""What a dataset consists of, whatever its layout on the disk."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SPLITS = ('train', 'val', 'test')
+IMAGE_SUFFIXES = frozenset(
+    '.jpg .jpeg .jpe .png .bmp .gif .webp .ppm .pgm .tif .tiff .npy'.split()  # what OpenMMLab's loaders read
+)
+
+_ALIASES = {
+    'train': ('train', 'training', 'trainset', 'trn'),
+    'val': ('val', 'valid', 'validation', 'valset', 'minival', 'dev', 'eval'),
+    'test': ('test', 'testing', 'testset'),
+}
+_SPLIT_OF = {alias: split for split, aliases in _ALIASES.items() for alias in aliases}
+
+
+@dataclass(slots=True)
+class Thing:
+    """An object in an image.
+
+    Attributes:
+        category (int): Index of its class.
+        box (tuple[float, float, float, float]): x, y, width and height in pixels.
+        shape (list | dict | None): Polygons or run lengths, as COCO has them in ``segmentation``.
+        crowd (bool): Whether it is neither trained on nor expected to be found.
+        source (str): Where it is annotated.
+        faulty (bool): Whether a check has found that it cannot be used.
+    """
+
+    category: int
+    box: tuple[float, float, float, float]
+    shape: Any = None
+    crowd: bool = False
+    source: str = ''
+    faulty: bool = False
+
+
+@dataclass(slots=True)
+class Sample:
+    """An image and what is known of it.
+
+    Attributes:
+        path (str): The image.
+        things (list[Thing]): Objects, in detection datasets.
+        label (int | None): Index of its class, in classification datasets.
+        mask (str | None): Label map, in segmentation datasets.
+        size (tuple[int, int] | None): Width and height as decoded.
+        stated (tuple[int, int] | None): Width and height according to its annotations.
+        source (str): Where it is listed, if not by a folder.
+        number (int | None): Its id in a COCO file.
+        values (dict[int, int]): Pixels by value of the label map.
+        fault (str): Why it cannot be used.
+    """
+
+    path: str
+    things: list[Thing] = field(default_factory=list)
+    label: int | None = None
+    mask: str | None = None
+    size: tuple[int, int] | None = None
+    stated: tuple[int, int] | None = None
+    source: str = ''
+    number: int | None = None
+    values: dict[int, int] = field(default_factory=dict)
+    fault: str = ''
+
+
+@dataclass
+class Split:
+    """A part of a dataset.
+
+    Attributes:
+        samples (list[Sample]): Its images.
+        annotations (str): The COCO file that has exactly this content, or ''.
+        prefix (str): The folder to which the file's names are relative.
+    """
+
+    samples: list[Sample]
+    annotations: str = ''
+    prefix: str = ''
+
+
+@dataclass
+class Findings:
+    """What is wrong with a dataset, by heading; every item names a file.
+
+    Attributes:
+        problems (dict[str, list[str]]): They have to be put right.
+        faults (dict[str, list[str]]): Images and objects that can be left out.
+        notes (dict[str, list[str]]): Worth knowing.
+    """
+
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def problem(self, heading: str, *items: str) -> None:
+        """Add a problem."""
+        self.problems.setdefault(heading, []).extend(items)
+
+    def fault(self, heading: str, *items: str) -> None:
+        """Add images or objects that cannot be used."""
+        self.faults.setdefault(heading, []).extend(items)
+
+    def note(self, heading: str, *items: str) -> None:
+        """Add a note."""
+        self.notes.setdefault(heading, []).extend(items)
+
+
+@dataclass
+class UserData:
+    """A dataset of a user.
+
+    Attributes:
+        kind (str): ``'detection'``, ``'classification'`` or ``'segmentation'``.
+        layout (str): Its layout on the disk, in words.
+        root (Path): Its folder.
+        classes (list[str]): Names by index.
+        splits (dict[str, Split]): By name; without any name found, all images are in ``''``.
+        findings (Findings): What is wrong with it.
+        values (dict[int, int]): Class index by value of the label maps; ignored values are absent.
+    """
+
+    kind: str
+    layout: str
+    root: Path
+    classes: list[str]
+    splits: dict[str, Split]
+    findings: Findings
+    values: dict[int, int] = field(default_factory=dict)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the images of all splits."""
+        for split in self.splits.values():
+            yield from split.samples
+
+    @property
+    def has_shapes(self) -> bool:
+        """Whether any object has more than a box."""
+        return any(thing.shape for sample in self.samples() for thing in sample.things)
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a file or folder is named after: ``instances_val2017.json`` is of ``'val'``."""
+    words = [re.sub(r'\d+$', '', word) for word in re.split(r'[^a-z0-9]+', name.casefold())]
+    return next((_SPLIT_OF[word] for word in words if word in _SPLIT_OF), None)
+
+
+def is_split_folder(name: str) -> bool:
+    """Return whether a folder is named after a split and nothing else."""
+    return re.sub(r'\d+$', '', name.casefold()) in _SPLIT_OF
+
+
+def is_image(path: str | os.PathLike) -> bool:
+    """Return whether a file has the suffix of an image."""
+    name = os.path.basename(path)
+    return not name.startswith('.') and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in a folder, sorted by name."""
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in '._')
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the visible files in a folder, sorted by name."""
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != '.')
+
+
+def images_below(folder: Path) -> list[str]:
+    """Return the images in a folder and in the folders in it, sorted; links are followed."""
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != '.']
+        found += [os.path.join(parent, name) for name in names if is_image(name)]
+    return sorted(found)
+
+
+def repeated(values: Iterable[Any]) -> list[Any]:
+    """Return the values that occur more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]

@@ -1,0 +1,101 @@
+"""Dividing a dataset into a training and a validation split."""
+
+from collections import Counter
+
+import numpy as np
+
+from mmevm.data.records import Sample, Split, UserData
+from mmevm.errors import UsageError
+
+SEED = 0
+SHARE = 0.2
+"""Images of a made validation split, of all."""
+
+
+def categories(sample: Sample, values: dict[int, int]) -> set[int]:
+    """Return the classes of an image."""
+    if sample.label is not None:
+        return {sample.label}
+    if sample.mask is not None:
+        return {values[value] for value in sample.values if value in values}
+    return {thing.category for thing in sample.things}
+
+
+def complete_splits(data: UserData) -> None:
+    """Make sure that there is a training and a validation split, and note which was made or stands in."""
+    found = [split for split in ('train', 'val', 'test') if data.splits.get(split)]
+    if '' in data.splits or found == ['train']:
+        _divide(data, data.splits.pop('', None) or data.splits.pop('train'))
+    elif 'train' not in found:
+        raise UsageError(
+            f'{data.root} has a split {" and ".join(found)}, and none to train on. Name one train, or give the folder '
+            'or file of all images, which is then divided.'
+        )
+    elif 'val' not in found:
+        data.splits['val'] = data.splits['test']
+        data.findings.note('There is no validation split: the test split stands in for it')
+
+
+def choose_evaluated(data: UserData, held_out: bool) -> None:
+    """Keep the split that an evaluation uses, as ``'test'``, and note which it is.
+
+    Args:
+        data (UserData): The dataset.
+        held_out (bool): Whether the model was trained on this dataset, so that the split which was made for that run is
+            made again.
+    """
+    found = next((split for split in ('test', 'val') if data.splits.get(split)), None)
+    if found is None and held_out:
+        complete_splits(data)
+        found = 'val'
+    elif found is None:
+        found = next(iter(data.splits))
+        count = len(data.splits[found].samples)
+        data.findings.note(f'There is no test or validation split: all {count} images are evaluated')
+    data.splits = {'test': data.splits[found]}
+
+
+def _divide(data: UserData, split: Split) -> None:
+    usable = [sample for sample in split.samples if not sample.fault]
+    if len(usable) < 2:
+        return data.splits.update(train=split, val=Split([]))
+    chosen = choose([categories(sample, data.values) for sample in split.samples])
+    parts: dict[str, list[Sample]] = {'train': [], 'val': []}
+    for index, sample in enumerate(split.samples):
+        parts['val' if index in chosen else 'train'].append(sample)
+    data.splits.update({name: Split(samples) for name, samples in parts.items()})
+    data.findings.note(
+        f'There is no validation split: {len(parts["val"])} of {len(split.samples)} images were drawn for it (seed '
+        f'{SEED}, every class in both splits where it has two images), the same ones every time'
+    )
+
+
+def choose(classes: list[set[int]], share: float = SHARE, seed: int = SEED) -> set[int]:
+    """Choose images for validation so that every class with two images or more is in both splits, in proportion.
+
+    Args:
+        classes (list[set[int]]): Classes of every image.
+        share (float): Of the images that are chosen.
+        seed (int): Equal seeds choose the same images.
+
+    Returns:
+        set[int]: Indices of images.
+    """
+    order = np.random.default_rng(seed).permutation(len(classes)).tolist()
+    totals = Counter(number for found in classes for number in found)
+    chosen: set[int] = set()
+    counts: Counter[int] = Counter()  # of the chosen
+    wanted = {number: max(1, round(share * total)) if total > 1 else 0 for number, total in totals.items()}
+    for number in sorted(totals, key=lambda number: (totals[number], number)):
+        for index in order:
+            if counts[number] >= wanted[number]:
+                break
+            others = classes[index]
+            if number in others and index not in chosen and all(counts[n] + 1 < totals[n] for n in others):
+                chosen.add(index)
+                counts.update(others)
+    missing = max(1, round(share * len(classes))) - len(chosen)
+    plain = [index for index in order if index not in chosen and all(counts[n] + 1 < totals[n] for n in classes[index])]
+    # Images without objects first: those with objects are in proportion already.
+    chosen.update(sorted(plain, key=lambda index: bool(classes[index]))[: max(missing, 0)])
+    return chosen or set(order[:1])

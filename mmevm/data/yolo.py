@@ -1,0 +1,221 @@
+"""Datasets in YOLO's format: ``data.yaml``, and a text file with boxes or polygons for each image."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mmevm.data.images import measure
+from mmevm.data.records import (
+    SPLITS,
+    Findings,
+    Sample,
+    Split,
+    Thing,
+    UserData,
+    files,
+    images_below,
+    is_image,
+    repeated,
+    split_of,
+)
+from mmevm.data.supervision import formats
+from mmevm.errors import UsageError
+
+_YAML = ('.yaml', '.yml')
+_NAME_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
+
+
+def read(path: Path) -> UserData | None:
+    """Read ``data.yaml``, or the folder that has it; ``None`` for a folder of another layout."""
+    found = [path] if path.is_file() else [file for file in files(path) if file.suffix.lower() in _YAML]
+    settings = {file: content for file in found if (content := _settings(file))}
+    if len(settings) > 1:
+        raise UsageError(f'Several files may describe the dataset: {", ".join(map(str, settings))}. Give one of them.')
+    findings = Findings()
+    if settings:
+        file, content = next(iter(settings.items()))
+        names = _names(file, content['names'], findings)
+        images = {split: _images(file, content, split, findings) for split in SPLITS if content.get(_key(content, split))}
+        root, keypoints = file.parent, _keypoints(content)
+    elif path.is_dir() and (labels := _label_files(path)) and (file := _name_file(path)):
+        names = [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+        images, root, keypoints = _by_folder(path), path, 0
+        names = names if labels else []
+    else:
+        return None
+    splits = {split: Split([Sample(image) for image in paths]) for split, paths in images.items() if paths}
+    data = UserData('detection', 'YOLO', root, names, splits, findings)
+    measure(data.samples())
+    for sample in data.samples():
+        _read_labels(sample, len(names), keypoints, findings)
+    _require_labels(data)
+    return data
+
+
+def _settings(file: Path) -> dict[str, Any] | None:
+    try:
+        content = yaml.safe_load(file.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f'{file} cannot be read: {error}') from error
+    return content if isinstance(content, dict) and 'names' in content else None
+
+
+def _names(file: Path, names: Any, findings: Findings) -> list[str]:
+    if isinstance(names, dict):
+        numbers = {str(number): str(name) for number, name in names.items()}
+        if sorted(numbers) != sorted(map(str, range(len(numbers)))):
+            findings.problem('Class ids that have no name:', f'{file}: names has the ids {", ".join(numbers)}')
+        names = [numbers.get(str(index), f'class {index}') for index in range(len(numbers))]
+    if not isinstance(names, list) or not names:
+        raise UsageError(f"{file}: 'names' must be a list or a dict of class names, got {names!r}")
+    names = [str(name) for name in names]
+    for name in repeated(names):
+        findings.problem('Classes with the same name:', f'{file}: {name!r}')
+    return names
+
+
+def _key(content: dict[str, Any], split: str) -> str:
+    return next((key for key in content if split_of(str(key)) == split and content[key]), split)
+
+
+def _keypoints(content: dict[str, Any]) -> int:
+    """Return how many values of key points follow a box."""
+    shape = content.get('kpt_shape')
+    return int(np.prod(shape)) if isinstance(shape, list) else 0
+
+
+def _images(file: Path, content: dict[str, Any], split: str, findings: Findings) -> list[str]:
+    key = _key(content, split)
+    entries = content[key] if isinstance(content[key], list) else [content[key]]
+    found: list[str] = []
+    for entry in map(str, entries):
+        path = _resolve(file, str(content.get('path') or ''), entry)
+        if path is None:
+            findings.problem('Folders that do not exist:', f'{file}: {key}: {entry}')
+        elif path.is_dir():
+            found += images_below(path)
+        else:
+            found += _listed(path)
+    return list(dict.fromkeys(found))
+
+
+def _resolve(file: Path, root: str, entry: str) -> Path | None:
+    """Return where an entry of ``data.yaml`` is; roots of another machine and Roboflow's ``../`` are ignored."""
+    bases = [file.parent / os.path.expanduser(root), file.parent, file.parent / 'datasets' / root, file.parent.parent]
+    short = entry
+    while short.startswith('../'):
+        short = short[3:]
+    candidates = [base / os.path.expanduser(name) for name in dict.fromkeys((entry, short)) for base in bases]
+    # A file of another machine's paths, of which only the last parts are here.
+    parts = Path(entry).parts
+    candidates += [file.parent.joinpath(*parts[start:]) for start in range(1, len(parts))]
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _listed(file: Path) -> list[str]:
+    """Return the images of a text file that lists them."""
+    lines = [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    bases = (file.parent, Path(), file.parent.parent)
+    found = [next((base / line for base in bases if (base / line).is_file()), file.parent / line) for line in lines]
+    return [os.path.normpath(path) for path in found]
+
+
+def _name_file(root: Path) -> Path | None:
+    places = [root, *(root / name for name in ('labels', 'train', 'train/labels'))]
+    return next((place / name for place in places for name in _NAME_FILES if (place / name).is_file()), None)
+
+
+def _label_files(root: Path) -> bool:
+    """Return whether images have text files with at least five numbers a line."""
+    return any(_is_label(Path(label_path(image))) for image in images_below(root)[:200])
+
+
+def _is_label(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    words = path.read_text(encoding='utf-8', errors='replace').split('\n', 1)[0].split()
+    return len(words) >= 5 and all(word.replace('.', '', 1).replace('-', '').isdigit() for word in words[:5])
+
+
+def _by_folder(root: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for image in images_below(root):
+        parents = Path(image).relative_to(root).parts[:-1]
+        split = next((name for part in parents if (name := split_of(part))), '')
+        found.setdefault(split, []).append(image)
+    if len(found) > 1:
+        found.pop('', None)
+    return found
+
+
+def label_path(image: str) -> str:
+    """Return the text file of an image: in ``labels`` where the image is in ``images``, else beside it."""
+    head, found, tail = image.rpartition(f'{os.sep}images{os.sep}')
+    beside = os.path.splitext(image)[0] + '.txt'
+    if not found:
+        return beside
+    apart = os.path.splitext(f'{head}{os.sep}labels{os.sep}{tail}')[0] + '.txt'
+    return apart if os.path.isfile(apart) or not os.path.isfile(beside) else beside
+
+
+def _read_labels(sample: Sample, count: int, keypoints: int, findings: Findings) -> None:
+    path = label_path(sample.path)
+    if sample.size is None or not os.path.isfile(path):
+        return
+    try:
+        with open(path, encoding='utf-8') as file:
+            lines = [(number, line.split()) for number, line in enumerate(file, 1) if line.strip()]
+    except ValueError as error:
+        findings.problem('Label files that cannot be read:', f'{path}: not a text file, {error}')
+        return
+    sample.source = path
+    for number, words in lines:
+        words = words[:5] if keypoints and len(words) == 5 + keypoints else words
+        source = f'{path}, line {number}'
+        for thing in _things(words, sample.size, source, findings):
+            if 0 <= thing.category < count:
+                sample.things.append(thing)
+            else:
+                findings.problem(
+                    f'Class ids out of range (data.yaml names the ids 0 to {count - 1}):', f'{source}: {thing.category}'
+                )
+
+
+def _things(words: list[str], size: tuple[int, int], source: str, findings: Findings) -> Iterator[Thing]:
+    """Yield the object of a line, or nothing if it cannot be read."""
+    try:
+        found = formats().yolo_annotations_to_detections([' '.join(words)], size, with_masks=False)
+    except ValueError as error:
+        findings.problem('Lines of label files that cannot be read:', f'{source}: {error}')
+        return
+    x1, y1, x2, y2 = map(float, found.xyxy[0])
+    yield Thing(int(found.class_id[0]), (x1, y1, x2 - x1, y2 - y1), _polygons(words, size), source=source)
+
+
+def _polygons(words: list[str], size: tuple[int, int]) -> list[list[float]] | None:
+    if len(words) <= 6:  # a box and perhaps a score
+        return None
+    values = np.array(words[1 : 1 + (len(words) - 1) // 2 * 2], dtype=float).reshape(-1, 2)
+    return [(values * size).round(2).ravel().tolist()]
+
+
+def _require_labels(data: UserData) -> None:
+    for split, part in data.splits.items():
+        readable = [sample for sample in part.samples if not sample.fault]
+        without = [sample.path for sample in readable if not os.path.isfile(label_path(sample.path))]
+        if readable and len(without) == len(readable) and split != 'test':
+            example = f'{without[0]}: expected {label_path(without[0])}'
+            data.findings.problem(f'No image of {split or "the dataset"} has a label file:', example)
+        elif without:
+            data.findings.note('Images without a label file, taken to show no object:', *without)
+    for image in repeated(sample.path for sample in data.samples()):
+        data.findings.problem('Images in more than one split:', image)
+
+
+def is_label_layout(path: Path) -> bool:
+    """Return whether a file describes a dataset in YOLO's format."""
+    return path.suffix.lower() in _YAML and not is_image(path)
