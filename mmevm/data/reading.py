@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmevm.data import checks, coco, folders, masks, splits, voc, yolo
 from mmevm.data.images import measure, report_broken
-from mmevm.data.records import UserData, is_image, subfolders
+from mmevm.data.records import SPLITS, UserData, is_image, subfolders
 from mmevm.errors import UsageError
 
 _Reader = Callable[[Path], UserData | None]
@@ -52,6 +52,7 @@ def read_data(
         splits.complete_splits(data)
     else:
         splits.choose_evaluated(data, held_out)
+    data.splits = {name: data.splits[name] for name in SPLITS if name in data.splits}
     checks.check_splits(data)
     return data
 

@@ -95,7 +95,7 @@ _Draw = Callable[[np.ndarray, float, Sample], np.ndarray]
 def _visualizer(kind: str, data: UserData) -> Any:
     library = kind.partition('.')[0]
     with VISUALIZERS.switch_scope_and_registry(library) as registry:
-        visualizer = registry.build(dict(type=kind))
+        visualizer = registry.get(kind)()  # not MMEngine's current one, which the hooks of a run draw on
     visualizer.dataset_meta = dict(classes=tuple(data.classes), palette=palette(len(data.classes)))
     return visualizer
 
