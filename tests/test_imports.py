@@ -26,7 +26,8 @@ BELOW = {
     'zoo': ('_patches', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'mim', 'version'),
     'engine': ('_patches', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo'),
     'deploy': ('ops', 'layers', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo', 'engine', 'version'),
-    'apis': ('engine', 'checkpoint', 'registry', 'errors', 'zoo', 'version'),
+    'data': ('registry', 'errors', 'files', 'engine'),
+    'apis': ('engine', 'data', 'files', 'checkpoint', 'registry', 'errors', 'zoo', 'version'),
 }
 """What each part may import, besides itself; parts that are not named may import any."""
 

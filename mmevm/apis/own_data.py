@@ -24,8 +24,8 @@ SHEET = 'contact_sheet.jpg'
 def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkpoint: str | None = None) -> None:
     """Make a config train on a user's dataset or evaluate it, after checking and showing it.
 
-    Lists of images go to ``data/`` in the work folder, under names that no other run changes; a contact sheet goes beside
-    it. The user's folder is never written to.
+    Lists of images go to ``data/`` in the work folder, under names that no other run changes, and a contact sheet goes
+    beside it. The user's folder is never written to.
 
     Args:
         cfg (Config): Changed in place.

@@ -17,6 +17,9 @@ from mmevm.engine.checks.class_lists import nearest
 
 _UNKNOWN = 'Folders of a class that the training split does not have:'
 
+# Of datasets for other tasks whose annotations are missing or unknown.
+_NO_CLASSES = {'images', 'jpegimages', 'masks', 'labels', 'annotations'}
+
 
 def read(path: Path) -> UserData | None:
     """Read a folder of class folders; ``None`` for a folder of another layout."""
@@ -28,7 +31,8 @@ def read(path: Path) -> UserData | None:
         parts = {'': path}
     folders = {split: subfolders(folder) for split, folder in parts.items()}
     folders = {split: found for split, found in folders.items() if found and any(map(images_below, found))}
-    if not folders:
+    names = {folder.name.casefold() for found in folders.values() for folder in found}
+    if not folders or names <= _NO_CLASSES:
         return None
     first = folders.get('train') or next(iter(folders.values()))
     classes = sorted(folder.name for folder in first)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mmevm.data.records import (
     UserData,
     files,
     images_below,
+    is_image,
     is_split_folder,
     split_of,
     subfolders,
@@ -44,7 +45,7 @@ def read(path: Path) -> UserData | None:
     """Read a folder of images and label maps; ``None`` for a folder of another layout."""
     if path.is_file():
         return None
-    pairs = {split: found for split, found in _folder_pairs(path) if any(map(is_mask, images_below(found[1])))}
+    pairs = dict(_folder_pairs(path))
     if not pairs:
         return None
     findings = Findings()
@@ -62,13 +63,15 @@ def is_mask(path: str) -> bool:
     return path.lower().endswith(_MASK_SUFFIXES)
 
 
-def _named(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((inner for name in names for inner in subfolders(folder) if inner.name.casefold() == name), None)
+def _named(folder: Path, names: tuple[str, ...], accept: Callable[[str], bool] = is_image) -> Path | None:
+    """Return the subfolder of one of these names that has such files."""
+    found = [inner for name in names for inner in subfolders(folder) if inner.name.casefold() == name]
+    return next((inner for inner in found if any(map(accept, images_below(inner)))), None)
 
 
 def _folder_pairs(root: Path) -> Iterator[tuple[str, tuple[Path, Path]]]:
     """Yield split, folder of images and folder of label maps."""
-    images, masks = _named(root, _IMAGES), _named(root, _MASKS)
+    images, masks = _named(root, _IMAGES), _named(root, _MASKS, is_mask)
     if images and masks:
         inner = {split_of(folder.name): folder for folder in subfolders(masks) if is_split_folder(folder.name)}
         parts = [folder for folder in subfolders(images) if is_split_folder(folder.name)]
@@ -81,9 +84,9 @@ def _folder_pairs(root: Path) -> Iterator[tuple[str, tuple[Path, Path]]]:
     for folder in subfolders(root):
         if not is_split_folder(folder.name):
             continue
-        split, images, masks = split_of(folder.name) or '', _named(folder, _IMAGES), _named(folder, _MASKS)
+        split, images, masks = split_of(folder.name) or '', _named(folder, _IMAGES), _named(folder, _MASKS, is_mask)
         endings = [f'{folder.name}{mark}{name}' for name in _MASKS + ('annot',) for mark in ('', '_', '-')]
-        beside = _named(root, tuple(ending.casefold() for ending in endings))
+        beside = _named(root, tuple(ending.casefold() for ending in endings), is_mask)
         if images and masks:
             yield split, (images, masks)
         elif beside:
