@@ -76,12 +76,12 @@ def _ambiguous(found: list[Path]) -> Path:
 
 def _read_files(root: Path, chosen: dict[str, Path]) -> UserData:
     findings = Findings()
-    contents = {split: _load(file, findings) for split, file in chosen.items()}
-    contents = {split: content for split, content in contents.items() if content is not None}
+    loaded = {split: _load(file, findings) for split, file in chosen.items()}
+    contents = {split: content for split, content in loaded.items() if content is not None}
     first = contents.get('train') or next(iter(contents.values()), {})
     classes = _class_names(first, list(contents.values()))
     folders = _folders(root)
-    splits = {}
+    splits = {split: Split([]) for split in chosen}
     for split, content in contents.items():
         file = chosen[split]
         indices = _indices(file, content, classes, findings)

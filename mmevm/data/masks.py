@@ -103,14 +103,14 @@ def _pair(images: Path, masks: Path, findings: Findings) -> list[Sample]:
     samples, without = [], []
     for image in images_below(images):
         name = os.path.splitext(os.path.relpath(image, images))[0]
-        mask = by_name.get(name) or by_name.get(_MASK_ENDING.sub('', name))
-        if mask:
-            samples.append(Sample(image, mask=mask))
+        found = by_name.get(name) or by_name.get(_MASK_ENDING.sub('', name))
+        if found:
+            samples.append(Sample(image, mask=found))
         else:
             without.append(image)
     if without:
         findings.problem(f'Images without a label map in {masks}:', *without)
-    used = {sample.mask for sample in samples}
+    used = {str(sample.mask) for sample in samples}
     if unused := sorted(set(by_name.values()) - used):
         findings.note(f'Label maps without an image in {images}, left out:', *unused)
     return samples
@@ -130,11 +130,9 @@ def _listed(root: Path, splits: dict[str, Split]) -> dict[str, Split]:
 def read_mask(path: str) -> np.ndarray:
     """Return the values of a label map, int64 [H, W]; colours become numbers 0xRRGGBB, greys stored as RGB stay."""
     with Image.open(path) as image:
-        if image.mode == '1':
-            image = image.convert('L')
-        elif image.mode in ('LA', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'LAB'):
-            image = image.convert('L' if image.mode == 'LA' else 'RGB')
-        values = np.asarray(image).astype(np.int64)
+        mode = {'1': 'L', 'LA': 'L'}.get(image.mode, image.mode if image.mode in ('L', 'P', 'RGB') else None)
+        is_number = image.mode.startswith('I')
+        values = np.asarray(image if is_number else image.convert(mode or 'RGB')).astype(np.int64)
     if values.ndim == 2:
         return values
     red, green, blue = values[..., 0], values[..., 1], values[..., 2]

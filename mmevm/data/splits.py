@@ -25,7 +25,7 @@ def complete_splits(data: UserData) -> None:
     """Make sure that there is a training and a validation split, and note which was made or stands in."""
     found = [split for split in ('train', 'val', 'test') if data.splits.get(split)]
     if '' in data.splits or found == ['train']:
-        _divide(data, data.splits.pop('', None) or data.splits.pop('train'))
+        _divide(data, data.splits.pop('' if '' in data.splits else 'train'))
     elif 'train' not in found:
         raise UsageError(
             f'{data.root} has a split {" and ".join(found)}, and none to train on. Name one train, or give the folder '

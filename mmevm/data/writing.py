@@ -54,7 +54,8 @@ def write_coco(data: UserData, split: Split, name: str, folder: Path) -> dict[st
 
 
 def _coco(data: UserData, split: Split) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     numbers = [sample.number for sample in split.samples]
     keeps_ids = None not in numbers and len(set(numbers)) == len(numbers)
     for index, sample in enumerate(split.samples, 1):

@@ -18,7 +18,6 @@ from mmevm.data.records import (
     UserData,
     files,
     images_below,
-    is_image,
     repeated,
     split_of,
 )
@@ -41,10 +40,9 @@ def read(path: Path) -> UserData | None:
         names = _names(file, content['names'], findings)
         images = {split: _images(file, content, split, findings) for split in SPLITS if content.get(_key(content, split))}
         root, keypoints = file.parent, _keypoints(content)
-    elif path.is_dir() and (labels := _label_files(path)) and (file := _name_file(path)):
-        names = [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    elif path.is_dir() and _label_files(path) and (listing := _name_file(path)):
+        names = [line.strip() for line in listing.read_text(encoding='utf-8').splitlines() if line.strip()]
         images, root, keypoints = _by_folder(path), path, 0
-        names = names if labels else []
     else:
         return None
     splits = {split: Split([Sample(image) for image in paths]) for split, paths in images.items() if paths}
@@ -215,7 +213,3 @@ def _require_labels(data: UserData) -> None:
     for image in repeated(sample.path for sample in data.samples()):
         data.findings.problem('Images in more than one split:', image)
 
-
-def is_label_layout(path: Path) -> bool:
-    """Return whether a file describes a dataset in YOLO's format."""
-    return path.suffix.lower() in _YAML and not is_image(path)

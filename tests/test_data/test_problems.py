@@ -35,21 +35,28 @@ def change(root: Path, edit: Callable[[dict], Any], split: str = 'train2017') ->
     return refusal(read_data(root)) or ''
 
 
+def annotation(index: int, **changes: Any) -> Callable[[dict], Any]:
+    return lambda content: content['annotations'][index].update(changes)
+
+
+def image(index: int, **changes: Any) -> Callable[[dict], Any]:
+    return lambda content: content['images'][index].update(changes)
+
+
 EDITS: dict[str, tuple[Callable[[dict], Any], str]] = {
-    'no area': (lambda c: c['annotations'][1].update(bbox=[3, 4, 0, 9]), r'no area:\n  \S*train2017.json, annotation 2 .*0000.jpg'),
-    'negative': (lambda c: c['annotations'][1].update(bbox=[30, 4, -9, 9]), r'no area:\n'),
-    'outside': (lambda c: c['annotations'][0].update(bbox=[70, 4, 9, 9]), r'outside the image:\n.*annotation 1 .*70, 4, 9, 9 in 64 x 48'),
-    'beyond': (lambda c: c['annotations'][0].update(bbox=[40, 4, 60, 9]), r'reach beyond the image:\n.*annotation 1'),
-    'not a box': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), r'not four numbers:\n.*annotation 1 of 0000.jpg'),
-    'not a number': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('nan')]), r'not four numbers:'),
-    'category': (lambda c: c['annotations'][0].update(category_id=9), r"'categories' do not define:\n.*annotation 1.*: 9"),
-    'image id': (lambda c: c['images'][1].update(id=0), r'ids that occur more than once:\n.*0 of 0000.jpg, 0001.jpg'),
-    'unlisted': (lambda c: c['annotations'][0].update(image_id=77), r'not listed:\n.*annotation 1: image_id 77'),
-    'missing': (lambda c: c['images'][2].update(file_name='no.jpg'), r'cannot be read:\n  \S*train2017/no.jpg: no such file'),
-    'size': (lambda c: c['images'][2].update(width=48, height=64), r'another size.*\n.*0002.jpg: 64 x 48, 48 x 64 in .*EXIF'),
+    'no area': (annotation(1, bbox=[3, 4, 0, 9]), r'no area:\n  \S*train2017.json, annotation 2 .*0000.jpg'),
+    'negative': (annotation(1, bbox=[30, 4, -9, 9]), r'no area:\n'),
+    'outside': (annotation(0, bbox=[70, 4, 9, 9]), r'outside the image:\n.*annotation 1 .*70, 4, 9, 9 in 64 x 48'),
+    'beyond': (annotation(0, bbox=[40, 4, 60, 9]), r'reach beyond the image:\n.*annotation 1'),
+    'not a box': (annotation(0, bbox=[1, 2, 3]), r'not four numbers:\n.*annotation 1 of 0000.jpg'),
+    'not a number': (annotation(0, bbox=[1, 2, 3, float('nan')]), r'not four numbers:'),
+    'category': (annotation(0, category_id=9), r"'categories' do not define:\n.*annotation 1.*: 9"),
+    'image id': (image(1, id=0), r'ids that occur more than once:\n.*0 of 0000.jpg, 0001.jpg'),
+    'unlisted': (annotation(0, image_id=77), r'not listed:\n.*annotation 1: image_id 77'),
+    'missing': (image(2, file_name='no.jpg'), r'cannot be read:\n  \S*train2017/no.jpg: no such file'),
+    'size': (image(2, width=48, height=64), r'another size.*\n.*0002.jpg: 64 x 48, 48 x 64 in .*EXIF'),
     'twice': (lambda c: c['categories'][1].update(name='cat'), r"same name:\n.*'cat'"),
-    'points': (lambda c: c['annotations'][0].update(segmentation=[[1, 2, 3, 4]]), r'fewer than three points:\n.*annotation 1'),
-    'no images': (lambda c: c.pop('images') and c.update(images={}), r"no list of objects 'images'"),
+    'points': (annotation(0, segmentation=[[1, 2, 3, 4]]), r'fewer than three points:\n.*annotation 1'),
 }  # fmt: skip
 
 
@@ -57,6 +64,12 @@ EDITS: dict[str, tuple[Callable[[dict], Any], str]] = {
 def test_faults_of_coco_files_are_named(name: str, coco: Path) -> None:
     edit, pattern = EDITS[name]
     assert re.search(pattern, change(coco, edit))
+
+
+def test_a_truncated_file_is_named(coco: Path) -> None:
+    path = coco / 'annotations/instances_train2017.json'
+    path.write_text(path.read_text()[:-40])
+    assert re.search(r'cannot be read:\n  \S*train2017.json: not valid JSON', refusal(read_data(coco)) or '')
 
 
 def test_a_name_of_the_validation_split_alone_is_refused(coco: Path) -> None:
