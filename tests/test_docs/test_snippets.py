@@ -75,7 +75,7 @@ def read_config(text: str, folder: Path) -> None:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).eval()
     with torch.no_grad():
-        assert model.extract_feat(torch.randn(1, 3, 64, 64))
+        assert model.extract_feat(torch.randn(1, cfg.model.backbone.get('in_channels', 3), 64, 64))
 
 
 @each([block for block in PYTHON if not block.reason])
