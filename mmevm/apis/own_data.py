@@ -39,9 +39,7 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     """
     kind = require_task(cfg, config)
     meta = {} if checkpoint is None or '://' in checkpoint else read_meta(os.path.expanduser(checkpoint))
-    root = os.path.abspath(os.path.expanduser(path))
-    held_out = None if checkpoint is None else root in str(meta.get('cfg', ''))
-    data = read_data(path, kind, skip_broken, held_out)
+    data = read_data(path, kind, skip_broken, None if checkpoint is None else str(meta.get('cfg', '')))
     check_fit(cfg, data, config, int(os.environ.get('WORLD_SIZE', 1)))
     if names := (meta.get('dataset_meta') or {}).get('classes'):
         match_classes(data, list(names))

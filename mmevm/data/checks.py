@@ -2,7 +2,7 @@
 
 import os
 
-from mmevm.data.records import Sample, Split, Thing, UserData
+from mmevm.data.records import Sample, Split, Thing, UserData, repeated
 from mmevm.data.splits import categories
 
 #: How far a box may stick out of its image, in pixels and as a share of the edge, before it counts as misplaced.
@@ -79,16 +79,17 @@ def leave_out(data: UserData) -> None:
 
 
 def check_splits(data: UserData) -> None:
-    """Report splits without images, and classes that a split has no example of."""
+    """Report splits without images, images of several splits, and classes that a split has no example of."""
+    different = {id(split): split for split in data.splits.values()}  # one may stand in for another
+    for path in repeated(sample.path for split in different.values() for sample in split.samples):
+        data.findings.problem('Images that are listed more than once:', path)
     for name, split in data.splits.items():
         if not split.samples:
             data.findings.problem(f'The split {name} has no image:', f'{data.root} ({data.layout})')
             continue
         found = set().union(*(categories(sample, data.values) for sample in split.samples))
         missing = [label for index, label in enumerate(data.classes) if index not in found]
-        if len(missing) == len(data.classes) and data.classes and name == 'test' and data.kind == 'detection':
-            data.findings.note('The split test has no annotated object')
-        elif len(missing) == len(data.classes) and data.classes:
+        if len(missing) == len(data.classes) and data.classes:
             data.findings.problem(f'The split {name} has no object of any class:', _where(data, split))
         elif missing:
             data.findings.note(f'The split {name} has no example of these classes:', *map(repr, missing))

@@ -184,8 +184,6 @@ def _read_split(
     for number in repeated(image.get('id') for image in content['images']):
         names = [str(image.get('file_name')) for image in content['images'] if image.get('id') == number]
         findings.problem('Image ids that occur more than once:', f'{file}: {number} of {", ".join(names)}')
-    for name in repeated(image.get('file_name') for image in content['images']):
-        findings.problem('Images that are listed more than once:', f'{file}: {name}')
     for image in content['images']:
         if not isinstance(image.get('file_name'), str) or 'id' not in image:
             findings.problem("Images without 'id' or 'file_name':", f'{file}: {image}')

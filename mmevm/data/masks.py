@@ -117,14 +117,19 @@ def _pair(images: Path, masks: Path, findings: Findings) -> list[Sample]:
 
 
 def _listed(root: Path, splits: dict[str, Split]) -> dict[str, Split]:
-    """Divide an undivided dataset by Pascal VOC's ``ImageSets/Segmentation``, if it is there."""
-    folder = root / 'ImageSets/Segmentation'
-    if set(splits) != {''} or not folder.is_dir():
+    """Divide an undivided dataset by lists of names, such as those of Pascal VOC, if they are there."""
+    folders = [folder for name in ('ImageSets/Segmentation', 'splits', '.') if (folder := root / name).is_dir()]
+    lists = [file for folder in folders for file in files(folder) if file.suffix == '.txt' and is_split_folder(file.stem)]
+    if set(splits) != {''} or not lists:
         return splits
     by_stem = {Path(sample.path).stem: sample for sample in splits[''].samples}
-    names = {split_of(file.stem): file.read_text(encoding='utf-8').split() for file in files(folder)}
-    parts = {split: [by_stem[n] for n in stems if n in by_stem] for split, stems in names.items() if split}
-    return {str(split): Split(samples) for split, samples in parts.items() if samples} or splits
+    parts: dict[str, Split] = {}
+    for file in lists:
+        stems = [Path(line.strip()).stem for line in file.read_text(encoding='utf-8').splitlines()]
+        samples = [by_stem[stem] for stem in stems if stem in by_stem]
+        if samples:
+            parts.setdefault(split_of(file.stem) or '', Split(samples))
+    return parts or splits
 
 
 def read_mask(path: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmevm.data import checks, coco, folders, masks, splits, voc, yolo
 from mmevm.data.images import measure, report_broken
-from mmevm.data.records import SPLITS, UserData, is_image, subfolders
+from mmevm.data.records import SPLITS, UserData, files, is_image, is_split_folder, split_of, subfolders
 from mmevm.errors import UsageError
 
 _Reader = Callable[[Path], UserData | None]
@@ -23,7 +23,7 @@ LAYOUTS = (
 
 
 def read_data(
-    path: str | os.PathLike, kind: str | None = None, skip_broken: bool = False, held_out: bool | None = None
+    path: str | os.PathLike, kind: str | None = None, skip_broken: bool = False, trained: str | None = None
 ) -> UserData:
     """Read and check a dataset.
 
@@ -32,7 +32,7 @@ def read_data(
         kind (str, optional): ``'detection'``, ``'segmentation'`` or ``'classification'``, which is preferred where a
             folder may be read as several.
         skip_broken (bool): Leave out images and objects that cannot be used, instead of listing them as faults.
-        held_out (bool, optional): For evaluations: whether the model was trained on this dataset.
+        trained (str, optional): For evaluations: the text of the config that the model was trained with.
 
     Returns:
         UserData: With a training and a validation split, or the one to evaluate as ``'test'``; its ``findings`` say what is wrong.
@@ -44,14 +44,16 @@ def read_data(
     data = _read(source, kind)
     if data.layout == 'COCO':
         measure(data.samples())
+    if trained is not None and source.is_file() and split_of(source.stem) in ('val', 'test'):
+        data.splits = {'test': split for split in data.splits.values()} if len(data.splits) == 1 else data.splits
     report_broken(data)
     checks.check_samples(data)
     if skip_broken:
         checks.leave_out(data)
-    if held_out is None:
+    if trained is None:
         splits.complete_splits(data)
     else:
-        splits.choose_evaluated(data, held_out)
+        splits.choose_evaluated(data, trained)
     data.splits = {name: data.splits[name] for name in SPLITS if name in data.splits}
     checks.check_splits(data)
     return data
@@ -60,6 +62,7 @@ def read_data(
 def _read(source: Path, kind: str | None) -> UserData:
     if not source.exists():
         raise UsageError(f'{source} does not exist. Expected a dataset: {LAYOUTS}.')
+    source = _unpacked(source)
     if source.is_file():
         reader = {'.json': coco.read, '.yaml': yolo.read, '.yml': yolo.read}.get(source.suffix.lower())
         data = reader(source) if reader else None
@@ -69,6 +72,15 @@ def _read(source: Path, kind: str | None) -> UserData:
     if data is None:
         raise UsageError(f'{source} is not a dataset of a known layout: {_contents(source)}. Expected {LAYOUTS}.')
     return data
+
+
+def _unpacked(source: Path) -> Path:
+    """Return the only folder in a folder with nothing else, as archives leave it."""
+    while source.is_dir() and not files(source) and len(inner := subfolders(source)) == 1:
+        if is_split_folder(inner[0].name):
+            break
+        source = inner[0]
+    return source
 
 
 def _contents(source: Path) -> str:

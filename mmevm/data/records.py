@@ -153,8 +153,8 @@ def split_of(name: str) -> str | None:
 
 
 def is_split_folder(name: str) -> bool:
-    """Return whether a folder is named after a split and nothing else."""
-    return re.sub(r'\d+$', '', name.casefold()) in _SPLIT_OF
+    """Return whether a folder is named after a split and nothing else: ``train``, ``val2017``, ``training_set``."""
+    return re.sub(r'([_-]?(set|data|images|split))?\d*$', '', name.casefold()) in _SPLIT_OF
 
 
 def is_image(path: str | os.PathLike) -> bool:

@@ -23,7 +23,8 @@ def categories(sample: Sample, values: dict[int, int]) -> set[int]:
 
 def complete_splits(data: UserData) -> None:
     """Make sure that there is a training and a validation split, and note which was made or stands in."""
-    found = [split for split in ('train', 'val', 'test') if data.splits.get(split)]
+    _drop_unannotated_test(data)
+    found = [split for split in ('train', 'val', 'test') if split in data.splits]
     if '' in data.splits or found == ['train']:
         _divide(data, data.splits.pop('' if '' in data.splits else 'train'))
     elif 'train' not in found:
@@ -36,19 +37,28 @@ def complete_splits(data: UserData) -> None:
         data.findings.note('There is no validation split: the test split stands in for it')
 
 
-def choose_evaluated(data: UserData, held_out: bool) -> None:
+def _drop_unannotated_test(data: UserData) -> None:
+    """Remove a test split whose annotations were not published, as those of challenges."""
+    test = data.splits.get('test')
+    if data.kind == 'detection' and test and len(data.splits) > 1 and not any(s.things for s in test.samples):
+        data.splits.pop('test')
+        data.findings.note('The test split has no annotations and is left out')
+
+
+def choose_evaluated(data: UserData, trained: str) -> None:
     """Keep the split that an evaluation uses, as ``'test'``, and note which it is.
 
     Args:
         data (UserData): The dataset.
-        held_out (bool): Whether the model was trained on this dataset, so that the split which was made for that run is
-            made again.
+        trained (str): The text of the config that the model was trained with. If it names this dataset, the split is
+            made again that was made for that run.
     """
-    found = next((split for split in ('test', 'val') if data.splits.get(split)), None)
-    if found is None and held_out:
+    _drop_unannotated_test(data)
+    found = next((split for split in ('test', 'val') if split in data.splits), '')
+    if not found and repr(str(data.root)) in trained:
         complete_splits(data)
         found = 'val'
-    elif found is None:
+    elif not found:
         found = next(iter(data.splits))
         count = len(data.splits[found].samples)
         data.findings.note(f'There is no test or validation split: all {count} images are evaluated')

@@ -16,7 +16,6 @@ from mmevm.data.records import (
     UserData,
     files,
     images_below,
-    repeated,
     split_of,
     subfolders,
 )
@@ -48,8 +47,6 @@ def read(path: Path) -> UserData | None:
         for sample in part.samples:
             if sample.path in roots[split]:
                 _read_things(sample, roots[split][sample.path], names, findings)
-    for image in repeated(sample.path for sample in data.samples()):
-        findings.problem('Images in more than one split:', image)
     return data
 
 

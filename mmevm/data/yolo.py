@@ -38,6 +38,8 @@ def read(path: Path) -> UserData | None:
     if settings:
         file, content = next(iter(settings.items()))
         names = _names(file, content['names'], findings)
+        if content.get('nc', len(names)) != len(names):
+            findings.problem('Another number of classes than names:', f'{file}: nc: {content["nc"]}, {len(names)} names')
         images = {split: _images(file, content, split, findings) for split in SPLITS if content.get(_key(content, split))}
         root, keypoints = file.parent, _keypoints(content)
     elif path.is_dir() and _label_files(path) and (listing := _name_file(path)):
@@ -46,9 +48,13 @@ def read(path: Path) -> UserData | None:
     else:
         return None
     splits = {split: Split([Sample(image) for image in paths]) for split, paths in images.items() if paths}
+    if 'val' in splits and images['val'] == images.get('train'):
+        splits['val'] = splits['train']
+        findings.note('data.yaml has the same images for training and validation: the metrics are those of training images')
     data = UserData('detection', 'YOLO', root, names, splits, findings)
-    measure(data.samples())
-    for sample in data.samples():
+    samples = list({id(sample): sample for sample in data.samples()}.values())
+    measure(samples)
+    for sample in samples:
         _read_labels(sample, len(names), keypoints, findings)
     _require_labels(data)
     return data
@@ -210,6 +216,4 @@ def _require_labels(data: UserData) -> None:
             data.findings.problem(f'No image of {split or "the dataset"} has a label file:', example)
         elif without:
             data.findings.note('Images without a label file, taken to show no object:', *without)
-    for image in repeated(sample.path for sample in data.samples()):
-        data.findings.problem('Images in more than one split:', image)
 

@@ -222,20 +222,35 @@ def test_panoptic_configs_and_other_libraries_are_refused(roots: dict[str, Path]
 
 
 def test_an_evaluation_numbers_classes_as_the_model_does(roots: dict[str, Path], tmp_path: Path) -> None:
-    data = read_data(roots['mmdet'], held_out=False)
+    data = read_data(roots['mmdet'], trained='')
     before = {t.source: data.classes[t.category] for s in data.samples() for t in s.things}
     match_classes(data, ['emu', 'owl', 'dog', 'cat'])
     assert {t.source: data.classes[t.category] for s in data.samples() for t in s.things} == before
-    other = read_data(roots['mmdet'], held_out=False)
+    other = read_data(roots['mmdet'], trained='')
     match_classes(other, ['cat', 'dog', 'owls'])
     assert "'owl' (model: 'owls')" in (refusal(other) or '')
 
 
 def test_an_undivided_dataset_is_evaluated_whole_unless_it_was_trained_on(tmp_path: Path) -> None:
     root = layouts.write_folders(tmp_path, {'': 5})
-    assert len(list(read_data(root, held_out=False).samples())) == 15
-    held_out = [sample.path for sample in read_data(root, held_out=True).samples()]
+    assert len(list(read_data(root, trained='').samples())) == 15
+    held_out = [sample.path for sample in read_data(root, trained=f'data_root={str(root)!r}').samples()]
     assert held_out == [sample.path for sample in read_data(root).splits['val'].samples]
+
+
+def test_a_file_of_test_images_is_evaluated_whole(tmp_path: Path) -> None:
+    root = layouts.write_coco(tmp_path, {'train2017': 4, 'test2017': 3})
+    data = read_data(root / 'annotations/instances_test2017.json', trained=f'data_root={str(root)!r}')
+    assert [len(split.samples) for split in data.splits.values()] == [3]
+
+
+def test_a_test_split_without_annotations_is_left_out(tmp_path: Path) -> None:
+    root = layouts.write_yolo(tmp_path, {**BOTH, 'test': 3})
+    for path in (root / 'labels/test').iterdir():
+        path.unlink()
+    data = read_data(root)
+    assert refusal(data) is None and set(data.splits) == {'train', 'val'}
+    assert 'The test split has no annotations and is left out' in data.findings.notes
 
 
 def test_no_run_changes_the_files_of_another(roots: dict[str, Path], tmp_path: Path) -> None:

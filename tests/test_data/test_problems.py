@@ -117,6 +117,12 @@ def test_yolo_without_labels_or_folders_is_refused(tmp_path: Path) -> None:
     assert 'data.yaml: val: images/nowhere' in message and 'No image of train has a label file' in message
 
 
+def test_images_in_two_splits_and_wrong_counts_are_refused(tmp_path: Path) -> None:
+    yaml = 'path: .\nnc: 4\ntrain: [images/train, images/val]\nval: images/val\nnames: [cat, dog, owl]'
+    message = refusal(read_data(layouts.write_yolo(tmp_path, BOTH, yaml=yaml))) or ''
+    assert 'nc: 4, 3 names' in message and re.search(r'more than once:\n  \S*val/0004.jpg', message)
+
+
 def test_faults_of_voc_files_are_named(tmp_path: Path) -> None:
     layouts.write_voc(tmp_path, BOTH)
     folder = tmp_path / 'Annotations'

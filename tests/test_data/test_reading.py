@@ -210,6 +210,28 @@ def test_a_folder_of_several_layouts_is_read_for_the_task(tmp_path: Path) -> Non
     assert {split: len(part.samples) for split, part in data.splits.items()} == {'train': 3, 'val': 1}
 
 
+def test_lists_of_names_divide_label_maps(tmp_path: Path) -> None:
+    layouts.write_masks(tmp_path, {'': 5})
+    (tmp_path / 'train.txt').write_text('0000\n0001\n0004\n')
+    (tmp_path / 'val.txt').write_text('images/0002.jpg\n0003.jpg\n')
+    data = read_data(tmp_path)
+    assert {split: len(part.samples) for split, part in data.splits.items()} == {'train': 3, 'val': 2}
+
+
+def test_a_folder_in_a_folder_is_found(tmp_path: Path) -> None:
+    layouts.write_folders(tmp_path / 'archive/animals', {'training_set': 2, 'test_set': 1})
+    data = read_data(tmp_path)
+    assert data.root == tmp_path / 'archive/animals' and data.classes == list(CLASSES)
+    assert len(data.splits['train'].samples) == 6
+
+
+def test_yolo_may_validate_on_its_training_images(tmp_path: Path) -> None:
+    yaml = 'train: images/train\nval: images/train\nnames: [cat, dog, owl]'
+    data = read_data(layouts.write_yolo(tmp_path, BOTH, yaml=yaml))
+    assert refusal(data) is None and len(data.splits['val'].samples[0].things) == 2
+    assert any('the same images for training and validation' in note for note in data.findings.notes)
+
+
 def test_the_made_split_has_every_class_twice_and_is_the_same_every_time() -> None:
     classes = [{0}] * 50 + [{1}] * 5 + [{2}] * 2 + [{3}] + [set()] * 20
     chosen = splits.choose(classes)
