@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmevm.data.adaptation import adapt, check_fit, require_task
+from mmevm.data.checks import leave_out
 from mmevm.data.classes import match_classes
 from mmevm.data.reading import read_data
 from mmevm.data.records import UserData
@@ -41,6 +42,8 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     meta = {} if checkpoint is None or '://' in checkpoint else read_meta(os.path.expanduser(checkpoint))
     data = read_data(path, kind, skip_broken, None if checkpoint is None else str(meta.get('cfg', '')))
     check_fit(cfg, data, config, int(os.environ.get('WORLD_SIZE', 1)))
+    if skip_broken:
+        leave_out(data)  # what only this config cannot use
     if names := (meta.get('dataset_meta') or {}).get('classes'):
         match_classes(data, list(names))
     is_first = os.environ.get('RANK', '0') == '0'

@@ -136,8 +136,8 @@ class UserData:
     values: dict[int, int] = field(default_factory=dict)
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images of all splits."""
-        for split in self.splits.values():
+        """Yield the images of all splits, once if a split stands in for another."""
+        for split in {id(split): split for split in self.splits.values()}.values():
             yield from split.samples
 
     @property

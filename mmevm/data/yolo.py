@@ -52,9 +52,8 @@ def read(path: Path) -> UserData | None:
         splits['val'] = splits['train']
         findings.note('data.yaml has the same images for training and validation: the metrics are those of training images')
     data = UserData('detection', 'YOLO', root, names, splits, findings)
-    samples = list({id(sample): sample for sample in data.samples()}.values())
-    measure(samples)
-    for sample in samples:
+    measure(data.samples())
+    for sample in data.samples():
         _read_labels(sample, len(names), keypoints, findings)
     _require_labels(data)
     return data

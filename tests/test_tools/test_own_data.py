@@ -12,9 +12,12 @@ from mmengine.logging import MessageHub
 from PIL import Image
 
 from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.own_data import use_data
 from mmevm.apis.train import main as run_train
 from mmevm.backbones import EfficientVMamba
 from mmevm.checkpoint import load_file
+from mmevm.engine.config import load_config
+from mmevm.errors import UsageError
 
 from ..test_data import layouts
 from .conftest import ROOT, Run
@@ -52,12 +55,6 @@ OPTIONS = {
             for key in ('1.scale', '2.crop_size')
         ),
     ],
-}
-METRICS = {
-    'retinanet_evm_t': 'num_samples',
-    'mask_rcnn_evm_t_1x': 'num_samples',
-    'segformer_evm_t': 'mIoU',
-    'classifier_evm_t': 'accuracy/top1',
 }
 
 
@@ -115,6 +112,27 @@ def test_faults_stop_before_anything_is_written(
     assert not Path('work').exists()
     assert run_train([str(ROOT / 'configs/classifier_evm_t.py'), '--data', str(root)]) == 2
     assert 'is a config for image classification' in capsys.readouterr().err
+
+
+def test_what_a_config_cannot_use_is_left_out_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = layouts.write_yolo(tmp_path / 'data', {'train': 3, 'val': 1}, polygons=True)
+    label = root / 'labels/train/0001.txt'
+    label.write_text(
+        '\n'.join(layouts.yolo_line(box, polygons=index > 0) for index, box in enumerate(layouts.boxes(1)))
+    )
+    (root / 'images/train/0002.jpg').write_bytes(b'')
+    cfg = load_config(ROOT / 'configs/mask_rcnn_evm_t_1x.py', work_dir='work')
+    with pytest.raises(
+        UsageError, match=r'(?s)0002.jpg: it is empty.*without polygons.*0001.txt, line 1.*--skip-broken'
+    ):
+        use_data(cfg, 'data', 'config.py')
+    use_data(cfg, 'data', 'config.py', skip_broken=True)
+    content = json.loads(Path(cfg.train_dataloader.dataset.ann_file).read_text())
+    assert [Path(image['file_name']).name for image in content['images']] == ['0000.jpg', '0001.jpg']
+    assert len(content['annotations']) == 3 and all(item['segmentation'] for item in content['annotations'])
 
 
 def test_the_script_checks_a_dataset(tmp_path: Path, run_tool: Run) -> None:
