@@ -38,6 +38,7 @@ _MASKS = (
 _MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif')
 _MASK_ENDING = re.compile(r'[_-](masks?|labels?|labelids|labeltrainids|seg|segmentation|gt|l)$', re.IGNORECASE)
 _CLASS_FILES = ('classes.txt', 'classes.json', 'class_dict.csv', 'labels.txt', 'names.txt', 'label_map.json')
+_BACKGROUND = re.compile(r'(_+)?(background|bg|void|unlabell?ed|none|other|ignore)(_+)?', re.IGNORECASE)
 _MAX_VALUES = 256
 
 
@@ -229,7 +230,8 @@ def _json_classes(content: object) -> tuple[list[str], dict[int, int] | None]:
 
 def _name_classes(data: UserData) -> None:
     """Decide which class every value of the label maps is."""
-    used = sorted({value for sample in data.samples() for value in sample.values})
+    maps = Counter(value for sample in data.samples() for value in sample.values)
+    used = sorted(maps)
     file = _class_file(data.root)
     if file is None and len(used) > _MAX_VALUES:
         many = max(data.samples(), key=lambda sample: len(sample.values))
@@ -245,7 +247,7 @@ def _name_classes(data: UserData) -> None:
         data.values = {value: index for index, value in enumerate(kept)}
     else:
         names, stated = _stated_classes(file)
-        data.classes, data.values = names, _by_rank(used, len(names)) if stated is None else stated
+        data.classes, data.values = names, _by_rank(maps, names) if stated is None else stated
         _report_names(data, file)
     if len(data.classes) < 2 and used:
         data.findings.problem('A segmentor needs two classes or more; the label maps have:', f'{data.classes or "none"}')
@@ -263,26 +265,35 @@ def _ignored(used: list[int]) -> set[int]:
     return {IGNORED} if not used or max(used) <= IGNORED else set()
 
 
-def _by_rank(used: list[int], count: int) -> dict[int, int]:
+def _by_rank(used: Counter[int], names: list[str]) -> dict[int, int]:
     """Return the class of every value, where a file has names alone.
 
-    Values count from 0; or from 1, where 0 are pixels without a class; or they are as many as the names.
+    Values count from 0; or from 1, where 0 are pixels without a class; or they are as many as the names. One label map
+    with a value that is one too high does not make all others count from 1, nor does a background with a name.
+
+    Args:
+        used (Counter[int]): Label maps by value.
+        names (list[str]): Names by class.
     """
-    plain = [value for value in used if value not in _ignored(used)]
-    if used == [0, IGNORED] and count == 2:
+    count, from_zero = len(names), {value: value for value in range(len(names))}
+    plain = [value for value in used if value not in _ignored(list(used))]
+    if sorted(used) == [0, IGNORED] and count == 2:
         return {0: 0, IGNORED: 1}
     if not plain or max(plain) < count:
-        return {value: value for value in range(count)}
-    if max(plain) == count:
+        return from_zero
+    is_usual = used[count] > 1 or max(used.values()) == 1
+    if max(plain) == count and (0 not in used or (is_usual and not _BACKGROUND.fullmatch(names[0]))):
         return {value + 1: value for value in range(count)}
     if len(used) == count:
-        return {value: index for index, value in enumerate(used)}
-    return {value: value for value in range(count)}
+        return {value: index for index, value in enumerate(sorted(used))}
+    return from_zero
 
 
 def _report_unknown(data: UserData) -> None:
     used = sorted({value for sample in data.samples() for value in sample.values})
     ignored = _ignored(used) | ({0} if data.values.get(1) == 0 else set())
+    if without := sorted(ignored.intersection(used) - data.values.keys()):
+        data.findings.note(f'Pixels of the value {" and ".join(map(str, without))} have no class and are ignored')
     for sample in data.samples():
         unknown = sorted(sample.values.keys() - data.values.keys() - ignored)
         if unknown and data.values:

@@ -184,6 +184,18 @@ def test_classes_of_label_maps(
     assert (masks.is_direct(data), masks.counts_from_one(data)) == (direct, from_one)
 
 
+@pytest.mark.parametrize('names, everywhere', [('road\nsky\nsea', False), ('background\ncat\ndog', True)])
+def test_a_value_that_is_one_too_high_does_not_move_the_others(names: str, everywhere: bool, tmp_path: Path) -> None:
+    layouts.write_masks(tmp_path, BOTH)
+    (tmp_path / 'classes.txt').write_text(names)
+    for path in sorted((tmp_path / 'masks').rglob('*.png'))[: None if everywhere else 1]:
+        labels = np.array(Image.open(path))
+        labels[:3, :3] = 3
+        Image.fromarray(labels).save(path)
+    data = read_data(tmp_path)
+    assert data.values == {0: 0, 1: 1, 2: 2} and 'beyond the 3 classes' in (refusal(data) or '')
+
+
 def test_colours_are_classes(tmp_path: Path) -> None:
     layouts.write_masks(tmp_path, BOTH)
     colours = np.array([[0, 0, 0], [0, 0, 255], [200, 10, 0]], np.uint8)
