@@ -67,7 +67,8 @@ def _read(source: Path, kind: str | None) -> UserData:
         reader = {'.json': coco.read, '.yaml': yolo.read, '.yml': yolo.read}.get(source.suffix.lower())
         data = reader(source) if reader else None
     else:
-        kinds = sorted(_READERS, key=lambda name: name != kind)
+        # Any folder of folders with images could be one of classes: that comes last.
+        kinds = sorted(_READERS, key=lambda name: (name == 'classification', name != kind))
         data = next((data for name in kinds for reader in _READERS[name] if (data := reader(source))), None)
     if data is None:
         raise UsageError(f'{source} is not a dataset of a known layout: {_contents(source)}. Expected {LAYOUTS}.')

@@ -1,6 +1,7 @@
 """Configs for users' datasets: every data loader, evaluator and number of classes."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,20 @@ def test_data_for_another_task_is_refused(name: str, roots: dict[str, Path]) -> 
         if scope != cfg.default_scope:
             with pytest.raises(UsageError, match=rf'is a config for .*and {root} has .*\. Take a config for'):
                 check_fit(cfg, read_data(root), name)
+
+
+DETECTION = {
+    'COCO': lambda root: layouts.write_coco(root, {'train2017': 2}),
+    'Roboflow': lambda root: layouts.write_roboflow(root, {'train': 2}),
+    'YOLO': lambda root: layouts.write_yolo(root, BOTH),
+    'VOC': lambda root: layouts.write_voc(root, BOTH),
+    'masks': lambda root: layouts.write_masks(root, BOTH),
+}
+
+
+@pytest.mark.parametrize('write', DETECTION.values(), ids=DETECTION)
+def test_no_other_layout_passes_for_class_folders(write: Callable, tmp_path: Path) -> None:
+    assert read_data(write(tmp_path), 'classification').kind != 'classification'
 
 
 def test_boxes_do_not_train_masks_but_masks_train_boxes(tmp_path: Path) -> None:
