@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
+from onnxscript.rewriter import rewrite
 from torch import nn
 
 from mmevm.deploy.boxes import TRANSLATIONS as BOX_TRANSLATIONS
@@ -21,6 +23,9 @@ INPUT = 'images'
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 # No map of it has a side of one cell, which a tracer would take for a constant, and no two sides of a map are equal.
 _SAMPLE = (2, 352, 480)
+
+# Of constants that are computed here once, whatever their size, instead of by each runtime.
+_FOLDING: dict[str, Any] = {'input_size_limit': 1 << 30, 'output_size_limit': 1 << 30}
 
 
 @contextmanager
@@ -72,10 +77,75 @@ def to_onnx(
                 program, custom_translation_table=translations, opset_version=OPSET, optimize=False, verbose=False
             )
             assert exported is not None
-            optimizer.optimize_ir(exported.model)
+            _simplify(exported.model)
     except Exception as error:  # of any layer, and PyTorch wraps it in errors of its own
         raise UsageError(f'This model cannot be exported: {_cause(error)}') from error
     return _finish(exported.model, outputs)
+
+
+def _simplify(model: ir.Model) -> None:
+    """Compute what is constant, fold norms into convolutions, and keep maps in the layout of convolutions."""
+    optimizer.optimize_ir(model, **_FOLDING)
+    _split_weights(model)
+    optimizer.optimize_ir(model, **_FOLDING)
+    rewrite(model)
+    _pool_globally(model)
+    _convolve_linear(model)
+    optimizer.remove_unused_nodes(model)
+
+
+def _value(value: ir.Value | None) -> np.ndarray | None:
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def _constant(model: ir.Model, name: str, value: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(np.ascontiguousarray(value), name=name)
+    constant = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    model.graph.register_initializer(constant)
+    return constant
+
+
+def _split_weights(model: ir.Model) -> None:
+    """Split weights here, which the optimizer leaves to the runtime."""
+    for node in list(model.graph):
+        weight = _value(node.inputs[0]) if node.op_type == 'Split' else None
+        if weight is None or len(node.inputs) > 1:  # sizes that differ
+            continue
+        parts = np.array_split(weight, len(node.outputs), axis=node.attributes.get_int('axis', 0))
+        if len({part.shape for part in parts}) == 1:
+            for output, part in zip(node.outputs, parts, strict=True):
+                output.replace_all_uses_with(_constant(model, str(output.name), part))
+            model.graph.remove(node, safe=True)
+
+
+def _pool_globally(model: ir.Model) -> None:
+    """Name means over height and width what they are, so that runtimes keep the layout of their convolutions."""
+    for node in model.graph:
+        if node.op_type != 'ReduceMean' or node.attributes.get_int('keepdims', 1) == 0 or len(node.inputs) < 2:
+            continue
+        shape, axes = node.inputs[0].shape, node.inputs[1].const_value
+        if shape is not None and axes is not None and len(shape) == 4 and {a % 4 for a in axes.numpy()} == {2, 3}:
+            node.op_type = 'GlobalAveragePool'
+            node.resize_inputs(1)
+            node.attributes.clear()
+
+
+def _convolve_linear(model: ir.Model) -> None:
+    """Turn a linear layer whose map is then laid out channels first into a convolution, so that what follows fuses."""
+    for node in list(model.graph):
+        linear = node.inputs[0].producer() if node.op_type == 'Transpose' else None
+        if linear is None or linear.op_type != 'MatMul' or list(node.attributes.get_ints('perm')) != [0, 3, 1, 2]:
+            continue
+        x, weight = linear.inputs
+        value = _value(weight)
+        if value is None or value.ndim != 2 or len(linear.outputs[0].uses()) > 1:
+            continue
+        kernel = _constant(model, f'{linear.outputs[0].name}_kernel', value.T[..., None, None])
+        first = ir.node('Transpose', [x], {'perm': [0, 3, 1, 2]})
+        conv = ir.node('Conv', [first.outputs[0], kernel])
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [first, conv], node.outputs, conv.outputs)
+        model.graph.remove(linear, safe=True)
 
 
 def _cause(error: BaseException) -> str:

@@ -1,22 +1,29 @@
 """Layers as they are exported: forms with one graph for every size of image, and the scan as one operator."""
 
+import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from onnxscript import opset18
 from torch import Tensor, nn
 
 from mmevm.backbones import vim as vim_backbone
 from mmevm.deploy.functions import visual_scan_node
-from mmevm.layers import blocks, vim
+from mmevm.layers import vim
 from mmevm.layers.basic import is_plain
+from mmevm.layers.blocks import EVSSBlock, InvertedResidual
 from mmevm.layers.mixers import ES2D, ROUTES, SS2D, ScanMixer
 from mmevm.layers.patch import PatchMerging
 from mmevm.layers.vim import BidirectionalMamba, causal_conv, insert_middle, split_middle
 from mmevm.ops import Route, es2d_routes, visual_scan
 from mmevm.ops.routes import flatten, unflatten
+
+op: Any = opset18
 
 
 @torch.library.custom_op('mmevm_deploy::visual_scan', mutates_args=())
@@ -38,10 +45,6 @@ def scan_map(
 @scan_map.register_fake
 def _(x: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape)
-
-
-TRANSLATIONS: dict[Any, Any] = {torch.ops.mmevm_deploy.visual_scan.default: visual_scan_node}
-"""For ``torch.onnx.export``'s ``custom_translation_table``."""
 
 
 def _scan_map(x: Tensor, x_proj: Tensor, parameters: dict[str, Tensor], routes: list[Route], step: int) -> Tensor:
@@ -77,27 +80,58 @@ def _scan_direction(
     return _scan_map(y, x_proj.weight.unsqueeze(0), parameters, vim.ROUTES[1:] if reverse else vim.ROUTES[:1], 1)
 
 
-_pointwise_norm = blocks._pointwise_norm
+def _convolve_residual(self: InvertedResidual, x: Tensor) -> Tensor:
+    # Channels first, where runtimes fold the norms and activations into the convolutions.
+    x = x.permute(0, 3, 1, 2)
+    y = F.relu(self.conv_dw(F.relu(self.conv_pw(x))))
+    gate = self.se.conv_expand(F.relu(self.se.conv_reduce(y.mean(dim=(2, 3), keepdim=True))))
+    y = self.conv_pw2(y * gate.sigmoid())
+    return (x + y).permute(0, 2, 3, 1)
 
 
-def _fold_pointwise_norm(x: Tensor, layers: nn.Sequential) -> Tensor:
-    conv, norm = layers
-    if not (is_plain(conv, norm) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None and norm.affine):
-        return _pointwise_norm(x, layers)
-    # In one product; ONNX Runtime 1.20 takes this product and norm for a Gemm, which a map of four axes is not.
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        shift = shift + conv.bias * scale
-    return F.linear(x, conv.weight.flatten(1) * scale.unsqueeze(1), shift)
+def _fuse_branches(self: EVSSBlock, x: Tensor) -> Tensor:
+    y = self.norm(x)
+    mixed = self.op(y)
+    if not self.fusion:
+        return x + mixed
+    local = self._convolve(y)
+    return x + mixed * self.se(mixed) + local * self.se(local)
+
+
+@torch.library.custom_op('mmevm_deploy::merge_patches', mutates_args=())
+def merge_patches(x: Tensor) -> Tensor:
+    """Put the cells of 2 x 2 patches beside each other: Tensor[B, H, W, C] -> Tensor[B, ⌈H / 2⌉, ⌈W / 2⌉, 4C]."""
+    x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+    return torch.cat([x[:, i::2, j::2] for j in range(2) for i in range(2)], dim=-1)
+
+
+@merge_patches.register_fake
+def _(x: Tensor) -> Tensor:
+    B, H, W, C = x.shape
+    return x.new_empty(B, (H + 1) // 2, (W + 1) // 2, 4 * C)
+
+
+def _merge_nodes(x: Any) -> Any:
+    one, two, last = (op.Constant(value_ints=[value]) for value in (1, 2, -1))
+    B, H, W, C = (op.Shape(x, start=i, end=i + 1) for i in range(4))
+    none = op.Constant(value_ints=[0, 0])
+    x = op.Pad(x, op.Concat(none, op.Mod(H, two), op.Mod(W, two), axis=0), None, op.Constant(value_ints=[1, 2]))
+    rows, cols = op.Div(op.Add(H, one), two), op.Div(op.Add(W, one), two)
+    patches = op.Reshape(x, op.Concat(B, rows, two, cols, two, C, axis=0))
+    patches = op.Transpose(patches, perm=[0, 1, 3, 4, 2, 5])  # the column varies slowest
+    return op.Reshape(patches, op.Concat(B, rows, cols, last, axis=0))
+
+
+def _gelu_nodes(x: Any, approximate: str = 'none') -> Any:
+    # In the order that runtimes know as one operator; ONNX has it from opset 20 on.
+    if approximate != 'none':
+        raise NotImplementedError('GELU by tanh')
+    root, one, half = (op.Constant(value_float=value) for value in (math.sqrt(2), 1.0, 0.5))
+    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, root)), one)), half)
 
 
 def _merge_patches(self: PatchMerging, x: Tensor) -> Tensor:
-    H, W = x.shape[1:3]
-    x = F.pad(x, (0, 0, 0, 1, 0, 1))  # a row and a column too many where the map is even, which the slices leave out
-    rows, cols = (H + 1) // 2 * 2, (W + 1) // 2 * 2
-    x = torch.cat([x[:, i:rows:2, j:cols:2] for j in range(2) for i in range(2)], dim=-1)
-    return self.reduction(self.norm(x))
+    return self.reduction(self.norm(torch.ops.mmevm_deploy.merge_patches(x)))
 
 
 def _resize_position(embedding: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
@@ -126,11 +160,29 @@ def _pool(self: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
     return down @ x @ along.T
 
 
+def _upsample(self: Any, x: Tensor) -> Tensor:
+    # mmseg's rounds products with a float, which makes the sizes of a traced graph constants.
+    scale = self.scale_factor if isinstance(self.scale_factor, tuple) else (self.scale_factor,) * 2
+    size = self.size
+    if not size:
+        ratios = [Fraction(factor).limit_denominator(1000) for factor in scale]
+        size = [side * r.numerator // r.denominator for side, r in zip(x.shape[2:], ratios, strict=True)]
+    return F.interpolate(x, size, mode=self.mode, align_corners=self.align_corners)
+
+
+TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.mmevm_deploy.visual_scan.default: visual_scan_node,
+    torch.ops.mmevm_deploy.merge_patches.default: _merge_nodes,
+    torch.ops.aten.gelu.default: _gelu_nodes,
+}
+"""For ``torch.onnx.export``'s ``custom_translation_table``."""
+
 _SUBSTITUTES: list[tuple[Any, str, Any]] = [
     (ES2D, 'scan', _scan_phases),
     (SS2D, 'scan', _scan_cross),
     (BidirectionalMamba, 'scan', staticmethod(_scan_direction)),
-    (blocks, '_pointwise_norm', _fold_pointwise_norm),
+    (EVSSBlock, 'forward', _fuse_branches),
+    (InvertedResidual, 'forward', _convolve_residual),
     (PatchMerging, 'forward', _merge_patches),
     (vim_backbone, 'resize_position', _resize_position),
     (nn.AdaptiveAvgPool2d, 'forward', _pool),
@@ -140,9 +192,12 @@ _SUBSTITUTES: list[tuple[Any, str, Any]] = [
 @contextmanager
 def exportable() -> Iterator[None]:
     """Replace what a graph for every size of image cannot hold, for as long as the context lasts."""
-    originals = [(owner, name, vars(owner)[name]) for owner, name, _ in _SUBSTITUTES]
+    substitutes = list(_SUBSTITUTES)
+    if 'mmseg.models.utils.wrappers' in sys.modules:
+        substitutes.append((sys.modules['mmseg.models.utils.wrappers'].Upsample, 'forward', _upsample))
+    originals = [(owner, name, vars(owner)[name]) for owner, name, _ in substitutes]
     try:
-        for owner, name, substitute in _SUBSTITUTES:
+        for owner, name, substitute in substitutes:
             setattr(owner, name, substitute)
         yield
     finally:
