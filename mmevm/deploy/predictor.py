@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmevm.deploy.drawing import draw_texts, tint
-from mmevm.deploy.pixels import paste_mask, resize, resize_nearest
+from mmevm.deploy.pixels import enlarge, paste_mask, resize, resize_nearest
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -154,12 +154,15 @@ class Predictor:
         """
         height, width = pixels.shape[:2]
         image = pixels
-        for step in self.input['resize']:
+        steps = [step for step in self.input['resize'] if 'pad' not in step]
+        for step in steps:
             image = _crop(image, step['crop']) if 'crop' in step else _resize(image, step)
         fixed = self.session.get_inputs()[0].shape[2:]
         if all(isinstance(side, int) for side in fixed):
             image = resize(image, fixed[0], fixed[1])
         scale = image.shape[1] / width, image.shape[0] / height
+        for step in self.input['resize'][len(steps) :]:
+            image = _pad(image, step)
         if self.input['color'] == 'BGR':
             image = image[..., ::-1]
         if self.input['dtype'] != 'uint8':
@@ -179,14 +182,17 @@ class Predictor:
         boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         prediction.boxes, prediction.scores, prediction.labels = boxes, values['scores'][found], values['labels'][found]
         if 'masks' in values:
-            threshold = self.options['mask_threshold']
+            threshold, stride = self.options['mask_threshold'], self.options.get('mask_stride')
             masks = np.zeros((len(boxes), height, width), bool)
             for mask, grid, box in zip(masks, values['masks'][found], boxes, strict=True):
-                mask[:] = paste_mask(grid, box, height, width) >= threshold
+                spread = enlarge(grid, stride, scale, height, width) if stride else paste_mask(grid, box, height, width)
+                mask[:] = spread >= threshold
             prediction.masks = masks
 
     def _finish_segmentation(self, prediction: Prediction, values: dict, scale: Any) -> None:
         height, width = prediction.image.shape[:2]
+        rows, cols = round(height * scale[1]), round(width * scale[0])  # without padding
+        values = {name: value[..., :rows, :cols] for name, value in values.items()}
         if 'logits' in values:
             logits = resize(values['logits'].transpose(1, 2, 0), height, width)
             prediction.maps = {'logits': logits.transpose(2, 0, 1)}
@@ -272,6 +278,14 @@ def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
     else:
         new = step['scale'][1], step['scale'][0]
     return resize(image, max(new[0], 1), max(new[1], 1), step['interpolation'], step['antialias'])
+
+
+def _pad(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
+    sides = step['pad'] or [max(image.shape[:2])] * 2
+    padded = np.empty((max(sides[0], image.shape[0]), max(sides[1], image.shape[1]), 3), np.uint8)
+    padded[:] = step['value'][::-1]  # the config's images are BGR
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded
 
 
 def _crop(image: np.ndarray, size: Sequence[int]) -> np.ndarray:

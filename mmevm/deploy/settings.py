@@ -45,7 +45,7 @@ def describe_input(cfg: Any, needs_statistics: bool) -> dict[str, Any]:
 
 
 def _resizing(cfg: Any) -> list[dict[str, Any]]:
-    """Return the resizing and cropping of the test pipeline."""
+    """Return the resizing, cropping and padding of the test pipeline; padding to None is to a square."""
     dataset: Any = next((leaf.settings for leaf in leaves(cfg, ('test',))), {})
     steps: list[dict[str, Any]] = []
     for step in dataset.get('pipeline') or cfg.get('test_pipeline') or ():
@@ -59,6 +59,12 @@ def _resizing(cfg: Any) -> list[dict[str, Any]]:
         elif kind == 'CenterCrop':
             crop = step['crop_size']
             steps.append({'crop': [crop, crop] if isinstance(crop, int) else list(crop)})
+        elif kind == 'Pad' and (step.get('size') or step.get('pad_to_square')):
+            value = step.get('pad_val', 0)
+            value = value.get('img', 0) if isinstance(value, Mapping) else value
+            value = [value] * 3 if isinstance(value, int | float) else list(value)
+            size = list(step['size'])[::-1] if step.get('size') else None  # the config has width and height
+            steps.append({'pad': size, 'value': value})
         if steps and kind in ('Resize', 'ResizeEdge'):
             steps[-1] |= {
                 'interpolation': step.get('interpolation', 'bilinear'),
