@@ -26,6 +26,7 @@ from mmevm.deploy.models import (
     ExportedSegmentor,
     Normalization,
 )
+from mmevm.deploy.quantization import calibration_images, quantize
 from mmevm.deploy.settings import describe_input, find_classes
 from mmevm.deploy.two_stage import exported_detector
 from mmevm.engine.config import load_config, require_checkpoint
@@ -57,6 +58,9 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         action='store_true',
         help='take uint8 RGB images [batch, 3, height, width] and normalise them in the graph',
     )
+    parser.add_argument(
+        '--int8', metavar='FOLDER', help='round products to 8 bits, calibrated on images of this folder'
+    )
     parser.add_argument('--no-verify', dest='verify', action='store_false', help='skip the comparison with PyTorch')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE')
     return vars(parser.parse_args(argv))
@@ -71,6 +75,7 @@ def export(
     logits: bool = False,
     with_preprocessing: bool = False,
     verify: bool = True,
+    int8: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Export a config's model to an ONNX file.
@@ -83,6 +88,7 @@ def export(
         logits (bool): Raw outputs of a classifier or segmentor.
         with_preprocessing (bool): Take uint8 RGB images.
         verify (bool): Compare with PyTorch at three sizes.
+        int8 (str, optional): Folder of images, as the model will see them, on which 8-bit products are calibrated.
         cfg_options (Mapping[str, Any], optional): Changes to the config by dotted key.
 
     Raises:
@@ -91,6 +97,7 @@ def export(
     """
     out = Path(out)
     _require_target(out)
+    images = calibration_images(int8) if int8 else []
     cfg = load_config(config, cfg_options)
     if checkpoint:
         require_checkpoint(checkpoint)
@@ -115,7 +122,7 @@ def export(
         **origin,
         'mmevm_version': __version__,
     }
-    _write(exported, metadata, out, verify)
+    _write(exported, metadata, out, verify, images)
 
 
 def _require_target(out: Path) -> None:
@@ -190,8 +197,10 @@ def _wrap(cfg: Any, model: Any, backbone: bool, logits: bool) -> ExportedModel:
     return exported
 
 
-def _write(exported: ExportedModel, metadata: Mapping[str, Any], out: Path, verify: bool) -> None:
-    """Export to a temporary file beside ``out``, compare it, and rename it."""
+def _write(
+    exported: ExportedModel, metadata: Mapping[str, Any], out: Path, verify: bool, images: Sequence[Path] = ()
+) -> None:
+    """Export to a temporary file beside ``out``, compare it, round it if there are ``images``, and rename it."""
     dtype = torch.uint8 if metadata['input']['dtype'] == 'uint8' else torch.float32
     model = to_onnx(exported, [*exported.outputs, *exported.checked], dtype=dtype)
     model.producer_name, model.producer_version = 'mmevm', __version__
@@ -208,6 +217,11 @@ def _write(exported: ExportedModel, metadata: Mapping[str, Any], out: Path, veri
                 print('[3/4] not compared with PyTorch', flush=True)
             del model.graph.outputs[len(exported.outputs) :]
             onnx_ir.save(model, draft)
+            if images:
+                print(f'      calibrating 8-bit products on {len(images)} images', flush=True)
+                with replacing(draft) as rounded:
+                    share = quantize(draft, rounded, images)
+                print(f'      on them, the 8-bit file agrees by {share:.1%} with the one in float32', flush=True)
     except OSError as error:
         raise UsageError(write_fault(error, out) or f'{out} cannot be written: {error}') from error
     scans = sum(node.op_type == 'VisualScan' for node in model.graph.all_nodes())
@@ -233,10 +247,9 @@ def check(exported: ExportedModel, path: Path, dtype: torch.dtype, fixed: Mappin
         images = torch.randn(shape, generator=generator)
         if dtype == torch.uint8:
             images = torch.randint(0, 256, shape, generator=generator, dtype=dtype)
-        with torch.no_grad():
-            expected = exported.expected(images)
         got = [torch.from_numpy(output) for output in session.run(None, {'images': images.numpy()})]
-        differences = exported.compare(got, expected)
+        with torch.no_grad():
+            differences = exported.compare(got, images)
         worst = max(differences, key=lambda d: d.value / d.allowed if d.allowed else d.value * torch.inf)
         print(f'      {batch} x {height} x {width}: largest difference {worst.value:.2g}, {worst.name}', flush=True)
         wrong = [d for d in differences if not d.value <= d.allowed]

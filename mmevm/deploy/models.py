@@ -56,11 +56,10 @@ class ExportedModel(nn.Module):
         """The same by the library's own prediction, which need not be exportable."""
         return self.results(self.preprocessing(images))
 
-    def compare(self, got: Sequence[Tensor], expected: Sequence[Tensor]) -> list[Difference]:
-        """Compare results with :meth:`expected`: maps by their scale, the mean magnitude."""
-        return [
-            relative(name, *pair) for name, *pair in zip([*self.outputs, *self.checked], got, expected, strict=True)
-        ]
+    def compare(self, got: Sequence[Tensor], images: Tensor) -> list[Difference]:
+        """Compare a file's results with :meth:`expected`: maps by their scale, the mean magnitude."""
+        names = [*self.outputs, *self.checked]
+        return [relative(name, *pair) for name, *pair in zip(names, got, self.expected(images), strict=True)]
 
 
 def relative(name: str, got: Tensor, expected: Tensor) -> Difference:
@@ -179,9 +178,9 @@ class ExportedSegmentor(ExportedModel):
             return logits.argmax(dim=1).to(torch.int32)
         return (logits.sigmoid()[:, 0] > self.model.decode_head.threshold).to(torch.int32)
 
-    def compare(self, got: Sequence[Tensor], expected: Sequence[Tensor]) -> list[Difference]:
-        """Compare logits, and classes where the logits are not equal within their difference."""
-        difference = relative('logits', got[-1], expected[-1])
+    def compare(self, got: Sequence[Tensor], images: Tensor) -> list[Difference]:
+        """Compare logits, and classes with those of the file's own logits."""
+        difference = relative('logits', got[-1], self.expected(images)[-1])
         if self.logits:
             return [difference]
         differing = (got[0] != self._classes(got[-1])).float().mean()

@@ -17,6 +17,7 @@ from mmevm.deploy.detectors import (
     samples,
     suppress,
 )
+from mmevm.deploy.instances import ExportedInstances, is_instance_head
 from mmevm.errors import UsageError
 
 
@@ -31,7 +32,7 @@ def exported_detector(model: Any) -> ExportedDetector:
     if isinstance(model, TwoStageDetector):
         return ExportedTwoStage(model)
     if isinstance(model, SingleStageDetector):
-        return ExportedDense(model)
+        return ExportedInstances(model) if is_instance_head(model.bbox_head) else ExportedDense(model)
     raise UsageError(
         f'Detectors of the type {type(model).__name__} are not exported, only those with a dense head or RoIs.'
     )
@@ -75,9 +76,9 @@ class ExportedTwoStage(ExportedDetector):
         features, size = self.features(images), images.shape[2:]
         maps = model.rpn_head(features)
         cfg = model.rpn_head.test_cfg
-        proposals, scores, _ = suppress(*candidates(model.rpn_head, maps, size, cfg), cfg.nms, cfg.max_per_img)
-        found = self._classify(features, proposals, scores, size)
-        found = suppress(*found, heads.test_cfg.nms, self.count)
+        proposals, scores, *_ = suppress(candidates(model.rpn_head, maps, size, cfg), cfg.nms, cfg.max_per_img)
+        box, score, label = self._classify(features, proposals, scores, size)
+        found = suppress((box, score, label, torch.zeros_like(label)), heads.test_cfg.nms, self.count)[:3]
         masks = (self._masks(features, found[0], found[2]),) if heads.with_mask else ()
         return *found, *masks, *(level for kind in maps for level in kind)
 
