@@ -3,12 +3,48 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from onnxscript import opset18
 from torch import Tensor
 
 op: Any = opset18
 
 _INT64 = 7  # onnx.TensorProto.INT64
+
+
+FILLED = -1e30
+"""Score of what :func:`best` fills up with."""
+
+
+@torch.library.custom_op('mmevm_deploy::best', mutates_args=())
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest scores in descending order, filled up to ``count`` where there are fewer.
+
+    Args:
+        scores (Tensor[B, N]): Scores.
+        count (int): How many are returned.
+
+    Returns:
+        tuple[Tensor[B, count], Tensor[B, count]]: Scores and their int64 indices; :data:`FILLED` and 0.
+    """
+    missing = max(count - scores.shape[1], 0)
+    top, indices = scores.topk(count - missing, dim=1)
+    return F.pad(top, (0, missing), value=FILLED), F.pad(indices, (0, missing))
+
+
+@best.register_fake
+def _(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    top = scores.new_empty(scores.shape[0], count)
+    return top, top.to(torch.int64)
+
+
+def _best_nodes(scores: Any, count: int) -> Any:
+    limit, zero = op.Constant(value_ints=[count]), op.Constant(value_ints=[0])
+    present = op.Min(op.Shape(scores, start=1, end=2), limit)
+    top, indices = op.TopK(scores, present, axis=1)
+    pads, axes = op.Concat(zero, op.Sub(limit, present), axis=0), op.Constant(value_ints=[1])
+    filled = op.Pad(top, pads, op.Constant(value_float=FILLED), axes)
+    return filled, op.Pad(indices, pads, op.Constant(value_int=0), axes)
 
 
 @torch.library.custom_op('mmevm_deploy::nms', mutates_args=())
@@ -120,6 +156,7 @@ def _roi_align_nodes(maps: Any, rois: Any, levels: Any, scales: Any, size: int, 
 
 
 TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.mmevm_deploy.best.default: _best_nodes,
     torch.ops.mmevm_deploy.nms.default: _nms_nodes,
     torch.ops.mmevm_deploy.roi_align.default: _roi_align_nodes,
 }

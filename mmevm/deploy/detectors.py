@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmevm.deploy.boxes import FILLED
 from mmevm.deploy.models import Difference, ExportedModel, relative
 from mmevm.errors import UsageError
 
@@ -63,61 +64,59 @@ def candidates(head: Any, maps: Sequence[Any], size: Sequence[Any], cfg: Any) ->
         their priors among those of all levels.
     """
     scores, boxes, *factors = maps
-    priors = head.prior_generator.grid_priors([level.shape[2:] for level in scores], device=scores[0].device)
-    levels = zip(priors, head.prior_generator.strides, zip(scores, boxes, *factors, strict=True), strict=True)
+    B = scores[0].shape[0]
+    levels = head.prior_generator.grid_priors([level.shape[2:] for level in scores], device=scores[0].device)
     parts: list[tuple[Tensor, ...]] = []
     before: Any = 0
-    for i, (prior, stride, level) in enumerate(levels):
-        box, score, label, chosen = _level_candidates(head, cfg, prior, stride, size, *level)
+    for i, (prior, level) in enumerate(zip(levels, scores, strict=True)):
+        score, label, chosen = _best_of_level(head, cfg, level)
         if type(head).__name__ == 'RPNHead':  # boxes of different levels do not suppress each other
             label = torch.full_like(label, i)
-        parts.append((box, score, label, chosen + before))
+        parts.append((score, label, chosen + before))
         before = before + prior.shape[0]
-    boxes, scores, labels, indices = (torch.cat(kind, dim=1) for kind in zip(*parts, strict=True))
+    score, label, chosen = (torch.cat(kind, dim=1) for kind in zip(*parts, strict=True))
+
+    width = 4 * (head.reg_max + 1) if hasattr(head, 'integral') else head.bbox_coder.encode_size
+    box = _gather(boxes, width, chosen).flatten(0, 1)
+    priors = torch.cat(levels)[chosen].flatten(0, 1)
+    if hasattr(head, 'integral'):  # GFL's distributions, in units of the level's stride
+        strides = [
+            prior.new_full((prior.shape[0],), stride[0])
+            for prior, stride in zip(levels, head.prior_generator.strides, strict=True)
+        ]
+        priors, box = head.anchor_center(priors), head.integral(box) * torch.cat(strides)[chosen].view(-1, 1)
+    box = head.bbox_coder.decode(priors, box, max_shape=tuple(size)).unflatten(0, (B, -1))
+    for quality in factors:
+        score = torch.where(score > 0, score * _gather(quality, 1, chosen).squeeze(-1).sigmoid(), DROPPED)
     smallest = cfg.get('min_bbox_size', -1)
     if smallest >= 0:
-        fits = ((boxes[..., 2:] - boxes[..., :2]) > smallest).all(dim=-1)
-        scores = torch.where(fits, scores, DROPPED)
-    return boxes, scores, labels, indices
+        fits = ((box[..., 2:] - box[..., :2]) > smallest).all(dim=-1)
+        score = torch.where(fits, score, DROPPED)
+    return box, score, label, chosen
 
 
-def _level_candidates(
-    head: Any,
-    cfg: Any,
-    priors: Tensor,
-    stride: Any,
-    size: Sequence[Any],
-    score: Tensor,
-    box: Tensor,
-    *factor: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _gather(maps: Sequence[Tensor], width: int, chosen: Tensor) -> Tensor:
+    """Return what maps Tensor[B, A * width, H, W] of all levels hold for the chosen priors: Tensor[B, N, width]."""
+    rows = torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in maps], dim=1)
+    return rows.gather(1, chosen.unsqueeze(-1).expand(-1, -1, width))
+
+
+def _best_of_level(head: Any, cfg: Any, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the scores, labels and priors of the best boxes of a level, as many whatever the size of the map."""
     B, classes = score.shape[0], head.cls_out_channels
     score = score.permute(0, 2, 3, 1).reshape(B, -1, classes)
-    score = score.sigmoid() if head.use_sigmoid_cls else score.softmax(dim=-1)[..., :-1]
+    if not head.use_sigmoid_cls:
+        score = score.softmax(dim=-1)[..., :-1]
     classes = score.shape[2]
-    score = score.flatten(1)
-    threshold = 0 if type(head).__name__ == 'RPNHead' else cfg.get('score_thr', 0)
-    score = torch.where(score > threshold, score, DROPPED)
-    most = cfg.get('nms_pre', -1)
+    score, most = score.flatten(1), cfg.get('nms_pre', -1)
     if most > 0:
-        # Filled up, so that there are as many as are taken whatever the size of the map.
-        score = torch.cat([score, score.new_full((1, most), DROPPED).expand(B, -1)], dim=1)
-        score, chosen = score.topk(most, dim=1)
-        chosen = torch.where(score > 0, chosen, 0)
+        score, chosen = torch.ops.mmevm_deploy.best(score, most)
     else:
         chosen = torch.arange(score.shape[1]).expand(B, -1)
-    chosen, label = chosen // classes, chosen % classes
-    box = box.permute(0, 2, 3, 1)
-    box = box.reshape(B, -1, (4 * (head.reg_max + 1)) if hasattr(head, 'integral') else head.bbox_coder.encode_size)
-    box = box.gather(1, chosen.unsqueeze(-1).expand(-1, -1, box.shape[2])).flatten(0, 1)
-    prior = priors[chosen].flatten(0, 1)
-    if hasattr(head, 'integral'):  # GFL's distributions
-        prior, box = head.anchor_center(prior), head.integral(box) * stride[0]
-    decoded = head.bbox_coder.decode(prior, box, max_shape=tuple(size)).unflatten(0, (B, -1))
-    for quality in factor:
-        quality = quality.permute(0, 2, 3, 1).flatten(1).sigmoid().gather(1, chosen)
-        score = torch.where(score > 0, score * quality, DROPPED)
-    return decoded, score, label, chosen
+    there = score > FILLED
+    score = score.sigmoid() if head.use_sigmoid_cls else score
+    threshold = 0 if type(head).__name__ == 'RPNHead' else cfg.get('score_thr', 0)
+    return torch.where(there & (score > threshold), score, DROPPED), chosen % classes, chosen // classes
 
 
 def suppress(found: Sequence[Tensor], nms: Any, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

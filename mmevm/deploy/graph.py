@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
-from onnxscript.rewriter import rewrite
 from torch import nn
 
 from mmevm.deploy.boxes import TRANSLATIONS as BOX_TRANSLATIONS
@@ -85,10 +84,10 @@ def to_onnx(
 
 def _simplify(model: ir.Model) -> None:
     """Compute what is constant, fold norms into convolutions, and keep maps in the layout of convolutions."""
-    optimizer.optimize_ir(model, **_FOLDING)
+    optimizer.fold_constants_ir(model, **_FOLDING)
     _split_weights(model)
-    optimizer.optimize_ir(model, **_FOLDING)
-    rewrite(model)
+    optimizer.optimize_ir(model, num_iterations=1, **_FOLDING)
+    ir.passes.common.IdentityEliminationPass()(model)
     _pool_globally(model)
     _convolve_linear(model)
     optimizer.remove_unused_nodes(model)
