@@ -105,7 +105,7 @@ def export(
     model = build_model(cfg)
     path = checkpoint and _local(checkpoint)
     origin = _load(model, checkpoint, path)
-    exported = _wrap(cfg, model.eval(), backbone, logits).eval()
+    exported = wrap(cfg, model.eval(), backbone, logits).eval()
     exported.requires_grad_(False)
     settings = describe_input(cfg, with_preprocessing)
     if with_preprocessing:
@@ -179,8 +179,18 @@ def _load_plainly(model: nn.Module, checkpoint: str) -> None:
         raise CheckpointError(f'checkpoint {checkpoint} does not fit the model: {error}') from error
 
 
-def _wrap(cfg: Any, model: Any, backbone: bool, logits: bool) -> ExportedModel:
-    """Return the model with the outputs of its task."""
+def wrap(cfg: Any, model: Any, backbone: bool = False, logits: bool = False) -> ExportedModel:
+    """Return a model in evaluation mode with the outputs of its task.
+
+    Args:
+        cfg (Config): The model's config.
+        model (nn.Module): The model.
+        backbone (bool): The maps of its backbone.
+        logits (bool): Raw outputs of a classifier or segmentor.
+
+    Raises:
+        UsageError: Models of its kind are not exported.
+    """
     scope = cfg.get('default_scope')
     if backbone or type(model).__name__ in BACKBONES:
         exported: ExportedModel = ExportedBackbone(model.backbone if hasattr(model, 'backbone') else model)

@@ -86,15 +86,17 @@ def VisualScan(
     A_T = op.Unsqueeze(op.Transpose(op.Gather(A, parameters), perm=[0, 2, 1]), one)  # [G, 1, N, D]
     start = op.Expand(op.Constant(value_float=0.0), op.Concat(G, B, N, D, axis=0))
 
-    # Token by token. Chunks of tokens in parallel cost a second pass, and were no faster.
+    # Token by token. Chunks of tokens in parallel cost a second pass, and were no faster. A goes round with the state:
+    # OpenVINO takes nothing into the body of a Scan from outside of it.
     @graph()
-    def recur(state, delta_t, input_t, B_t, C_t):
-        next_state = op.Exp(delta_t * A_T) * state + B_t * input_t
+    def recur(state, A_t, delta_t, input_t, B_t, C_t):
+        next_state = op.Exp(delta_t * A_t) * state + B_t * input_t
         y_t = op.MatMul(C_t, next_state)
-        return next_state, y_t
+        return next_state, op.Identity(A_t), y_t
 
-    _, ys = op.Scan(
+    _, _, ys = op.Scan(
         start,
+        A_T,
         op.Reshape(delta, across),
         op.Reshape(delta * u, across),
         op.Reshape(Bs, down),

@@ -1,5 +1,6 @@
 """Small models whose results differ from pixel to pixel, as configs and checkpoints."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,23 @@ BACKBONE = dict(type='mmevm.EfficientVMamba', arch=dict(dims=[16, 32], depths=[1
 
 @MODELS.register_module()
 class ToyPyramid(BaseModule):
-    """Maps of 8, 16 and 32 pixels per cell from one convolution each: exporting it takes little time.
+    """Maps from one convolution each: exporting it takes little time.
 
     Args:
-        channels (int): Of each map.
+        channels (Sequence[int]): Of each map.
+        strides (Sequence[int]): Pixels per cell of each map.
     """
 
-    def __init__(self, channels: int = 16, init_cfg: Any = None) -> None:
+    def __init__(
+        self, channels: Sequence[int] = (16, 16, 16), strides: Sequence[int] = (8, 16, 32), init_cfg: Any = None
+    ) -> None:
         super().__init__(init_cfg)
-        self.stem = nn.Conv2d(3, channels, 8, stride=8)
-        self.steps = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2))
+        self.steps = nn.ModuleList(
+            nn.Conv2d(3, width, stride, stride=stride) for width, stride in zip(channels, strides, strict=True)
+        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        maps = [self.stem(images).tanh()]
-        for step in self.steps:
-            maps.append(step(maps[-1]).tanh())
-        return tuple(maps)
+        return tuple(step(images).tanh() for step in self.steps)
 
 
 def _pipeline(*steps: dict, pack: str) -> list[dict]:
@@ -87,7 +89,9 @@ def dense(kind: str, **options: Any) -> dict[str, Any]:
 
 
 def retinanet() -> dict[str, Any]:
-    return dense('RetinaHead', anchor_generator=ANCHORS, bbox_coder=CODER)
+    config = dense('RetinaHead', anchor_generator=ANCHORS, bbox_coder=CODER)
+    config['model']['type'] = 'RetinaNet'
+    return config
 
 
 def mask_rcnn() -> dict[str, Any]:
@@ -137,20 +141,8 @@ def segmentor() -> dict[str, Any]:
     return _config('mmseg', model, dict(type='BaseSegDataset', metainfo=names, pipeline=pipeline))
 
 
-def write(config: dict[str, Any], folder: Path, name: str = 'toy') -> tuple[Path, Path]:
-    """Write a config, and a checkpoint with weights under which scores are far from each other.
-
-    Args:
-        config (dict): As made above.
-        folder (Path): For both files.
-        name (str): Of the files.
-
-    Returns:
-        tuple[Path, Path]: The config and the checkpoint.
-    """
-    path = folder / f'{name}.py'
-    Config(config).dump(path)
-    model = build_model(Config(config)).eval()
+def spread(model: Any) -> Any:
+    """Give a model weights under which scores are far from each other, and return it in evaluation mode."""
     torch.manual_seed(1)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -158,5 +150,23 @@ def write(config: dict[str, Any], folder: Path, name: str = 'toy') -> tuple[Path
                 nn.init.kaiming_normal_(parameter)
             elif key.endswith('bias') and 'backbone' not in key:
                 parameter.uniform_(-0.5, 0.5)
+    return model.eval()
+
+
+def write(config: dict[str, Any] | Config, folder: Path, name: str = 'toy') -> tuple[Path, Path]:
+    """Write a config, and a checkpoint with weights under which scores are far from each other.
+
+    Args:
+        config (dict or Config): As made above.
+        folder (Path): For both files.
+        name (str): Of the files.
+
+    Returns:
+        tuple[Path, Path]: The config and the checkpoint.
+    """
+    path = folder / f'{name}.py'
+    config = config if isinstance(config, Config) else Config(config)
+    config.dump(path)
+    model = spread(build_model(config))
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, folder / f'{name}.pth')
     return path, folder / f'{name}.pth'
