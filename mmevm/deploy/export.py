@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx.inliner
 import onnx_ir
 import onnxruntime
 import torch
@@ -61,6 +63,9 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         '--int8', metavar='FOLDER', help='round products to 8 bits, calibrated on images of this folder'
     )
+    parser.add_argument(
+        '--inline', action='store_true', help='standard operators alone, for runtimes that know no functions (OpenVINO)'
+    )
     parser.add_argument('--no-verify', dest='verify', action='store_false', help='skip the comparison with PyTorch')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE')
     return vars(parser.parse_args(argv))
@@ -76,6 +81,7 @@ def export(
     with_preprocessing: bool = False,
     verify: bool = True,
     int8: str | None = None,
+    inline: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Export a config's model to an ONNX file.
@@ -88,6 +94,7 @@ def export(
         logits (bool): Raw outputs of a classifier or segmentor.
         with_preprocessing (bool): Take uint8 RGB images.
         verify (bool): Compare with PyTorch at three sizes.
+        inline (bool): Write the scans in standard operators alone instead of as nodes with a function.
         int8 (str, optional): Folder of images, as the model will see them, on which 8-bit products are calibrated.
         cfg_options (Mapping[str, Any], optional): Changes to the config by dotted key.
 
@@ -122,7 +129,7 @@ def export(
         **origin,
         'mmevm_version': __version__,
     }
-    _write(exported, metadata, out, verify, images)
+    _write(exported, metadata, out, verify, images, inline)
 
 
 def _require_target(out: Path) -> None:
@@ -208,7 +215,12 @@ def wrap(cfg: Any, model: Any, backbone: bool = False, logits: bool = False) -> 
 
 
 def _write(
-    exported: ExportedModel, metadata: Mapping[str, Any], out: Path, verify: bool, images: Sequence[Path] = ()
+    exported: ExportedModel,
+    metadata: Mapping[str, Any],
+    out: Path,
+    verify: bool,
+    images: Sequence[Path] = (),
+    inline: bool = False,
 ) -> None:
     """Export to a temporary file beside ``out``, compare it, round it if there are ``images``, and rename it."""
     dtype = torch.uint8 if metadata['input']['dtype'] == 'uint8' else torch.float32
@@ -227,6 +239,8 @@ def _write(
                 print('[3/4] not compared with PyTorch', flush=True)
             del model.graph.outputs[len(exported.outputs) :]
             onnx_ir.save(model, draft)
+            if inline:
+                onnx.save(onnx.inliner.inline_local_functions(onnx.load(draft)), draft)
             if images:
                 print(f'      calibrating 8-bit products on {len(images)} images', flush=True)
                 with replacing(draft) as rounded:

@@ -17,6 +17,7 @@ OPSET = 18
 """Of the standard operators; ONNX Runtime has it since 1.14."""
 _OPSET = Opset(DOMAIN, 1)
 op: Any = opset18
+_ANY = FLOAT[...]
 
 
 # The body is not Python: onnxscript compiles it. Integers are tensors of one element, in the names of mmevm.ops.
@@ -89,7 +90,7 @@ def VisualScan(
     # Token by token. Chunks of tokens in parallel cost a second pass, and were no faster. A goes round with the state:
     # OpenVINO takes nothing into the body of a Scan from outside of it.
     @graph()
-    def recur(state, A_t, delta_t, input_t, B_t, C_t):
+    def recur(state: _ANY, A_t: _ANY, delta_t: _ANY, input_t: _ANY, B_t: _ANY, C_t: _ANY):
         next_state = op.Exp(delta_t * A_t) * state + B_t * input_t
         y_t = op.MatMul(C_t, next_state)
         return next_state, op.Identity(A_t), y_t

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir
 import onnxruntime
 import pytest
@@ -14,6 +15,10 @@ from mmevm.backbones import EfficientVMamba, Vim, VMamba
 from mmevm.deploy.graph import fixed_axes, to_onnx
 from mmevm.errors import UsageError
 
+try:
+    import openvino
+except ModuleNotFoundError:
+    openvino = None
 SMALL = {'dims': [8, 16, 32, 64], 'depths': [1, 1, 1, 1]}
 BACKBONES = {
     'EfficientVMamba': lambda: EfficientVMamba(SMALL, out_indices=(1, 2)),
@@ -45,12 +50,19 @@ def test_maps_of_any_size(name: str, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(path)
     assert [output.name for output in session.get_outputs()] == outputs
     assert session.get_inputs()[0].shape == ['batch', 3, 'height', 'width']
+    runs = [lambda images: session.run(None, {'images': images})]
+    if openvino is not None:  # which knows no functions
+        standard = onnx.inliner.inline_local_functions(onnx.load(path))
+        exact = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
+        compiled = openvino.compile_model(openvino.Core().read_model(standard.SerializeToString()), 'CPU', exact)
+        runs.append(lambda images: list(compiled(images).values()))
     for size in ((1, 64, 64), (3, 47, 81)):  # that of Vim's embedding, and another
         images = torch.randn(size[0], 3, *size[1:])
         with torch.no_grad():
             expected = backbone(images)
-        for got, want in zip(session.run(None, {'images': images.numpy()}), expected, strict=True):
-            np.testing.assert_allclose(got, want, atol=1e-5 * want.abs().mean().item(), rtol=1e-4)
+        for run in runs:
+            for got, want in zip(run(images.numpy()), expected, strict=True):
+                np.testing.assert_allclose(got, want, atol=1e-5 * want.abs().mean().item(), rtol=1e-4)
 
 
 def test_what_cannot_be_exported_is_one_sentence() -> None:
