@@ -143,7 +143,7 @@ def kernel_capability(flags: set[str]) -> str:
     return 'avx2' if flags >= {'avx2', 'fma'} else 'default'
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -162,7 +162,7 @@ def environment() -> dict[str, str]:
         'ATen kernels': torch.backends.cpu.get_cpu_capability(),
         'mmevm': mmevm.__version__,
         'torch': torch.__version__,
-        'timm': _version('timm'),
+        'timm': version('timm'),
         'Python': platform.python_version(),
         'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
         'command': shlex.join(['python', f'{script.parent.name}/{script.name}', *sys.argv[1:]]),

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from mmevm.backbones import EfficientVMamba
 from mmevm.layers import ES2D, SS2D
 from mmevm.layers.mixers import ScanMixer
 from mmevm.ops import selective_scan
@@ -78,6 +79,31 @@ def test_latency_compares_compiled_networks_with_compiled_ones(load: Callable[[s
     eager, compiled = rows[:2]
     assert (eager['ratio_default'], eager['ratio_best']) == (1 / 3, 1 / 3)
     assert (compiled['ratio_default'], compiled['ratio_best']) == (2 / 4, 2 / 4)
+
+
+def test_deploy_compares_runtimes(
+    run: Run, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, extension: None
+) -> None:
+    small = {'evm_tiny': ([8, 16], [1, 1]), 'regnety_008': ([8], [1])}
+    networks = load('networks')
+
+    def build(name: str, resolution: int) -> torch.nn.Module:
+        dims, depths = small[name]
+        blocks = ['evss' if name == 'evm_tiny' else 'inres'] * len(dims)
+        backbone = EfficientVMamba(dict(dims=dims, depths=depths, blocks=blocks), out_indices=(len(dims) - 1,))
+        return networks.Classifier(backbone).eval()
+
+    monkeypatch.setattr(networks, 'build', build)
+    rows = run('deploy', '--models', *small, '--resolution', 64, '--repeats', 2, '--warmup', 1)['rows']
+    found = {(row['model'], row['runtime']): row for row in rows}
+    operator, function = (found['evm_tiny', f'ONNX Runtime{suffix}'] for suffix in ('', ', function'))
+    assert ('regnety_008', 'ONNX Runtime, function') not in found
+    assert operator['load'] > 0 and 'load' not in found['evm_tiny', 'PyTorch']
+    assert function['to_operator'] == pytest.approx(function['median'] / operator['median'])
+    assert operator['to_pytorch'] == pytest.approx(operator['median'] / found['evm_tiny', 'PyTorch']['median'])
+    assert operator['to_counterpart'] == pytest.approx(
+        operator['median'] / found['regnety_008', 'ONNX Runtime']['median']
+    )
 
 
 @pytest.mark.parametrize('options', [[], ['--dense']], ids=['classifier', 'dense'])
