@@ -26,6 +26,7 @@ try:
     from mmevm.deploy import onnxruntime_library
     from mmevm.deploy.export import wrap
     from mmevm.deploy.graph import to_onnx
+    from mmevm.deploy.models import Results
     from mmevm.engine.config import load_config
     from mmevm.engine.tasks import build_model
 except ModuleNotFoundError as error:
@@ -75,7 +76,7 @@ class Outputs(nn.Module):
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-class Detector(nn.Module):
+class Detector(Results):
     """A detector as it is exported, and, in PyTorch, as MMDetection runs it.
 
     Args:
@@ -83,16 +84,9 @@ class Detector(nn.Module):
     """
 
     def __init__(self, config: str) -> None:
-        super().__init__()
         cfg = load_config(config, None)
-        model = build_model(cfg)
-        self.exported = wrap(cfg, model.eval()).eval()
-        self.exported.checked = []
+        super().__init__(wrap(cfg, build_model(cfg).eval()).eval())
         self.outputs = self.exported.outputs
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Args: images (Tensor[B, 3, H, W]). Returns: Boxes, scores, labels."""
-        return self.exported(images)[: len(self.outputs)]
 
     def predict(self, images: torch.Tensor) -> Any:
         """Return MMDetection's own prediction."""

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmevm.deploy.boxes import FILLED
 from mmevm.deploy.models import Difference, ExportedModel, relative
+from mmevm.deploy.operators import FILLED
 from mmevm.errors import UsageError
 
 DROPPED = -1.0

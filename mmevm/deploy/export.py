@@ -1,12 +1,13 @@
 """``tools/export.py``: from a config and a checkpoint to one ONNX file that agrees with PyTorch."""
 
 import argparse
+import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import onnx.inliner
@@ -15,18 +16,19 @@ import onnxruntime
 import torch
 from mmengine.logging import MMLogger
 from mmengine.runner import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from mmevm.checkpoint import CheckpointError, load_checkpoint
 from mmevm.checkpoint.align import has_backbone
 from mmevm.checkpoint.load import open_checkpoint
-from mmevm.deploy.graph import fixed_axes, to_onnx
+from mmevm.deploy.graph import fixed_axes, to_onnx, to_program
 from mmevm.deploy.models import (
     ExportedBackbone,
     ExportedClassifier,
     ExportedModel,
     ExportedSegmentor,
     Normalization,
+    Results,
 )
 from mmevm.deploy.quantization import calibration_images, quantize
 from mmevm.deploy.settings import describe_input, find_classes
@@ -45,6 +47,22 @@ SIZES = ((1, 64, 96), (2, 97, 131), (1, 160, 128))
 """Batch, height and width of the images on which a file is compared with PyTorch."""
 
 
+class Plan(NamedTuple):
+    """What is written, and how.
+
+    Attributes:
+        out (Path): The file.
+        verify (bool): It is compared with PyTorch.
+        inline (bool): Its scans are in standard operators.
+        images (Sequence[Path]): What 8-bit products are calibrated on; none keep float32.
+    """
+
+    out: Path
+    verify: bool = True
+    inline: bool = False
+    images: Sequence[Path] = ()
+
+
 def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse the command line (default: the process's own) to the arguments of :func:`export`."""
     parser = argparse.ArgumentParser(
@@ -52,7 +70,10 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', nargs='?', help="checkpoint (default: the weights of the config's init_cfg)")
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE.onnx', help='file to write')
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='file to write')
+    parser.add_argument(
+        '--format', choices=['onnx', 'pt2'], default='onnx', help='ONNX, or a program of torch.export (default: onnx)'
+    )
     parser.add_argument('--backbone', action='store_true', help="export the model's backbone alone")
     parser.add_argument('--logits', action='store_true', help='raw outputs of a classifier or segmentor')
     parser.add_argument(
@@ -79,12 +100,13 @@ def export(
     backbone: bool = False,
     logits: bool = False,
     with_preprocessing: bool = False,
+    format: str = 'onnx',
     verify: bool = True,
     int8: str | None = None,
     inline: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Export a config's model to an ONNX file.
+    """Export a config's model to a file.
 
     Args:
         config (str): Config file.
@@ -93,6 +115,7 @@ def export(
         backbone (bool): Export the backbone alone.
         logits (bool): Raw outputs of a classifier or segmentor.
         with_preprocessing (bool): Take uint8 RGB images.
+        format (str): 'onnx', or 'pt2' for a program of ``torch.export``.
         verify (bool): Compare with PyTorch at three sizes.
         inline (bool): Write the scans in standard operators alone instead of as nodes with a function.
         int8 (str, optional): Folder of images, as the model will see them, on which 8-bit products are calibrated.
@@ -102,9 +125,8 @@ def export(
         UsageError: The model cannot be exported, or the file does not agree.
         CheckpointError: The checkpoint does not fit.
     """
-    out = Path(out)
-    _require_target(out)
-    images = calibration_images(int8) if int8 else []
+    plan = Plan(Path(out), verify, inline, calibration_images(int8) if int8 else [])
+    _require_target(plan, format)
     cfg = load_config(config, cfg_options)
     if checkpoint:
         require_checkpoint(checkpoint)
@@ -129,12 +151,15 @@ def export(
         **origin,
         'mmevm_version': __version__,
     }
-    _write(exported, metadata, out, verify, images, inline)
+    _write(exported, metadata, plan)
 
 
-def _require_target(out: Path) -> None:
-    if out.suffix != '.onnx':
-        raise UsageError(f'--out must end with .onnx, got {out}')
+def _require_target(plan: Plan, format: str) -> None:
+    out = plan.out
+    if out.suffix != f'.{format}':
+        raise UsageError(f'--out must end with .{format} for --format {format}, got {out}')
+    if format == 'pt2' and (plan.inline or plan.images):
+        raise UsageError('--inline and --int8 are for ONNX files, not for --format pt2.')
     if out.is_dir() or not os.access(out.absolute().parent, os.W_OK):
         raise UsageError(f'--out cannot be written: {out.absolute()}')
 
@@ -214,66 +239,90 @@ def wrap(cfg: Any, model: Any, backbone: bool = False, logits: bool = False) -> 
     return exported
 
 
-def _write(
-    exported: ExportedModel,
-    metadata: Mapping[str, Any],
-    out: Path,
-    verify: bool,
-    images: Sequence[Path] = (),
-    inline: bool = False,
-) -> None:
-    """Export to a temporary file beside ``out``, compare it, round it if there are ``images``, and rename it."""
+def _write(exported: ExportedModel, metadata: Mapping[str, Any], plan: Plan) -> None:
+    """Export to a temporary file beside the target, compare it, and rename it."""
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in metadata.items()
+        if value is not None
+    }
     dtype = torch.uint8 if metadata['input']['dtype'] == 'uint8' else torch.float32
+    try:
+        with replacing(plan.out) as draft:
+            (_write_program if plan.out.suffix == '.pt2' else _write_onnx)(exported, texts, dtype, draft, plan)
+    except OSError as error:
+        raise UsageError(write_fault(error, plan.out) or f'{plan.out} cannot be written: {error}') from error
+    print(f'[4/4] {plan.out}: {size(plan.out.stat().st_size)}, outputs {", ".join(exported.outputs)}', flush=True)
+
+
+def _write_onnx(
+    exported: ExportedModel, metadata: Mapping[str, str], dtype: torch.dtype, draft: Path, plan: Plan
+) -> None:
     model = to_onnx(exported, [*exported.outputs, *exported.checked], dtype=dtype)
     model.producer_name, model.producer_version = 'mmevm', __version__
-    for key, value in metadata.items():
-        if value is not None:
-            model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    try:
-        with replacing(out) as draft:
-            onnx_ir.save(model, draft)
-            if verify:
-                print(f'[3/4] comparing with PyTorch at {len(SIZES)} sizes', flush=True)
-                check(exported, draft, dtype, fixed_axes(model))
-            else:
-                print('[3/4] not compared with PyTorch', flush=True)
-            del model.graph.outputs[len(exported.outputs) :]
-            onnx_ir.save(model, draft)
-            if inline:
-                onnx.save(onnx.inliner.inline_local_functions(onnx.load(draft)), draft)
-            if images:
-                print(f'      calibrating 8-bit products on {len(images)} images', flush=True)
-                with replacing(draft) as rounded:
-                    share = quantize(draft, rounded, images)
-                print(f'      on them, the 8-bit file agrees by {share:.1%} with the one in float32', flush=True)
-    except OSError as error:
-        raise UsageError(write_fault(error, out) or f'{out} cannot be written: {error}') from error
-    scans = sum(node.op_type == 'VisualScan' for node in model.graph.all_nodes())
-    print(f'[4/4] {out}: {size(out.stat().st_size)}, {scans} scans, outputs {", ".join(exported.outputs)}', flush=True)
+    model.metadata_props.update(metadata)
+    onnx_ir.save(model, draft)
+    if plan.verify:
+        session = make_session(draft)
+        check(exported, lambda images: _run(session, images), dtype, fixed_axes(model))
+    else:
+        print('[3/4] not compared with PyTorch', flush=True)
+    del model.graph.outputs[len(exported.outputs) :]
+    onnx_ir.save(model, draft)
+    if plan.inline:
+        onnx.save(onnx.inliner.inline_local_functions(onnx.load(draft)), draft)
+    if plan.images:
+        print(f'      calibrating 8-bit products on {len(plan.images)} images', flush=True)
+        with replacing(draft) as rounded:
+            share = quantize(draft, rounded, plan.images)
+        print(f'      on them, the 8-bit file agrees by {share:.1%} with the one in float32', flush=True)
 
 
-def check(exported: ExportedModel, path: Path, dtype: torch.dtype, fixed: Mapping[int, int]) -> None:
+def _run(session: Any, images: Tensor) -> list[Tensor]:
+    return [torch.from_numpy(output) for output in session.run(None, {'images': images.numpy()})]
+
+
+def _write_program(
+    exported: ExportedModel, metadata: Mapping[str, str], dtype: torch.dtype, draft: Path, plan: Plan
+) -> None:
+    program = to_program(Results(exported), dtype=dtype)
+    if plan.verify:
+        module, n = program.module(), len(exported.outputs)
+        # The maps before thresholds and suppression are no outputs of the program.
+        check(exported, lambda images: [*module(images), *exported(images)[n:]], dtype, {})
+    else:
+        print('[3/4] not compared with PyTorch', flush=True)
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={'mmevm.json': json.dumps(metadata, ensure_ascii=False)})
+    draft.write_bytes(content.getvalue())
+
+
+def check(
+    exported: ExportedModel,
+    run: Callable[[Tensor], list[Tensor]],
+    dtype: torch.dtype,
+    fixed: Mapping[int, int],
+) -> None:
     """Compare a file with PyTorch and print the largest differences.
 
     Args:
         exported (ExportedModel): The model.
-        path (Path): The file, with the outputs that are compared besides.
+        run (Callable): Runs the file; also returns what is compared besides.
         dtype (torch.dtype): Of its images.
         fixed (Mapping[int, int]): Sizes of axes of the images that the file does not leave open.
 
     Raises:
         UsageError: A difference is larger than allowed.
     """
-    session = make_session(path)
+    print(f'[3/4] comparing with PyTorch at {len(SIZES)} sizes', flush=True)
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in dict.fromkeys((fixed.get(0, b), fixed.get(2, h), fixed.get(3, w)) for b, h, w in SIZES):
         shape = (batch, 3, height, width)
         images = torch.randn(shape, generator=generator)
         if dtype == torch.uint8:
             images = torch.randint(0, 256, shape, generator=generator, dtype=dtype)
-        got = [torch.from_numpy(output) for output in session.run(None, {'images': images.numpy()})]
         with torch.no_grad():
-            differences = exported.compare(got, images)
+            differences = exported.compare(run(images), images)
         worst = max(differences, key=lambda d: d.value / d.allowed if d.allowed else d.value * torch.inf)
         print(f'      {batch} x {height} x {width}: largest difference {worst.value:.2g}, {worst.name}', flush=True)
         wrong = [d for d in differences if not d.value <= d.allowed]

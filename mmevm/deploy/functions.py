@@ -17,7 +17,7 @@ OPSET = 18
 """Of the standard operators; ONNX Runtime has it since 1.14."""
 _OPSET = Opset(DOMAIN, 1)
 op: Any = opset18
-_ANY = FLOAT[...]
+_ANY = FLOAT[...]  # type: ignore[misc, type-arg]
 
 
 # The body is not Python: onnxscript compiles it. Integers are tensors of one element, in the names of mmevm.ops.

@@ -43,6 +43,34 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def _tracing() -> Iterator[None]:
+    if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'AUTO'):
+        raise UsageError(f'Exporting needs torch 2.6 or newer, this is {torch.__version__}.')
+    # With sizes that are symbols, looking up its cache takes longer than PyTorch's fake tensors take without.
+    config = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with _quiet(), torch.no_grad(), exportable(), config:
+        yield
+
+
+def _trace(module: nn.Module, channels: int, dtype: torch.dtype) -> Any:
+    batch, height, width = _SAMPLE
+    images = torch.zeros(batch, channels, height, width, dtype=dtype)
+    axes = dict.fromkeys(AXES, torch.export.Dim.AUTO)
+    return torch.export.export(module, (images,), dynamic_shapes=(axes,), strict=False)
+
+
+def to_program(module: nn.Module, channels: int = 3, dtype: torch.dtype = torch.float32) -> Any:
+    """Export a module in evaluation mode to a ``torch.export.ExportedProgram``; see :func:`to_onnx`."""
+    try:
+        with _tracing():
+            return _trace(module, channels, dtype)
+    except UsageError:
+        raise
+    except Exception as error:  # of any layer
+        raise UsageError(f'This model cannot be exported: {_cause(error)}') from error
+
+
 def to_onnx(
     module: nn.Module, outputs: Sequence[str], channels: int = 3, dtype: torch.dtype = torch.float32
 ) -> ir.Model:
@@ -61,22 +89,17 @@ def to_onnx(
     Raises:
         UsageError: PyTorch cannot export the module.
     """
-    if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'AUTO'):
-        raise UsageError(f'Exporting needs torch 2.6 or newer, this is {torch.__version__}.')
-    batch, height, width = _SAMPLE
-    images = torch.zeros(batch, channels, height, width, dtype=dtype)
-    axes = dict.fromkeys(AXES, torch.export.Dim.AUTO)
-    # With sizes that are symbols, looking up its cache takes longer than PyTorch's fake tensors take without.
-    config = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    translations = TRANSLATIONS | BOX_TRANSLATIONS
     try:
-        with _quiet(), torch.no_grad(), exportable(), config:
-            program = torch.export.export(module, (images,), dynamic_shapes=(axes,), strict=False)
-            translations = TRANSLATIONS | BOX_TRANSLATIONS
+        with _tracing():
+            program = _trace(module, channels, dtype)
             exported = torch.onnx.export(
                 program, custom_translation_table=translations, opset_version=OPSET, optimize=False, verbose=False
             )
             assert exported is not None
             _simplify(exported.model)
+    except UsageError:
+        raise
     except Exception as error:  # of any layer, and PyTorch wraps it in errors of its own
         raise UsageError(f'This model cannot be exported: {_cause(error)}') from error
     return _finish(exported.model, outputs)

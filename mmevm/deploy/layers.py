@@ -13,6 +13,7 @@ from onnxscript import opset18
 from torch import Tensor, nn
 
 from mmevm.backbones import vim as vim_backbone
+from mmevm.deploy import operators  # noqa: F401 (registers them)
 from mmevm.deploy.functions import visual_scan_node
 from mmevm.layers import vim
 from mmevm.layers.basic import is_plain
@@ -20,31 +21,10 @@ from mmevm.layers.blocks import EVSSBlock, InvertedResidual
 from mmevm.layers.mixers import ES2D, ROUTES, SS2D, ScanMixer
 from mmevm.layers.patch import PatchMerging
 from mmevm.layers.vim import BidirectionalMamba, causal_conv, insert_middle, split_middle
-from mmevm.ops import Route, es2d_routes, visual_scan
-from mmevm.ops.routes import flatten, unflatten
+from mmevm.ops import Route, es2d_routes
+from mmevm.ops.routes import flatten
 
 op: Any = opset18
-
-
-@torch.library.custom_op('mmevm_deploy::visual_scan', mutates_args=())
-def scan_map(
-    x: Tensor,
-    x_proj: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    Ds: Tensor,
-    step: int,
-    routes: list[int],
-) -> Tensor:
-    """Scan a map together with the projections of its cells; see :func:`.functions.VisualScan`."""
-    x_dbl = torch.einsum('bhwd,pmd->bhwpm', x, x_proj)
-    return visual_scan(x, x_dbl, dt_weight, A, Ds, routes=unflatten(routes), step=step, dt_bias=dt_bias)
-
-
-@scan_map.register_fake
-def _(x: Tensor, *_: Any) -> Tensor:
-    return x.new_empty(x.shape)
 
 
 def _scan_map(x: Tensor, x_proj: Tensor, parameters: dict[str, Tensor], routes: list[Route], step: int) -> Tensor:
@@ -96,19 +76,6 @@ def _fuse_branches(self: EVSSBlock, x: Tensor) -> Tensor:
         return x + mixed
     local = self._convolve(y)
     return x + mixed * self.se(mixed) + local * self.se(local)
-
-
-@torch.library.custom_op('mmevm_deploy::merge_patches', mutates_args=())
-def merge_patches(x: Tensor) -> Tensor:
-    """Put the cells of 2 x 2 patches beside each other: Tensor[B, H, W, C] -> Tensor[B, ⌈H / 2⌉, ⌈W / 2⌉, 4C]."""
-    x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-    return torch.cat([x[:, i::2, j::2] for j in range(2) for i in range(2)], dim=-1)
-
-
-@merge_patches.register_fake
-def _(x: Tensor) -> Tensor:
-    B, H, W, C = x.shape
-    return x.new_empty(B, (H + 1) // 2, (W + 1) // 2, 4 * C)
 
 
 def _merge_nodes(x: Any) -> Any:

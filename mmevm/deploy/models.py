@@ -62,6 +62,22 @@ class ExportedModel(nn.Module):
         return [relative(name, *pair) for name, *pair in zip(names, got, self.expected(images), strict=True)]
 
 
+class Results(nn.Module):
+    """A model's results without what is compared besides.
+
+    Args:
+        exported (ExportedModel): The model.
+    """
+
+    def __init__(self, exported: ExportedModel) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (Tensor[B, C, H, W]). Returns: The results."""
+        return self.exported(images)[: len(self.exported.outputs)]
+
+
 def relative(name: str, got: Tensor, expected: Tensor) -> Difference:
     """Return the largest difference of two maps as a share of their scale."""
     difference = (got - expected).abs().max() / expected.abs().mean().clamp(min=1e-12)
