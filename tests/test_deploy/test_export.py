@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import onnx_ir
 import onnxruntime
 import pytest
@@ -16,6 +17,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmevm.checkpoint import load_file
 from mmevm.deploy import load
 from mmevm.deploy.export import main
+from mmevm.deploy.quantization import calibration_images, quantize
 from mmevm.engine.config import read_config
 from mmevm.engine.tasks import build_model
 from tests.test_deploy import toy
@@ -161,6 +163,58 @@ def test_other_dense_heads_agree_with_mmdet(head: str, options: dict) -> None:
         differences = module.compare(got, images)
     assert (got[2] >= 0).sum() > 10
     assert all(difference.value <= difference.allowed for difference in differences), differences
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images with edges."""
+    folder = tmp_path_factory.mktemp('images')
+    values = np.random.default_rng(0)
+    for i in range(6):
+        pixels = cv2.resize(values.integers(0, 256, (9, 13, 3), np.uint8), (150, 95), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f'{i}.png'), pixels)
+    return folder
+
+
+@pytest.mark.parametrize('name', ['classifier', 'retinanet', 'segmentor'])
+def test_an_8_bit_file_agrees_almost(exported: Callable, photographs: Path, tmp_path: Path, name: str) -> None:
+    _, _, path = exported(name)
+    rounded = tmp_path / 'rounded.onnx'
+    share = quantize(path, rounded, calibration_images(photographs))
+    assert 0.6 < share <= 1
+    graph = onnx.load(rounded).graph
+    kinds = [node.op_type for node in graph.node]
+    assert 'QuantizeLinear' in kinds
+    assert kinds.count('VisualScan') == [node.op_type for node in onnx.load(path).graph.node].count('VisualScan')
+    # The last products are exact: an initializer of float32 is their weight.
+    weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    assert any(node.op_type in ('Conv', 'Gemm', 'MatMul') and node.input[1] in weights for node in graph.node)
+
+    image = photographs / '0.png'
+    exact, found = load(path)(image), load(rounded)(image)
+    assert json.loads(load(rounded).metadata['quantization']) == {'bits': 8, 'images': 6, 'agreement': share}
+    assert found.names == exact.names == load(path, kernels=False)(image).names
+    if name == 'classifier':
+        assert 0 < np.abs(found.scores - exact.scores).max() < 0.05
+
+
+def test_the_command_writes_it(
+    exported: Callable,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, checkpoint, path = exported('classifier')
+    monkeypatch.setattr('mmevm.deploy.export.to_onnx', lambda *args, **options: onnx_ir.load(path))
+    out = tmp_path / 'model.onnx'
+    arguments = [str(config), str(checkpoint), '--out', str(out), '--with-preprocessing', '--inline']
+    assert main([*arguments, '--int8', str(photographs)]) == 0
+    assert 'the 8-bit file agrees by' in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [out]
+    model = onnx.load(out)
+    assert not model.functions and {node.domain for node in model.graph.node} <= {'', 'com.microsoft'}
+    assert load(out)(photographs / '0.png').scores.sum() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_file_that_does_not_agree_is_not_left(
