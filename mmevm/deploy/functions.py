@@ -3,14 +3,20 @@
 A runtime that has no kernel for ``mmevm::VisualScan`` inlines the function. One that has takes the node as it is.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir
 from onnx import TensorProto
 from onnx.defs import OpSchema
 from onnxscript import FLOAT, graph, opset18, script
 from onnxscript.values import Opset
+
+from mmevm.ops.routes import flatten, unflatten
 
 DOMAIN = 'mmevm'
 OPSET = 18
@@ -126,27 +132,144 @@ def VisualScan(
     return op.Reshape(op.Transpose(y, perm=[1, 0, 2]), op.Shape(x))
 
 
+@script(_OPSET, default_opset=op)
+def SelectiveScan(u: FLOAT, delta: FLOAT, A: FLOAT, Bs: FLOAT, Cs: FLOAT, Ds: FLOAT, delta_bias: FLOAT, softplus: int):
+    """The one-dimensional scan: ``y, last_state = mmevm.ops.selective_scan(…)`` for groups of channels, in float32.
+
+    u and delta [B, D, L], A [D, N], Bs and Cs [B, G, N, L], Ds and delta_bias [D]; y [B, D, L], last_state [B, D, N].
+    """
+    one = op.Constant(value_ints=[1])
+    last = op.Constant(value_ints=[-1])
+    raw = delta + op.Unsqueeze(delta_bias, one)
+    unit = op.Constant(value_float=1.0)
+    e = op.Exp(-op.Abs(raw))
+    sum = unit + e
+    positive = op.Relu(raw) + op.Where(sum == unit, e, op.Log(sum) * e / (sum - unit))
+    steps = op.Where(op.Cast(op.Constant(value_int=softplus), to=TensorProto.BOOL), positive, raw)
+
+    B, D, L = op.Split(op.Shape(u), num_outputs=3)
+    G, N = op.Split(op.Shape(Bs, start=1, end=3), num_outputs=2)
+    grouped = op.Concat(B, G, last, L, axis=0)
+    three = op.Constant(value_ints=[3])
+    across = op.Unsqueeze(op.Transpose(op.Reshape(steps, grouped), perm=[3, 0, 1, 2]), three)  # [L, B, G, 1, D / G]
+    inputs = op.Unsqueeze(op.Transpose(op.Reshape(steps * u, grouped), perm=[3, 0, 1, 2]), three)
+    Bs_t = op.Unsqueeze(op.Transpose(Bs, perm=[3, 0, 1, 2]), op.Constant(value_ints=[4]))  # [L, B, G, N, 1]
+    Cs_t = op.Unsqueeze(op.Transpose(Cs, perm=[3, 0, 1, 2]), three)  # [L, B, G, 1, N]
+    A_T = op.Transpose(op.Reshape(A, op.Concat(G, last, N, axis=0)), perm=[0, 2, 1])
+    A_T = op.Unsqueeze(A_T, op.Constant(value_ints=[0]))  # [1, G, N, D / G]
+    start = op.Expand(op.Constant(value_float=0.0), op.Concat(B, G, N, D / G, axis=0))
+
+    @graph()
+    def recur(state: _ANY, A_t: _ANY, delta_t: _ANY, input_t: _ANY, B_t: _ANY, C_t: _ANY):
+        next_state = op.Exp(delta_t * A_t) * state + B_t * input_t
+        y_t = op.MatMul(C_t, next_state)
+        return next_state, op.Identity(A_t), y_t
+
+    end, _, ys = op.Scan(start, A_T, across, inputs, Bs_t, Cs_t, body=recur, num_scan_inputs=4)
+    ys = op.Transpose(op.Reshape(ys, op.Concat(L, B, D, axis=0)), perm=[1, 2, 0])
+    y = ys + op.Unsqueeze(Ds, one) * u
+    last_state = op.Reshape(op.Transpose(end, perm=[0, 1, 3, 2]), op.Concat(B, D, N, axis=0))
+    return y, last_state
+
+
 INPUTS = ('x', 'x_proj', 'dt_weight', 'dt_bias', 'A', 'Ds')
 
-# Exporters inline functions. A node that has a schema they leave alone; the function is added to the exported model.
-_FLOAT = 'tensor(float)'
-onnx.defs.register_schema(
-    OpSchema(
-        'VisualScan',
-        DOMAIN,
-        1,
-        inputs=[OpSchema.FormalParameter(name, _FLOAT) for name in INPUTS],
-        outputs=[OpSchema.FormalParameter('y', _FLOAT)],
-        attributes=[
-            OpSchema.Attribute('step', OpSchema.AttrType.INT, required=True),
-            OpSchema.Attribute('routes', OpSchema.AttrType.INTS, required=True),
-        ],
+FUNCTIONS: dict[str, Any] = {'VisualScan': VisualScan, 'SelectiveScan': SelectiveScan}
+"""What the nodes of our domain mean, by their name."""
+
+
+def _register(name: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]) -> None:
+    """Give a node a schema: such a node exporters leave alone, where they inline functions."""
+    tensor = 'tensor(float)'
+    onnx.defs.register_schema(
+        OpSchema(
+            name,
+            DOMAIN,
+            1,
+            inputs=[OpSchema.FormalParameter(value, tensor) for value in inputs],
+            outputs=[OpSchema.FormalParameter(value, tensor) for value in outputs],
+            attributes=[OpSchema.Attribute(key, kind, required=True) for key, kind in attributes.items()],
+        )
     )
+
+
+_register('VisualScan', INPUTS, ['y'], {'step': OpSchema.AttrType.INT, 'routes': OpSchema.AttrType.INTS})
+_register(
+    'SelectiveScan',
+    ('u', 'delta', 'A', 'Bs', 'Cs', 'Ds', 'delta_bias'),
+    ['y', 'last_state'],
+    {'softplus': OpSchema.AttrType.INT},
 )
 
 
 def visual_scan_node(
     x: Any, x_proj: Any, dt_weight: Any, dt_bias: Any, A: Any, Ds: Any, step: int, routes: Sequence[int]
 ) -> Any:
-    """Translate :func:`.layers.scan_map` for ``torch.onnx.export``."""
+    """Translate :func:`.operators.scan_map` for ``torch.onnx.export``."""
     return _OPSET.VisualScan(x, x_proj, dt_weight, dt_bias, A, Ds, step=step, routes=routes)
+
+
+def projected_scan_nodes(
+    x: Any,
+    x_dbl: Any,
+    dt_weight: Any,
+    dt_bias: Any,
+    A: Any,
+    Ds: Any,
+    step: int,
+    routes: Sequence[int],
+    save_states: bool,
+) -> Any:
+    """Translate a scan of a map that is projected already: its projections go through the node as further channels."""
+    _require_float(x, x_dbl)
+    paths = sorted(unflatten(list(routes)))
+    starts = Counter((route.row, route.col) for route in paths)
+    if set(starts) != set(product(range(step), repeat=2)) or len(set(starts.values())) > 1:
+        raise NotImplementedError('the same number of routes must start in each phase of a map')
+    (P, M), D, K = x_dbl.shape[3:], x.shape[3], dt_weight.shape[0]
+    more = P * M
+    select = np.zeros((P, M, D + more), np.float32)
+    select.reshape(more, -1)[:, D:] = np.eye(more)
+    flat = op.Reshape(x_dbl, op.Constant(value_ints=[0, 0, 0, more]))
+    wider = op.Constant(value_ints=[0, 0, 0, 0, more, 0])
+    along = op.Constant(value_ints=[0, 0, 0, more])
+    y = _OPSET.VisualScan(
+        op.Concat(x, flat, axis=-1),
+        op.Constant(value=onnx.numpy_helper.from_array(select)),
+        op.Pad(dt_weight, wider),
+        op.Pad(_zeros(K, D) if dt_bias is None else dt_bias, along),
+        op.Pad(A, wider, op.Constant(value_float=-1.0)),
+        op.Pad(_zeros(K, D) if Ds is None else Ds, along),
+        step=step,
+        routes=flatten(paths),
+    )
+    ends = (op.Constant(value_ints=[value]) for value in (0, D, 3))
+    return op.Slice(y, *ends), _zeros(0)
+
+
+def selective_scan_nodes(
+    u: Any,
+    delta: Any,
+    A: Any,
+    Bs: Any,
+    Cs: Any,
+    Ds: Any,
+    delta_bias: Any,
+    delta_softplus: bool,
+    save_states: bool,
+) -> Any:
+    """Translate the one-dimensional scan."""
+    _require_float(u, delta, Bs, Cs)
+    D = A.shape[0]
+    Ds, delta_bias = (_zeros(D) if value is None else value for value in (Ds, delta_bias))
+    y, state = _OPSET.SelectiveScan(u, delta, A, Bs, Cs, Ds, delta_bias, softplus=int(delta_softplus))
+    return y, state, _zeros(0)
+
+
+def _zeros(*sizes: int) -> Any:
+    return op.Constant(value=onnx.numpy_helper.from_array(np.zeros(sizes, np.float32)))
+
+
+def _require_float(*tensors: Any) -> None:
+    if any(tensor.dtype != onnx_ir.DataType.FLOAT for tensor in tensors):
+        raise NotImplementedError('scans are exported in float32 only; call .float() on the model')

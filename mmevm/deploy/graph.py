@@ -14,7 +14,7 @@ from onnxscript import optimizer
 from torch import nn
 
 from mmevm.deploy.boxes import TRANSLATIONS as BOX_TRANSLATIONS
-from mmevm.deploy.functions import DOMAIN, OPSET, VisualScan
+from mmevm.deploy.functions import DOMAIN, FUNCTIONS, OPSET
 from mmevm.deploy.layers import TRANSLATIONS, exportable
 from mmevm.errors import UsageError
 
@@ -181,6 +181,10 @@ def _cause(error: BaseException) -> str:
 def _finish(model: ir.Model, outputs: Sequence[str]) -> ir.Model:
     """Name inputs, outputs and axes, add the scan's function, and drop traces of the source code."""
     (images,) = model.graph.inputs
+    inner = [value for node in model.graph for value in node.outputs]
+    for value in (*inner, *list(model.graph.initializers.values())):
+        if value.name in (INPUT, *outputs):
+            value.name = f'{value.name}.inner'
     images.name = INPUT
     for value, name in zip(model.graph.outputs, outputs, strict=True):
         value.name = name
@@ -196,8 +200,8 @@ def _finish(model: ir.Model, outputs: Sequence[str]) -> ir.Model:
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
     model.metadata_props.clear()
-    if any(node.domain == DOMAIN for node in model.graph.all_nodes()):
-        function: Any = ir.from_proto(VisualScan.to_function_proto())
+    for name in {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}:
+        function: Any = ir.from_proto(FUNCTIONS[name].to_function_proto())
         model.functions[function.identifier()] = function
         model.opset_imports[DOMAIN] = 1
     return model

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmevm.backbones import vim as vim_backbone
 from mmevm.deploy import operators  # noqa: F401 (registers them)
-from mmevm.deploy.functions import visual_scan_node
+from mmevm.deploy.functions import projected_scan_nodes, selective_scan_nodes, visual_scan_node
 from mmevm.layers import vim
 from mmevm.layers.basic import is_plain
 from mmevm.layers.blocks import EVSSBlock, InvertedResidual
@@ -141,6 +141,9 @@ TRANSLATIONS: dict[Any, Any] = {
     torch.ops.mmevm_deploy.visual_scan.default: visual_scan_node,
     torch.ops.mmevm_deploy.merge_patches.default: _merge_nodes,
     torch.ops.aten.gelu.default: _gelu_nodes,
+    # Scans that a module calls itself.
+    torch.ops.mmevm.visual_scan.default: projected_scan_nodes,
+    torch.ops.mmevm.selective_scan.default: selective_scan_nodes,
 }
 """For ``torch.onnx.export``'s ``custom_translation_table``."""
 
