@@ -134,6 +134,7 @@ def export(
     model = build_model(cfg)
     path = checkpoint and _local(checkpoint)
     origin = _load(model, checkpoint, path)
+    _require_finite(model, checkpoint or config)
     exported = wrap(cfg, model.eval(), backbone, logits).eval()
     exported.requires_grad_(False)
     settings = describe_input(cfg, with_preprocessing)
@@ -194,6 +195,15 @@ def _load(model: nn.Module, checkpoint: str | None, path: str | None) -> dict[st
         _load_plainly(model, checkpoint)
     digest = {'checkpoint_sha256': file_hash(path)} if path else {}
     return {'weights': os.path.basename(checkpoint), **digest}
+
+
+def _require_finite(model: nn.Module, source: str) -> None:
+    wrong = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if wrong:
+        raise UsageError(
+            f'{len(wrong)} tensors of {source} have NaN or infinite values, {wrong[0]} among them: the training run '
+            'that wrote them diverged. Export an earlier checkpoint.'
+        )
 
 
 def _initial_weights(model: nn.Module) -> list[str]:

@@ -107,9 +107,12 @@ class Predictor:
             raise ValueError(f'{path} was not written by tools/export.py of mmevm: it does not say what its images are')
         self.metadata = metadata
         self.task: str = metadata['task']
-        self.names: list[str] = json.loads(metadata.get('classes', '[]'))
-        self.input: dict[str, Any] = json.loads(metadata['input'])
-        self.options: dict[str, Any] = json.loads(metadata.get('options', '{}'))
+        try:
+            self.names: list[str] = json.loads(metadata.get('classes', '[]'))
+            self.input: dict[str, Any] = json.loads(metadata['input'])
+            self.options: dict[str, Any] = json.loads(metadata.get('options', '{}'))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{path} cannot be loaded; its metadata are damaged: {error}') from error
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, images: Image | Iterable[Image]) -> Any:

@@ -217,6 +217,30 @@ def test_the_command_writes_it(
     assert load(out)(photographs / '0.png').scores.sum() == pytest.approx(1, abs=1e-3)
 
 
+def test_a_program_of_torch_export(exported: Callable, tmp_path: Path) -> None:
+    config, checkpoint, path = exported('classifier')
+    out = tmp_path / 'model.pt2'
+    assert main([str(config), str(checkpoint), '--out', str(out), '--format', 'pt2', '--with-preprocessing']) == 0
+    stored = {'mmevm.json': ''}
+    model = torch.export.load(out, extra_files=stored).module()
+    assert json.loads(json.loads(stored['mmevm.json'])['classes']) == ['cat', 'dog', 'eel']
+    images = torch.randint(0, 256, (3, 3, 77, 90), dtype=torch.uint8)
+    expected = onnxruntime.InferenceSession(path).run(None, {'images': images.numpy()})[0]
+    np.testing.assert_allclose(model(images)[0].detach(), expected, atol=1e-5)
+
+
+def test_weights_of_a_run_that_diverged_are_refused(
+    exported: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config, checkpoint, _ = exported('classifier')
+    content = load_file(checkpoint)
+    content['state_dict']['head.fc.bias'][1] = torch.nan
+    torch.save(content, tmp_path / 'diverged.pth')
+    assert main([str(config), str(tmp_path / 'diverged.pth'), '--out', str(tmp_path / 'model.onnx')]) == 2
+    assert 'head.fc.bias' in (error := capsys.readouterr().err) and 'NaN or infinite' in error
+    assert [path.name for path in tmp_path.iterdir()] == ['diverged.pth']
+
+
 def test_a_file_that_does_not_agree_is_not_left(
     exported: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +272,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = str(tmp_path / 'model.onnx')
     cases = {
         '.onnx': [config, checkpoint, '--out', str(tmp_path / 'model.pt')],
+        '.pt2': [config, checkpoint, '--out', out, '--format', 'pt2'],
         'cannot be written': [config, checkpoint, '--out', str(tmp_path / 'none' / 'model.onnx')],
         'Checkpoint not found': [config, 'none.pth', '--out', out],
         'does not fit the model': [config, tmp_path / 'detector.pth', '--out', out],

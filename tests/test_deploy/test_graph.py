@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmevm.backbones import EfficientVMamba, Vim, VMamba
 from mmevm.deploy.graph import fixed_axes, to_onnx
 from mmevm.errors import UsageError
+from mmevm.ops import Route, es2d_scan, selective_scan, visual_scan
 
 try:
     import openvino
@@ -63,6 +64,48 @@ def test_maps_of_any_size(name: str, tmp_path: Path) -> None:
         for run in runs:
             for got, want in zip(run(images.numpy()), expected, strict=True):
                 np.testing.assert_allclose(got, want, atol=1e-5 * want.abs().mean().item(), rtol=1e-4)
+
+
+class Scans(nn.Module):
+    """A module that calls the operators itself; a parameter has the name of an output."""
+
+    def __init__(self, routes: list[Route] | None = None) -> None:
+        super().__init__()
+        self.step = 2 if routes else 1
+        self.routes = routes or [Route(0, 0, k % 2 == 1, k >= 2, k, k) for k in range(4)]
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.project, self.delta, self.matrices = nn.Linear(8, 4 * 8), nn.Linear(8, 8), nn.Linear(8, 20)
+        self.dt_weight, self.A = nn.Parameter(torch.randn(4, 8, 2)), nn.Parameter(-torch.rand(4, 8, 3))
+        self.bias, self.scanned = nn.Parameter(torch.randn(8)), nn.Parameter(-torch.rand(8, 5))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(images).permute(0, 2, 3, 1)
+        x_dbl = self.project(x).unflatten(-1, (4, 8))
+        map0 = visual_scan(x, x_dbl, self.dt_weight, self.A, routes=self.routes, step=self.step)
+        map1 = es2d_scan(x, x_dbl[..., 0, :], self.dt_weight, self.A, torch.ones(4, 8))
+        tokens = x.flatten(1, 2)
+        u, delta = tokens.mT, self.delta(tokens).mT
+        B, C = self.matrices(tokens).mT.unflatten(1, (2, 2, 5)).unbind(1)
+        scanned = selective_scan(u, delta, self.scanned, B, C, delta_bias=self.bias, delta_softplus=True)
+        state = selective_scan(u, delta.abs(), self.scanned, B[:, 0], C[:, 1], z=u, return_last_state=True)
+        return map0, map1, scanned, *state
+
+
+def test_scans_that_a_module_calls_itself(tmp_path: Path) -> None:
+    module = Scans().eval()
+    onnx_ir.save(to_onnx(module, ['map0', 'map1', 'scanned', 'gated', 'state']), tmp_path / 'scans.onnx')
+    session = onnxruntime.InferenceSession(tmp_path / 'scans.onnx')
+    for shape in ((1, 3, 32, 48), (3, 3, 29, 41)):
+        images = torch.randn(shape)
+        with torch.no_grad():
+            expected = module(images)
+        for got, want in zip(session.run(None, {'images': images.numpy()}), expected, strict=True):
+            np.testing.assert_allclose(got, want, atol=2e-5 * want.abs().mean().item(), rtol=1e-4)
+
+
+def test_scans_that_a_node_cannot_hold() -> None:
+    with pytest.raises(UsageError, match='the same number of routes must start in each phase'):
+        to_onnx(Scans([Route(0, 0, False, False, 0, 0), Route(0, 1, False, False, 1, 1)]), ['y'] * 5)
 
 
 def test_what_cannot_be_exported_is_one_sentence() -> None:

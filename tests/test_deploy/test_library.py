@@ -65,3 +65,17 @@ def test_shapes_that_do_not_fit(name: str, shape: tuple[int, ...], message: str)
     with pytest.raises(Exception, match='mmevm::VisualScan') as error:
         session.run(None, feed(**{name: shape}))
     assert message in str(error.value)
+
+
+def test_a_wrong_rank_is_named() -> None:
+    nodes = make_session(*CASES['SS2D'], with_kernels())
+    with pytest.raises(Exception, match='Invalid rank for input: x Got: 3 Expected: 4'):
+        nodes.run(None, feed() | {'x': np.zeros((5, 4, 6), np.float32)})
+
+
+def test_nan_stays_where_it_belongs() -> None:
+    inputs = feed()
+    inputs['x'][0, 2, 1, 3] = np.nan  # reaches every cell of the first image, by one route or another
+    for options in (None, with_kernels()):
+        (y,) = make_session(*CASES['SS2D'], options).run(None, inputs)
+        assert np.isnan(y[0]).any() and np.isfinite(y[1]).all()

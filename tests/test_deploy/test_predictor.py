@@ -1,5 +1,6 @@
 """The predictor without torch, its arithmetic of pixels, and what it refuses; results are in test_export.py."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from mmevm.deploy import Prediction, Predictor, load
-from mmevm.deploy.pixels import paste_mask, resize, resize_nearest
+from mmevm.deploy import Prediction, Predictor, load, onnxruntime_library
+from mmevm.deploy.pixels import enlarge, paste_mask, resize, resize_nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUT = (
@@ -110,6 +111,41 @@ def test_drawings_show_what_was_found() -> None:
     assert len(np.unique(drawing.reshape(-1, 3), axis=0)) == 2
 
 
+def test_a_library_that_is_not_built(copying: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmevm.deploy.predictor._PACKAGE', tmp_path)
+    with pytest.raises(FileNotFoundError, match='is not built .*MMEVM_BUILD_EXT=1'):
+        onnxruntime_library()
+    path = write_model(tmp_path / 'copy.onnx', task='backbone', input=INPUT, mmevm_version='0')
+    assert load(path)(np.zeros((6, 8, 3), np.uint8)).maps['map0'].shape == (3, 6, 8)
+
+
+def test_images_are_padded(tmp_path: Path) -> None:
+    steps = ', {"pad": [10, 12], "value": [1, 2, 3]}, {"pad": null, "value": [9, 9, 9]}'
+    path = write_model(
+        tmp_path / 'copy.onnx',
+        task='backbone',
+        input=INPUT.replace('false}]', 'false}' + steps + ']'),
+        mmevm_version='0',
+    )
+    data, scale = load(path).prepare(np.full((12, 16, 3), 51, np.uint8))
+    assert data.shape == (1, 3, 12, 12) and scale == (0.5, 0.5)
+    assert (data[0, :, :6, :8] * 255).round().tolist() == np.full((3, 6, 8), 51).tolist()
+    assert (data[0, :, 9, 11] * 255).round().tolist() == [3, 2, 1]  # the config's values are BGR
+    assert (data[0, :, 11, 11] * 255).round().tolist() == [9, 9, 9]
+
+
+@pytest.mark.openmmlab
+def test_masks_of_the_input_are_enlarged_as_by_mmdet() -> None:
+    import torch
+    import torch.nn.functional as F
+
+    logits, (height, width), scale = torch.randn(1, 1, 6, 8), (37, 50), (0.9, 0.95)
+    full = F.interpolate(logits, scale_factor=8, mode='bilinear')
+    size = [math.ceil(48 / scale[1]), math.ceil(64 / scale[0])]
+    expected = F.interpolate(full, size=size, mode='bilinear', align_corners=False)[0, 0, :height, :width]
+    np.testing.assert_allclose(enlarge(logits[0, 0].numpy(), 8, scale, height, width), expected, atol=1e-4)
+
+
 def test_what_is_refused(copying: Predictor, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'No exported model: .*none\.onnx'):
         load(tmp_path / 'none.onnx')
@@ -119,6 +155,14 @@ def test_what_is_refused(copying: Predictor, tmp_path: Path) -> None:
     (tmp_path / 'cut.onnx').write_bytes(good.read_bytes()[:40])
     with pytest.raises(ValueError, match='it is damaged, or no ONNX file'):
         load(tmp_path / 'cut.onnx')
+    newer = onnx.load(good)
+    newer.opset_import[0].version = 99
+    onnx.save(newer, tmp_path / 'newer.onnx')
+    with pytest.raises(ValueError, match='newer.onnx cannot be loaded.*[Oo]pset'):
+        load(tmp_path / 'newer.onnx')
+    broken = write_model(tmp_path / 'broken.onnx', task='backbone', input='{"dtype"', mmevm_version='0')
+    with pytest.raises(ValueError, match='its metadata are damaged'):
+        load(broken)
     (tmp_path / 'text.png').write_text('no image')
     (tmp_path / 'empty').mkdir()
     cases = {
