@@ -21,6 +21,15 @@ def _best_nodes(scores: Any, count: int) -> Any:
     return filled, op.Pad(indices, pads, op.Constant(value_int=0), axes)
 
 
+def _take_nodes(maps: Any, chosen: Any, width: int) -> Any:
+    sizes, last = op.Constant(value_ints=[0, -1, width]), op.Constant(value_ints=[-1])
+    parts = [
+        op.GatherND(op.Reshape(op.Transpose(level, perm=[0, 2, 3, 1]), sizes), op.Unsqueeze(index, last), batch_dims=1)
+        for level, index in zip(maps, chosen, strict=True)
+    ]
+    return op.Concat(*parts, axis=1)
+
+
 def _nms_nodes(boxes: Any, scores: Any, iou_threshold: float, count: int) -> Any:
     limit = op.Constant(value_ints=[count])
     one = op.Constant(value_ints=[1])
@@ -64,6 +73,7 @@ def _roi_align_nodes(maps: Any, rois: Any, levels: Any, scales: Any, size: int, 
 
 TRANSLATIONS: dict[Any, Any] = {
     torch.ops.mmevm_deploy.best.default: _best_nodes,
+    torch.ops.mmevm_deploy.take.default: _take_nodes,
     torch.ops.mmevm_deploy.nms.default: _nms_nodes,
     torch.ops.mmevm_deploy.roi_align.default: _roi_align_nodes,
 }

@@ -5,7 +5,7 @@ number of candidates, and those that mmdet would drop have a score of -1.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,23 @@ def check_nms(part: Any, nms: Any) -> None:
     require(name.rpartition('.')[2] == 'nms' and not unknown, part, f'its nms is {dict(nms)}, not plain nms')
 
 
-def candidates(head: Any, maps: Sequence[Any], size: Sequence[Any], cfg: Any) -> tuple[Tensor, ...]:
+class Candidates(NamedTuple):
+    """The best boxes of every level of a dense head.
+
+    Attributes:
+        boxes (Tensor[B, N, 4]): Corners.
+        scores (Tensor[B, N]): :data:`DROPPED` takes no part.
+        labels (Tensor[B, N]): Classes.
+        chosen (list[Tensor[B, K]]): Indices of each level's priors.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    chosen: list[Tensor]
+
+
+def candidates(head: Any, maps: Sequence[Any], size: Sequence[Any], cfg: Any) -> Candidates:
     """Decode the best boxes of every level of a dense head.
 
     Args:
@@ -58,47 +74,39 @@ def candidates(head: Any, maps: Sequence[Any], size: Sequence[Any], cfg: Any) ->
         maps (Sequence): What it returns: lists of maps of scores, of boxes and, in some heads, of score factors.
         size (Sequence[int]): Height and width of the images, at which boxes are cut.
         cfg (ConfigDict): Its ``test_cfg``.
-
-    Returns:
-        tuple[Tensor[B, N, 4], Tensor[B, N], Tensor[B, N], Tensor[B, N]]: Boxes, scores, labels, and the indices of
-        their priors among those of all levels.
     """
     scores, boxes, *factors = maps
-    B = scores[0].shape[0]
-    levels = head.prior_generator.grid_priors([level.shape[2:] for level in scores], device=scores[0].device)
-    parts: list[tuple[Tensor, ...]] = []
-    before: Any = 0
-    for i, (prior, level) in enumerate(zip(levels, scores, strict=True)):
-        score, label, chosen = _best_of_level(head, cfg, level)
-        if type(head).__name__ == 'RPNHead':  # boxes of different levels do not suppress each other
-            label = torch.full_like(label, i)
-        parts.append((score, label, chosen + before))
-        before = before + prior.shape[0]
-    score, label, chosen = (torch.cat(kind, dim=1) for kind in zip(*parts, strict=True))
+    rpn = type(head).__name__ == 'RPNHead'  # boxes of different levels do not suppress each other
+    best = [_best_of_level(head, cfg, level) for level in scores]
+    score = torch.cat([part[0] for part in best], dim=1)
+    label = torch.cat([torch.full_like(part[1], i) if rpn else part[1] for i, part in enumerate(best)], dim=1)
+    chosen = [part[2] for part in best]
 
     width = 4 * (head.reg_max + 1) if hasattr(head, 'integral') else head.bbox_coder.encode_size
-    box = _gather(boxes, width, chosen).flatten(0, 1)
-    priors = torch.cat(levels)[chosen].flatten(0, 1)
+    box = torch.ops.mmevm_deploy.take(boxes, chosen, width).flatten(0, 1)
+    priors = chosen_priors(head, scores, chosen).flatten(0, 1)
     if hasattr(head, 'integral'):  # GFL's distributions, in units of the level's stride
         strides = [
-            prior.new_full((prior.shape[0],), stride[0])
-            for prior, stride in zip(levels, head.prior_generator.strides, strict=True)
+            torch.full_like(index, stride[0])
+            for index, stride in zip(chosen, head.prior_generator.strides, strict=True)
         ]
-        priors, box = head.anchor_center(priors), head.integral(box) * torch.cat(strides)[chosen].view(-1, 1)
-    box = head.bbox_coder.decode(priors, box, max_shape=tuple(size)).unflatten(0, (B, -1))
+        priors, box = head.anchor_center(priors), head.integral(box) * torch.cat(strides, dim=1).view(-1, 1)
+    box = head.bbox_coder.decode(priors, box, max_shape=tuple(size)).unflatten(0, score.shape)
     for quality in factors:
-        score = torch.where(score > 0, score * _gather(quality, 1, chosen).squeeze(-1).sigmoid(), DROPPED)
+        factor = torch.ops.mmevm_deploy.take(quality, chosen, 1).squeeze(-1).sigmoid()
+        score = torch.where(score > 0, score * factor, DROPPED)
     smallest = cfg.get('min_bbox_size', -1)
     if smallest >= 0:
         fits = ((box[..., 2:] - box[..., :2]) > smallest).all(dim=-1)
         score = torch.where(fits, score, DROPPED)
-    return box, score, label, chosen
+    return Candidates(box, score, label, chosen)
 
 
-def _gather(maps: Sequence[Tensor], width: int, chosen: Tensor) -> Tensor:
-    """Return what maps Tensor[B, A * width, H, W] of all levels hold for the chosen priors: Tensor[B, N, width]."""
-    rows = torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in maps], dim=1)
-    return rows.gather(1, chosen.unsqueeze(-1).expand(-1, -1, width))
+def chosen_priors(head: Any, maps: Sequence[Tensor], chosen: Sequence[Tensor], **options: Any) -> Tensor:
+    """Return the priors of candidates: Tensor[B, N, …]; ``options`` are those of mmdet's ``grid_priors``."""
+    sizes = [level.shape[2:] for level in maps]
+    levels = head.prior_generator.grid_priors(sizes, device=maps[0].device, **options)
+    return torch.cat([prior[index] for prior, index in zip(levels, chosen, strict=True)], dim=1)
 
 
 def _best_of_level(head: Any, cfg: Any, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,20 +127,22 @@ def _best_of_level(head: Any, cfg: Any, score: Tensor) -> tuple[Tensor, Tensor, 
     return torch.where(there & (score > threshold), score, DROPPED), chosen % classes, chosen // classes
 
 
-def suppress(found: Sequence[Tensor], nms: Any, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def suppress(
+    boxes: Tensor, scores: Tensor, labels: Tensor, nms: Any, count: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the best boxes that do not overlap better ones of their class.
 
     Args:
-        found (Sequence[Tensor]): Corners of boxes [B, N, 4]; their scores [B, N], of which :data:`DROPPED` takes no
-            part; classes [B, N]; and indices [B, N].
+        boxes (Tensor[B, N, 4]): Corners.
+        scores (Tensor[B, N]): :data:`DROPPED` takes no part.
+        labels (Tensor[B, N]): Classes.
         nms (ConfigDict): mmcv's options.
         count (int): How many are returned.
 
     Returns:
         tuple[Tensor[B, count, 4], Tensor[B, count], Tensor[B, count], Tensor[B, count]]: Boxes, scores, int64 labels
-        and indices in descending order of the scores, filled up with 0, 0, -1 and 0.
+        and indices of the given boxes in descending order of the scores, filled up with 0, 0, -1 and 0.
     """
-    boxes, scores, labels, indices = found
     apart = boxes
     if not nms.get('class_agnostic', False):
         # As mmcv does it: classes lie beside each other, further apart than the largest coordinate.
@@ -142,7 +152,7 @@ def suppress(found: Sequence[Tensor], nms: Any, count: int) -> tuple[Tensor, Ten
     kept = top > 0
     boxes = torch.where(kept.unsqueeze(-1), boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), 0)
     labels = torch.where(kept, labels.gather(1, index), -1)
-    return boxes, torch.where(kept, top, 0), labels, torch.where(kept, indices.gather(1, index), 0)
+    return boxes, torch.where(kept, top, 0), labels, torch.where(kept, index, 0)
 
 
 class ExportedDetector(ExportedModel):
@@ -291,7 +301,7 @@ class ExportedDense(ExportedDetector):
         head = self.model.bbox_head
         maps = head(self.features(images))
         found = candidates(head, maps, images.shape[2:], head.test_cfg)
-        return *suppress(found, head.test_cfg.nms, self.count)[:3], *(level for kind in maps for level in kind)
+        return *suppress(*found[:3], head.test_cfg.nms, self.count)[:3], *(level for kind in maps for level in kind)
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of the head."""

@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmevm.deploy.detectors import ExportedDetector, candidates, check_nms, fill_up, require, suppress
+from mmevm.deploy.detectors import (
+    ExportedDetector,
+    candidates,
+    check_nms,
+    chosen_priors,
+    fill_up,
+    require,
+    suppress,
+)
 from mmevm.deploy.models import Difference
 
 
@@ -50,15 +58,12 @@ class ExportedInstances(ExportedDetector):
         head = self.model.bbox_head
         maps = self.maps(images)
         scores, boxes, kernels, features = self._by_kind(maps)
-        size = images.shape[2:]
-        *found, indices = suppress(
-            candidates(head, (scores, boxes), size, head.test_cfg), head.test_cfg.nms, self.count
-        )
-        kernels = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in kernels], dim=1)
-        kernels = kernels.gather(1, indices.unsqueeze(-1).expand(-1, -1, kernels.shape[2]))
-        sizes = [level.shape[2:] for level in scores]
-        priors = torch.cat(head.prior_generator.grid_priors(sizes, device=images.device, with_stride=True))
-        return *found, self._masks(features, kernels, priors[indices]), *maps
+        found = candidates(head, (scores, boxes), images.shape[2:], head.test_cfg)
+        *kept, index = suppress(*found[:3], head.test_cfg.nms, self.count)
+        kernels = torch.ops.mmevm_deploy.take(kernels, found.chosen, head.num_gen_params)
+        priors = chosen_priors(head, scores, found.chosen, with_stride=True)
+        kernels, priors = (t.gather(1, index.unsqueeze(-1).expand(-1, -1, t.shape[2])) for t in (kernels, priors))
+        return *kept, self._masks(features, kernels, priors), *maps
 
     def _masks(self, features: Tensor, kernels: Tensor, priors: Tensor) -> Tensor:
         """Convolve each image with the kernels of its objects: Tensor[B, K, h, w]."""

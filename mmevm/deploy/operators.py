@@ -81,6 +81,30 @@ def _(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return top, top.to(torch.int64)
 
 
+@torch.library.custom_op('mmevm_deploy::take', mutates_args=())
+def take(maps: list[Tensor], chosen: list[Tensor], width: int) -> Tensor:
+    """Return what the maps of several levels hold for chosen priors.
+
+    Args:
+        maps (list[Tensor[B, A * width, H, W]]): A map for each level, with A priors for each cell.
+        chosen (list[Tensor[B, K]]): Indices of each level's priors, int64.
+        width (int): Numbers for each prior.
+
+    Returns:
+        Tensor[B, K + ..., width]: Of all levels, one after another.
+    """
+    rows = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in maps]
+    return torch.cat(
+        [row.gather(1, index.unsqueeze(-1).expand(-1, -1, width)) for row, index in zip(rows, chosen, strict=True)],
+        dim=1,
+    )
+
+
+@take.register_fake
+def _(maps: list[Tensor], chosen: list[Tensor], width: int) -> Tensor:
+    return maps[0].new_empty(maps[0].shape[0], sum(index.shape[1] for index in chosen), width)
+
+
 @torch.library.custom_op('mmevm_deploy::nms', mutates_args=())
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, count: int) -> tuple[Tensor, Tensor]:
     """Suppress boxes that overlap better ones, in every image of a batch.

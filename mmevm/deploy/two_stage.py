@@ -76,9 +76,9 @@ class ExportedTwoStage(ExportedDetector):
         features, size = self.features(images), images.shape[2:]
         maps = model.rpn_head(features)
         cfg = model.rpn_head.test_cfg
-        proposals, scores, *_ = suppress(candidates(model.rpn_head, maps, size, cfg), cfg.nms, cfg.max_per_img)
-        box, score, label = self._classify(features, proposals, scores, size)
-        found = suppress((box, score, label, torch.zeros_like(label)), heads.test_cfg.nms, self.count)[:3]
+        proposals, scores, *_ = suppress(*candidates(model.rpn_head, maps, size, cfg)[:3], cfg.nms, cfg.max_per_img)
+        found = self._classify(features, proposals, scores, size)
+        found = suppress(*found, heads.test_cfg.nms, self.count)[:3]
         masks = (self._masks(features, found[0], found[2]),) if heads.with_mask else ()
         return *found, *masks, *(level for kind in maps for level in kind)
 
