@@ -84,8 +84,10 @@ class Detector(Results):
     """
 
     def __init__(self, config: str) -> None:
-        cfg = load_config(config, None)
-        super().__init__(wrap(cfg, build_model(cfg).eval()).eval())
+        cfg = load_config(config, {'model.backbone.init_cfg': None})
+        model = build_model(cfg)
+        model.init_weights()
+        super().__init__(wrap(cfg, model.eval()).eval())
         self.outputs = self.exported.outputs
 
     def predict(self, images: torch.Tensor) -> Any:
@@ -192,7 +194,8 @@ def main() -> None:
     versions = {name: timing.version(name) for name in ('onnxruntime', 'openvino')}
     title = f'Exported models, batch 1, {torch.get_num_threads()} threads'
     note = (
-        f'float32, random weights; {args.repeats} rounds, each with one timed call of every line, in shuffled order. '
+        f'float32, initial weights, with which detectors find no objects; {args.repeats} rounds, each with one timed '
+        'call of every line, in shuffled order. '
         "ONNX Runtime scans with mmevm's custom operator, or, where it says so, with the function in the file. "
         f'onnxruntime {versions["onnxruntime"]}, openvino {versions["openvino"]}.'
     )

@@ -38,6 +38,7 @@ def check_dense_head(head: Any) -> None:
         head,
         'it predicts boxes in a way of its own',
     )
+    require(hasattr(head, 'loss_cls'), head, "MMDetection cannot predict with it; `type='mmevm.SSDHead'` can")
     custom = getattr(head.loss_cls, 'custom_cls_channels', False)
     require(not custom, head, f'{type(head.loss_cls).__name__} has an activation of its own')
     check_nms(head, head.test_cfg.nms)

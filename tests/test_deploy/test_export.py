@@ -20,6 +20,7 @@ from mmevm.deploy.export import main
 from mmevm.deploy.quantization import calibration_images, quantize
 from mmevm.engine.config import read_config
 from mmevm.engine.tasks import build_model
+from mmevm.errors import UsageError
 from tests.test_deploy import toy
 
 pytestmark = pytest.mark.openmmlab
@@ -258,6 +259,15 @@ def test_a_file_that_does_not_agree_is_not_left(
     assert len(list(tmp_path.iterdir())) == 2
     assert main([*arguments, '--no-verify']) == 0
     assert out.read_bytes() != b'an older file'
+
+
+def test_a_head_that_cannot_predict_is_refused() -> None:
+    from mmdet.models.dense_heads import SSDHead
+
+    from mmevm.deploy.detectors import check_dense_head
+
+    with pytest.raises(UsageError, match=r"SSDHead cannot be exported: .* `type='mmevm.SSDHead'` can"):
+        check_dense_head(SSDHead.__new__(SSDHead, 8))
 
 
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
