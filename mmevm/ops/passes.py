@@ -44,11 +44,6 @@ class NormStatistics(NamedTuple):
     bias: Tensor
     eps: float
 
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The tensors, without eps."""
-        return self[:4]
-
 
 def available(x: Tensor, *others: Tensor | None) -> bool:
     """Return whether the extension's passes serve a map and what is computed with it.
@@ -100,8 +95,8 @@ def depthwise_conv(
         Tensor[B, H, W, C].
     """
     size = (before[0] + 1 + after[0], before[1] + 1 + after[1])
-    if size in _KERNELS and available(x, weight, bias, *(norm.tensors if norm else ())):
-        tensors, eps = (norm.tensors, norm.eps) if norm else ((None,) * 4, 0.0)
+    if size in _KERNELS and available(x, weight, bias, *(norm[:4] if norm else ())):
+        tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
         return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, _INDEX[activation])
     if norm:
         scale = norm.weight * torch.rsqrt(norm.var + norm.eps)
@@ -130,7 +125,7 @@ def batch_norm_(
     Returns:
         Tensor[B, H, W, C].
     """
-    if available(y, *norm.tensors, residual) and (residual is None or residual.dtype == y.dtype):
+    if available(y, *norm[:4], residual) and (residual is None or residual.dtype == y.dtype):
         _operators().batch_norm_(y, *norm, _INDEX[activation], residual)
         return y
     mean, var, weight, bias, eps = norm

@@ -218,6 +218,5 @@ def train_three_iterations(rank: int, store: str) -> None:
 
 
 def test_two_processes_train_without_a_search_for_unused_parameters(tmp_path: Path) -> None:
-    # Forked, as these import and build nothing anew; with a thread each they use none of this process's.
-    arguments = (str(tmp_path / 'store'),)
-    torch.multiprocessing.start_processes(train_three_iterations, arguments, nprocs=2, start_method='fork')
+    # Not forked: a process whose tests have started autograd's threads could not be.
+    torch.multiprocessing.spawn(train_three_iterations, (str(tmp_path / 'store'),), nprocs=2)

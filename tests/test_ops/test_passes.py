@@ -51,7 +51,7 @@ def exact(formula: Callable[..., Tensor], *args: object, **kwargs: object) -> Te
         if isinstance(value, Tensor):
             return value.double()
         if isinstance(value, NormStatistics):
-            return NormStatistics(*(t.double() for t in value.tensors), value.eps)
+            return NormStatistics(*(t.double() for t in value[:4]), value.eps)
         return nn.LayerNorm.double(_copied(value)) if isinstance(value, nn.LayerNorm) else value
 
     return formula(*map(convert, args), **{name: convert(value) for name, value in kwargs.items()})
