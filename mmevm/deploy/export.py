@@ -143,6 +143,8 @@ def export(
         settings |= {'dtype': 'uint8', 'color': 'RGB', 'range': [0, 255], 'mean': None, 'std': None}
 
     print(f'[2/4] exporting {type(model).__name__}: {", ".join(exported.outputs)}', flush=True)
+    if 'window' in exported.options:
+        print('      the config predicts in sliding windows; the file takes each image as a whole', flush=True)
     metadata = {
         'task': exported.task,
         'classes': find_classes(cfg, read_meta(path) if path else {}) if exported.task != 'backbone' else None,

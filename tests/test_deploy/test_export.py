@@ -270,6 +270,19 @@ def test_a_head_that_cannot_predict_is_refused() -> None:
         check_dense_head(SSDHead.__new__(SSDHead, 8))
 
 
+def test_sliding_windows_are_said_not_to_be_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = toy.segmentor()
+    cfg['model']['test_cfg'] = {'mode': 'slide', 'crop_size': (64, 64), 'stride': (32, 32)}
+    config, checkpoint = toy.write(cfg, tmp_path)
+    written: list[dict] = []
+    monkeypatch.setattr('mmevm.deploy.export._write', lambda model, metadata, plan: written.append(metadata))
+    assert main([str(config), str(checkpoint), '--out', str(tmp_path / 'model.onnx')]) == 0
+    assert written[0]['options'] == {'window': {'size': [64, 64], 'stride': [32, 32]}}
+    assert 'sliding windows; the file takes each image as a whole' in capsys.readouterr().out
+
+
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config, checkpoint = toy.write(toy.segmentor(), tmp_path)
     detector, _ = toy.write(
