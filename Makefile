@@ -26,7 +26,7 @@ env: $(VENV)/.ready ## Build .venv: pinned torch, the maintained forks of OpenMM
 
 env-openmmlab: $(VENV_OPENMMLAB)/.ready ## Build .venv-openmmlab: the same with OpenMMLab's own packages (4 minutes, once)
 
-demo: env ## Train on miniature COCO, evaluate and draw, on the CPU (10 minutes after make env)
+demo: env ## Train on miniature COCO, evaluate and draw, on the CPU (6 minutes after make env)
 	$(VENV)/bin/python tools/demo.py
 
 demo-seg: env ## The same with a segmentor on miniature ADE20K (5 minutes after make env)

@@ -1,7 +1,7 @@
 """Train a small detector on rendered images, evaluate it and draw its predictions: ``python tools/demo.py [--keep]``.
 
 Everything runs through the project's own tools, as for any training run: tools/make_mini_data.py, tools/train.py and
-tools/test.py. On a CPU with two cores the training takes under ten minutes.
+tools/test.py. On a CPU with two cores the training takes five minutes.
 """
 
 import runpy

@@ -20,6 +20,7 @@ from tests.test_deploy.test_graph import BACKBONES
 pytestmark = pytest.mark.openmmlab
 
 PYRAMIDS = {
+    'demo_retinanet_evm_t_mini': ([48, 96, 192, 384], [4, 8, 16, 32]),
     'fpn_evm_t': ([48, 96, 192, 384], [4, 8, 16, 32]),
     'segformer_evm_t': ([48, 96, 192, 384], [4, 8, 16, 32]),
     'upernet_vim_t': ([192] * 4, [16] * 4),
