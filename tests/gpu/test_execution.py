@@ -88,6 +88,35 @@ def test_scan_replays_in_a_cuda_graph(backend: str, case: Case) -> None:
 
 
 @needs_cuda
+@pytest.mark.parametrize('trained', [False, True], ids=['inference', 'training'])
+def test_scan_first_runs_while_a_graph_is_recorded(backend: str, trained: bool) -> None:
+    """Nothing that outlives the call may lie in the graph's memory; other tests have warmed up before they record."""
+    routes = es2d_routes(2)[::-1] if trained else es2d_routes(2)[1:] + es2d_routes(2)[:1]  # which no other test has
+    scan, sizes = map_scan(routes, 2), {'H': 10, 'W': 14, 'D': 32, 'dtype': torch.float32}
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda inputs: scan(inputs, backend), fullgraph=True, mode='reduce-overhead')
+    for seed in range(4):  # runs as it is, is recorded, is replayed
+        inputs = on_device(map_inputs(**sizes, requires_grad=trained, seed=seed))
+        torch.compiler.cudagraph_mark_step_begin()
+        got = {name: value.clone() for name, value in results(lambda i, _: compiled(i), inputs, backend).items()}
+        exact = on_device(map_inputs(**sizes | {'dtype': torch.float64}, requires_grad=trained, seed=seed))
+        assert_close(got, results(scan, exact, 'reference'), torch.float32)
+
+
+@needs_cuda
+def test_scan_first_runs_in_a_capture(backend: str) -> None:
+    if backend == 'triton':
+        pytest.skip('Triton loads a kernel when it first runs, which a capture forbids')
+    inputs = CASES['es2d_scan'].inputs()
+    scan = map_scan(es2d_routes(2)[2:] + es2d_routes(2)[:2], 2)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        (y,) = scan(inputs, backend)
+    graph.replay()
+    assert_close({'out0': y}, {'out0': scan(inputs, 'reference')[0].detach()}, torch.float32)
+
+
+@needs_cuda
 def test_scan_runs_on_two_streams_at_once(backend: str, case: Case) -> None:
     both = [case.inputs(seed) for seed in (1, 2)]
     seeds = output_gradients(case.scan(both[0], backend))  # made before, because copies to the GPU would wait

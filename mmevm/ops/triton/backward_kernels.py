@@ -5,13 +5,13 @@ import triton.language as tl
 
 from mmevm.ops.triton.tile import (
     LN2,
+    UNSPECIALISED,
     channel_tile,
     load_rates,
     load_raw_delta,
     program_indices,
     route_field,
     route_indices,
-    row,
     scan_adjoints,
     scan_states,
     softplus_derivative,
@@ -21,14 +21,13 @@ from mmevm.ops.triton.tile import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def adjoint_kernel(
     p_delta,
     p_C,
     p_weight,
     p_bias,
     p_A,
-    p_routes,
     p_dy,
     p_ends,
     p_dsum,
@@ -50,6 +49,7 @@ def adjoint_kernel(
     s_br,
     s_bt,
     s_bn,
+    ROUTES: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     BL: tl.constexpr,
     BN: tl.constexpr,
@@ -65,7 +65,7 @@ def adjoint_kernel(
     """
     ACC: tl.constexpr = p_A.dtype.element_ty
     i_d, i_s, i_r, i_b = program_indices(tl.cdiv(channels, BD), n_segments, n_routes)
-    i_q, i_p = route_indices(p_routes, i_r)
+    i_q, i_p = route_indices(ROUTES, i_r)
     o_l = tl.arange(0, BL)
     o_n, o_d, m_n, m_d, o_nd, m_nd = channel_tile(i_d, channels, N, BN, BD)
 
@@ -84,7 +84,7 @@ def adjoint_kernel(
     n_tiles = tl.cdiv(min(length, t_first + segment) - t_first, BL)
     for i in range(n_tiles):
         o_t = t_first + (n_tiles - 1 - i) * BL + o_l
-        o_c, m_c = token_cells(p_routes, i_r, o_t, length, H, W, step)
+        o_c, m_c = token_cells(ROUTES, i_r, o_t, length, H, W, step)
         o_x, m_x, o_bn, m_b, o_b = token_tile(
             o_c, m_c, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
         )
@@ -104,7 +104,7 @@ def adjoint_kernel(
     tl.store(p_dsum + i_segment * channels + o_d, b_dsum, mask=m_d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def scan_bwd_kernel(
     p_x,
     p_delta,
@@ -114,7 +114,6 @@ def scan_bwd_kernel(
     p_bias,
     p_A,
     p_D,
-    p_routes,
     p_dy,
     p_states,
     p_carry,
@@ -146,6 +145,7 @@ def scan_bwd_kernel(
     s_bn,
     s_y,
     s_copy,
+    ROUTES: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     BL: tl.constexpr,
     BN: tl.constexpr,
@@ -167,7 +167,7 @@ def scan_bwd_kernel(
     ACC: tl.constexpr = p_A.dtype.element_ty
     n_blocks = tl.cdiv(channels, BD)
     i_d, i_s, i_r, i_b = program_indices(n_blocks, n_segments, n_routes)
-    i_q, i_p = route_indices(p_routes, i_r)
+    i_q, i_p = route_indices(ROUTES, i_r)
     i_scan = i_b * n_routes + i_r
     i_segment = i_scan * n_segments + i_s
     o_l = tl.arange(0, BL)
@@ -176,9 +176,9 @@ def scan_bwd_kernel(
     o_sequence = i_b * s_xb + i_r * s_xr
     o_projection = i_b * s_bb + i_p * s_br
     o_copy = i_d.to(tl.int64) * s_copy
-    if p_routes is not None:
-        p_dx += route_field(p_routes, i_r, 6) * s_y
-        o_copy += route_field(p_routes, i_r, 7) * n_blocks * s_copy
+    if ROUTES is not None:
+        p_dx += route_field(ROUTES, i_r, 6) * s_y
+        o_copy += route_field(ROUTES, i_r, 7) * n_blocks * s_copy
     p_dB += o_copy
     p_dC += o_copy
     if p_weight is not None:
@@ -200,19 +200,37 @@ def scan_bwd_kernel(
     b_dbias = tl.zeros([BD], ACC)
 
     t_first = i_s * segment
-    n_tiles = tl.cdiv(min(length, t_first + segment) - t_first, BL)
+    t_end = min(length, t_first + segment)
+    n_tiles = tl.cdiv(t_end - t_first, BL)
     for i in range(n_tiles):
         i_t = t_first + (n_tiles - 1 - i) * BL
+        # The adjoints, for which tokens come from the last to the first, each with the time step of the one after it.
+        # What enters a segment has been multiplied by the decay of the token that it comes from.
+        o_r = i_t + BL - 1 - o_l
+        o_rc, m_rc = token_cells(ROUTES, i_r, o_r, length, H, W, step)
+        o_rx, m_rx, o_rbn, m_rb, _ = token_tile(
+            o_rc, m_rc, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
+        )
+        b_rdy = tl.load(p_dy + o_rx, mask=m_rx, other=0.0).to(ACC)
+        b_rC = tl.load(p_C + o_rbn, mask=m_rb, other=0.0).to(ACC)
+        o_nc, m_nc = token_cells(ROUTES, i_r, o_r + 1, length, H, W, step)
+        o_nx, _, _, _, o_nb = token_tile(
+            o_nc, m_nc, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
+        )
+        b_next = load_raw_delta(p_delta, p_weight, p_bias, o_nx, o_nb, o_d, m_nc, m_d, R, ACC)
+        b_next = time_steps(b_next, o_r + 1 < t_end, m_d, SOFTPLUS)
+        b_next = tl.exp2(b_next[:, None, :] * b_A[None, :, :])
+        b_g, b_carry = scan_adjoints(b_next, b_rdy[:, None, :] * b_rC[:, :, None], b_carry, o_l, BL)
+
         o_t = i_t + o_l
         m_t = o_t < length
-        o_c, m_c = token_cells(p_routes, i_r, o_t, length, H, W, step)
+        o_c, m_c = token_cells(ROUTES, i_r, o_t, length, H, W, step)
         o_x, m_x, o_bn, m_b, o_b = token_tile(
             o_c, m_c, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
         )
         b_x = tl.load(p_x + o_x, mask=m_x, other=0.0).to(ACC)
         b_dy = tl.load(p_dy + o_x, mask=m_x, other=0.0).to(ACC)
         b_B = tl.load(p_B + o_bn, mask=m_b, other=0.0).to(ACC)
-        b_C = tl.load(p_C + o_bn, mask=m_b, other=0.0).to(ACC)
         b_raw = load_raw_delta(p_delta, p_weight, p_bias, o_x, o_b, o_d, m_c, m_d, R, ACC)
         b_delta = time_steps(b_raw, m_t, m_d, SOFTPLUS)
         o_state = (i_scan * tl.cdiv(length, BL) + i_t // BL) * N + o_n
@@ -222,9 +240,6 @@ def scan_bwd_kernel(
         b_drive = b_delta * b_x
         b_b = b_drive[:, None, :] * b_B[:, :, None]
         b_hs = scan_states(b_a, b_b, b_h, o_l)
-        b_g = scan_adjoints(b_a, b_dy[:, None, :] * b_C[:, :, None], b_carry, o_l, BL)
-        b_carry = row(b_a * b_g, o_l, 0)
-
         tl.atomic_add(p_dB + o_bn, tl.sum(b_g * b_drive[:, None, :], 2), mask=m_b, sem='relaxed')
         tl.atomic_add(p_dC + o_bn, tl.sum(b_hs * b_dy[:, None, :], 2), mask=m_b, sem='relaxed')
         # The gradient of delta * A: g a h', where a h' = h - b. A compiler may fuse the product that b is with the

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from mmevm.ops.triton.tile import (
+    UNSPECIALISED,
     channel_tile,
     load_rates,
     load_raw_delta,
@@ -18,7 +19,7 @@ from mmevm.ops.triton.tile import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def scan_fwd_kernel(
     p_x,
     p_delta,
@@ -28,7 +29,6 @@ def scan_fwd_kernel(
     p_bias,
     p_A,
     p_D,
-    p_routes,
     p_start,
     p_states,
     p_y,
@@ -53,6 +53,7 @@ def scan_fwd_kernel(
     s_bt,
     s_bn,
     s_y,
+    ROUTES: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     CHUNK: tl.constexpr,
     BL: tl.constexpr,
@@ -68,16 +69,16 @@ def scan_fwd_kernel(
         p_x: [B, n_routes, L, channels] by strides, or the map [B, H * W, channels].
         p_delta, p_B, p_C: Like ``p_x`` and [B, n_routes, L, N]; or the map's projections, R, N and N values a cell.
         p_weight, p_bias, p_A, p_D: [sets, channels, R], [sets, channels], [sets, channels, N], [sets, channels].
-        p_routes: [n_routes, 8], see ``route_table``.
         p_start: State before each segment, [B, n_routes, n_segments, channels, N].
         p_states: Written, the state before each chunk, [B, n_routes, chunks, N, channels].
         p_y: Written, like ``p_x``, in layers of ``s_y`` entries.
         p_ends, p_dsum: Written: [B, n_routes, n_segments, channels, N] and [B, n_routes, n_segments, channels];
             beside ``p_y``, ``p_ends`` is the last state [B, n_routes, channels, N].
+        ROUTES: See ``route_table``, or None for a sequence.
     """
     ACC: tl.constexpr = p_A.dtype.element_ty
     i_d, i_s, i_r, i_b = program_indices(tl.cdiv(channels, BD), n_segments, n_routes)
-    i_q, i_p = route_indices(p_routes, i_r)
+    i_q, i_p = route_indices(ROUTES, i_r)
     i_scan = i_b * n_routes + i_r
     o_l = tl.arange(0, BL)
     o_n, o_d, m_n, m_d, o_nd, m_nd = channel_tile(i_d, channels, N, BN, BD)
@@ -87,8 +88,8 @@ def scan_fwd_kernel(
     if p_weight is not None:
         p_delta += o_projection
         p_weight += i_q * channels * R
-    if p_routes is not None and p_y is not None:
-        p_y += route_field(p_routes, i_r, 6) * s_y
+    if ROUTES is not None and p_y is not None:
+        p_y += route_field(ROUTES, i_r, 6) * s_y
     if p_bias is not None:
         p_bias += i_q * channels
     b_A = load_rates(p_A, i_q, channels, N, o_nd, m_nd)
@@ -99,7 +100,7 @@ def scan_fwd_kernel(
 
     for i_t in range(i_s * segment, min(length, (i_s + 1) * segment), BL):
         o_t = i_t + o_l
-        o_c, m_c = token_cells(p_routes, i_r, o_t, length, H, W, step)
+        o_c, m_c = token_cells(ROUTES, i_r, o_t, length, H, W, step)
         o_x, m_x, o_bn, m_b, o_b = token_tile(
             o_c, m_c, o_sequence, o_projection, o_d, m_d, o_n, m_n, s_xt, s_xd, s_bt, s_bn
         )
@@ -133,18 +134,18 @@ def scan_fwd_kernel(
             tl.store(p_ends + i_scan * channels * N + o_nd, b_h, mask=m_nd)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=('n_segments',))
 def carry_kernel(
     p_ends,
     p_dsum,
     p_A,
-    p_routes,
     p_first,
     p_start,
     n_routes,
     channels,
     N,
     n_segments,
+    ROUTES: tl.constexpr,
     REVERSE: tl.constexpr,
     BN: tl.constexpr,
     BD: tl.constexpr,
@@ -154,12 +155,11 @@ def carry_kernel(
     Args:
         p_ends, p_dsum: What ``scan_fwd_kernel`` or ``adjoint_kernel`` found for each segment.
         p_A: [sets, channels, N].
-        p_routes: [n_routes, 8], see ``route_table``.
         p_first: What enters the first segment on the way, [B, n_routes, channels, N], or None for zero.
         p_start: Written, what enters each segment, [B, n_routes, n_segments, channels, N].
     """
     i_d, _, i_r, i_b = program_indices(tl.cdiv(channels, BD), 1, n_routes)
-    i_q, _ = route_indices(p_routes, i_r)
+    i_q, _ = route_indices(ROUTES, i_r)
     i_scan = i_b * n_routes + i_r
     _, o_d, _, m_d, o_nd, m_nd = channel_tile(i_d, channels, N, BN, BD)
     b_A = load_rates(p_A, i_q, channels, N, o_nd, m_nd)

@@ -28,7 +28,7 @@ class Scan:
     Attributes:
         x_strides (tuple): Strides of ``x`` over batch, routes, tokens (or cells) and channels.
         bc_strides (tuple): Strides of ``Bs`` and ``Cs`` over batch, groups (or projections), tokens and states.
-        routes (Tensor[n_routes, 8]): See :func:`mmevm.ops.triton.visual_scan.route_table`.
+        routes (tuple, optional): See :func:`mmevm.ops.triton.visual_scan.route_table`.
     """
 
     x: Tensor
@@ -45,7 +45,7 @@ class Scan:
     x_strides: tuple[int, int, int, int]
     bc_strides: tuple[int, int, int, int]
     weight: Tensor | None = None
-    routes: Tensor | None = None
+    routes: tuple[int, ...] | None = None
     size: tuple[int, int] = (1, 1)
     step: int = 1
 
@@ -89,7 +89,6 @@ class Scan:
             'p_weight': self.weight,
             'p_bias': self.bias,
             'p_A': self.A,
-            'p_routes': self.routes,
             'length': self.length,
             'H': self.size[0],
             'W': self.size[1],
@@ -100,6 +99,7 @@ class Scan:
             'R': 0 if self.weight is None else self.weight.shape[-1],
             'n_segments': n_segments,
             'segment': per_segment * CHUNK,
+            'ROUTES': self.routes,
             'SOFTPLUS': self.softplus,
             'BL': tile,
             **self.blocks,
@@ -150,13 +150,13 @@ def _carry(scan: Scan, ends: Tensor, dsum: Tensor, first: Tensor | None, reverse
         p_ends=ends,
         p_dsum=dsum,
         p_A=scan.A,
-        p_routes=scan.routes,
         p_first=first,
         p_start=start,
         n_routes=scan.n_routes,
         channels=scan.channels,
         N=scan.A.shape[-1],
         n_segments=ends.shape[2],
+        ROUTES=scan.routes,
         REVERSE=reverse,
         **scan.blocks,
     )

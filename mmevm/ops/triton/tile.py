@@ -10,6 +10,9 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
+UNSPECIALISED = ('length', 'H', 'W', 'n_segments', 'segment', 's_xb', 's_bb', 's_y', 's_copy')
+"""Arguments that vary with the size of the images: a kernel would be compiled again for those that 16 divides."""
+
 
 @triton.jit
 def program_indices(n_blocks, n_segments, n_routes):
@@ -22,35 +25,38 @@ def program_indices(n_blocks, n_segments, n_routes):
 
 
 @triton.jit
-def route_field(p_routes, i_r, FIELD: tl.constexpr):
-    """An entry of the table of routes; see ``route_table``."""
-    return tl.load(p_routes + i_r * 8 + FIELD)
+def route_field(ROUTES: tl.constexpr, i_r, FIELD: tl.constexpr):
+    """A field of route ``i_r``, chosen among constants; see ``route_table``."""
+    value = tl.full((), ROUTES[FIELD], tl.int64)
+    for i in tl.static_range(1, len(ROUTES) // 8):
+        value = tl.where(i_r == i, ROUTES[8 * i + FIELD], value)
+    return value
 
 
 @triton.jit
-def route_indices(p_routes, i_r):
+def route_indices(ROUTES: tl.constexpr, i_r):
     """Parameter set and projection of a route; a sequence's group has its own."""
     i_q, i_p = i_r, i_r
-    if p_routes is not None:
-        i_q, i_p = route_field(p_routes, i_r, 4), route_field(p_routes, i_r, 5)
+    if ROUTES is not None:
+        i_q, i_p = route_field(ROUTES, i_r, 4), route_field(ROUTES, i_r, 5)
     return i_q, i_p
 
 
 @triton.jit
-def token_cells(p_routes, i_r, o_t, length, H, W, step):
+def token_cells(ROUTES: tl.constexpr, i_r, o_t, length, H, W, step):
     """Where tokens lie, counted in tokens of a sequence or cells of a map, and which of them exist.
 
     Tokens past the map's edge have no cell; neither have those past the route's end.
     """
     m_t = o_t < length
-    if p_routes is None:
+    if ROUTES is None:
         o_c = o_t.to(tl.int64)
     else:
-        column_major = route_field(p_routes, i_r, 2) != 0
-        o_l = tl.where(route_field(p_routes, i_r, 3) != 0, length - 1 - o_t, o_t)
+        column_major = route_field(ROUTES, i_r, 2) != 0
+        o_l = tl.where(route_field(ROUTES, i_r, 3) != 0, length - 1 - o_t, o_t)
         inner = tl.where(column_major, tl.cdiv(H, step), tl.cdiv(W, step))
-        o_h = route_field(p_routes, i_r, 0) + step * tl.where(column_major, o_l % inner, o_l // inner)
-        o_w = route_field(p_routes, i_r, 1) + step * tl.where(column_major, o_l // inner, o_l % inner)
+        o_h = route_field(ROUTES, i_r, 0) + step * tl.where(column_major, o_l % inner, o_l // inner)
+        o_w = route_field(ROUTES, i_r, 1) + step * tl.where(column_major, o_l // inner, o_l % inner)
         m_t = m_t & (o_h < H) & (o_w < W)
         o_c = o_h * W + o_w
     return o_c, m_t
@@ -162,22 +168,23 @@ def scan_states(b_a, b_b, b_h, o_l):
 
 
 @triton.jit
-def adjoint(a_later, m_later, g_later, a, m, g):
-    """The operator of the reverse scan for g_t = c_t + a_{t+1} g_{t+1}, the gradient with respect to the state h_t.
+def scan_adjoints(b_next, b_c, b_carry, o_l, BL: tl.constexpr):
+    """The adjoints g_t = c_t + a_{t+1} g_{t+1} of a tile's states, in the order of the tokens.
 
-    The multiplier belongs to the next token. A run of tokens carries its first token's decay a, so that no tile has to
-    be shifted: g_first = g + m X, where X comes from the token after the run, and what leaves the run is a g_first.
+    Their scan goes from the last token to the first. Triton's own ``reverse`` exchanges every operand between threads
+    before and after, and has been wrong in some versions; instead, the operands come in that order, and only the result
+    is turned.
+
+    Args:
+        b_next: a_{t+1} of the tokens from the last to the first, [BL, BN, BD].
+        b_c: c_t, in the same order.
+        b_carry: g of the token after the tile, [BN, BD].
+
+    Returns:
+        g in the order of the tokens [BL, BN, BD], and that of the first token [BN, BD].
     """
-    factor = m * a_later
-    return a, factor * m_later, g + factor * g_later
-
-
-@triton.jit
-def scan_adjoints(b_a, b_c, b_carry, o_l, BL: tl.constexpr):
-    """The adjoints g_t = c_t + a_{t+1} g_{t+1} of a tile's states; ``b_carry`` comes from the token after it."""
-    b_c += tl.where((o_l == BL - 1)[:, None, None], b_carry[None, :, :], 0.0)
-    _, _, b_g = tl.associative_scan((b_a, tl.full(b_a.shape, 1.0, b_a.dtype), b_c), 0, adjoint, reverse=True)
-    return b_g
+    b_g = scan_states(b_next, b_c, b_carry, o_l)
+    return tl.flip(b_g, 0), row(b_g, o_l, BL - 1)
 
 
 @triton.jit

@@ -24,19 +24,20 @@ def _layers(keys: list[tuple[int, ...]]) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def route_table(routes: tuple[Route, ...], device: torch.device) -> tuple[Tensor, int, int]:
-    """The routes as the kernels read them.
+def route_table(routes: tuple[Route, ...]) -> tuple[tuple[int, ...], int, int]:
+    """The routes as the kernels have them: constants, for which each list of routes is compiled once.
 
-    Kept, because copying it to the device would interrupt every call, and could not be captured in a CUDA graph.
+    In memory they would have to be copied to the device, which interrupts a call and cannot be captured in a CUDA
+    graph; and a copy that is kept could lie in the memory of the graph that made it.
 
     Returns:
-        tuple[Tensor[routes, 8], int, int]: int64: the route's fields, the layer of its results, the layer of its
+        tuple[tuple[int, ...], int, int]: Eight integers a route: its fields, the layer of its results, the layer of its
         projection's gradient; and how many layers of either kind there are.
     """
     results = _layers([(r.row, r.col) for r in routes])
     projections = _layers([(r.row, r.col, r.projection) for r in routes])
-    rows = [[*map(int, route), y, g] for route, y, g in zip(routes, results, projections, strict=True)]
-    return torch.tensor(rows, device=device), max(results) + 1, max(projections) + 1
+    rows = [(*map(int, route), y, g) for route, y, g in zip(routes, results, projections, strict=True)]
+    return tuple(field for row in rows for field in row), max(results) + 1, max(projections) + 1
 
 
 def _scan(inputs: MapInputs, step: int, routes: list[Route]) -> launch.Scan:
@@ -61,7 +62,7 @@ def _scan(inputs: MapInputs, step: int, routes: list[Route]) -> launch.Scan:
         x_strides=(H * W * D, 0, D, 1),
         bc_strides=(H * W * P * E, E, P * E, 1),
         weight=weight,
-        routes=route_table(tuple(routes), x.device)[0],
+        routes=route_table(tuple(routes))[0],
         size=(H, W),
         step=step,
     )
@@ -69,7 +70,7 @@ def _scan(inputs: MapInputs, step: int, routes: list[Route]) -> launch.Scan:
 
 def _new_map(x: Tensor, routes: list[Route], step: int) -> Tensor:
     """A map of results [layers, B, H, W, D], zero where no route passes; sums of layers are kept precise."""
-    _, layers, _ = route_table(tuple(routes), x.device)
+    _, layers, _ = route_table(tuple(routes))
     new = x.new_empty if layers * step**2 == len(routes) else x.new_zeros
     return new((layers, *x.shape), dtype=x.dtype if layers == 1 else checks.accumulate_dtype(x))
 
@@ -105,7 +106,7 @@ def backward(dy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     x, x_dbl, dt_weight, _, A, _ = inputs
     R, N = dt_weight.shape[2], A.shape[2]
     dx = _new_map(scan.x, routes, step)
-    _, _, layers = route_table(tuple(routes), x.device)
+    _, _, layers = route_table(tuple(routes))
     # Every block of channels, and every route of a projection's cells, adds to these: atomically to one copy, or each
     # to its own where order must not matter.
     copies = scan.n_blocks * layers if torch.are_deterministic_algorithms_enabled() else 1
