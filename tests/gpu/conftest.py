@@ -9,6 +9,11 @@ import torch
 from .device import missing
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make xdist's mark known where there is no xdist."""
+    config.addinivalue_line('markers', 'xdist_group(name): tests that one process runs')
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option of a short rehearsal."""
     parser.addoption('--first-and-last', action='store_true', help='of each test in tests/gpu, run two cases alone')

@@ -1,11 +1,13 @@
 """Runs both operators, forward and backward, on small shapes: what compute-sanitizer looks at.
 
-    compute-sanitizer --tool memcheck --error-exitcode 1 python -m tests.gpu.sanitize
+    compute-sanitizer --tool memcheck --error-exitcode 1 python -m tests.gpu.sanitize compiled
 
-Results are compared with the reference, too, so that a sanitizer that reports nothing has seen kernels that worked.
+Without a backend's name it runs all that serve the device. Results are compared with the reference, too, so that a
+sanitizer that reports nothing has seen kernels that worked.
 """
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -13,12 +15,15 @@ from mmevm.ops import es2d_routes
 
 from ..test_ops.samples import SS2D, map_inputs, sequence_inputs
 from .comparison import check, map_scan, sequence_scan
-from .device import DEVICE, available
+from .device import DEVICE, available, missing
 
 
-def main() -> int:
-    """Returns 1 when no backend serves the device."""
-    names = available()
+def main(wanted: Sequence[str] = ()) -> int:
+    """Returns 1 when a wanted backend does not serve the device, or none does."""
+    for reason in filter(None, map(missing, wanted)):
+        print(f'nothing to look at: {reason}', file=sys.stderr)
+        return 1
+    names = wanted or available()
     for name in names:
         for dtype in (torch.float32, torch.float16):
             options = {'dtype': dtype, 'requires_grad': True}
@@ -33,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -99,6 +99,7 @@ def longest() -> tuple[Inputs, Results]:
     return inputs, results(sequence_scan, to_float64(inputs), 'reference')
 
 
+@pytest.mark.xdist_group('longest')  # the processes would each compute the reference, which takes a minute
 def test_selective_scan_keeps_precision_over_65536_tokens(backend: str, longest: tuple[Inputs, Results]) -> None:
     inputs, expected = longest
     assert_close(results(sequence_scan, on_device(inputs), backend), expected, torch.float32)

@@ -17,8 +17,8 @@ RESULTS = ROOT / 'benchmarks' / 'results'
 def run_check(
     *options: object, python: object = sys.executable, root: Path = ROOT, **variables: str
 ) -> subprocess.CompletedProcess:
-    """Runs the script of a tree from another folder, with one thread."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': str(python), **variables}
+    """Runs the script of a tree from another folder."""
+    environment = {**os.environ, 'PYTHON': str(python), **variables}
     command = ['bash', str(root / 'tools' / 'gpu_check.sh'), *map(str, options)]
     return subprocess.run(command, cwd='/', env=environment, capture_output=True, text=True, check=False)
 
@@ -33,12 +33,12 @@ def test_dry_run_runs_every_phase_and_writes_nothing_into_the_results(extension:
     pytest.importorskip('timm')
     before = sorted(RESULTS.iterdir())
     settings = {'MMEVM_WHEELS': str(tmp_path / 'none'), 'PYTEST_ADDOPTS': '--first-and-last'}
-    done = run_check('--dry-run', '--out', tmp_path, **settings)
+    done = run_check('--dry-run', '--out', tmp_path, OMP_NUM_THREADS='1', **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert phases(tmp_path) == {
         'extension': 'ok',
         'tests': 'ok',
-        'memcheck (script alone)': 'ok',
+        'sanitizer (script alone)': 'ok',
         'mamba_ssm': 'left out',
         'benchmark': 'ok',
     }
@@ -86,8 +86,8 @@ def fake_python(tmp_path: Path) -> Callable[[str, str], Path]:
 def test_a_bad_phase_is_reported_and_the_others_still_run(
     fake_python: Callable[[str, str], Path], tmp_path: Path, action: str, outcome: str, detail: str
 ) -> None:
-    # The phases after the tests keep 270 seconds for themselves.
-    settings = {'MMEVM_WHEELS': str(tmp_path / 'none'), 'MMEVM_GPU_CHECK_SECONDS': '273'}
+    # The phases after the tests keep 150 seconds for themselves.
+    settings = {'MMEVM_WHEELS': str(tmp_path / 'none'), 'MMEVM_GPU_CHECK_SECONDS': '153'}
     done = run_check('--dry-run', '--out', tmp_path / 'out', python=fake_python('-m pytest', action), **settings)
     assert done.returncode == 1
     outcomes = phases(tmp_path / 'out')
@@ -124,6 +124,7 @@ def gpu_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
           *sys.executable*) echo "$0" ;;
           *'import mmengine'*) exit 1 ;;
           *extension.LOAD_ERROR*) [[ -e built ]] && exit 0; echo not built; exit 3 ;;
+          *'-m pytest'*) echo "$OMP_NUM_THREADS threads: $*" ;;
           *setup.py*) touch built; echo "$MMEVM_BUILD_EXT $FORCE_CUDA $*" ;;
           *) echo "$*" ;;
         esac""",
@@ -133,33 +134,69 @@ def gpu_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / 'bin' / name).write_text(f'#!/bin/bash\n{text}\n')
         (tmp_path / 'bin' / name).chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
-    monkeypatch.delenv('MMEVM_WHEELS', raising=False)
+    for name in ('MMEVM_WHEELS', 'OMP_NUM_THREADS'):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
-def test_on_a_gpu_machine_it_installs_builds_sanitizes_and_measures(gpu_machine: Path) -> None:
-    done = run_check('--out', gpu_machine / 'out', python=gpu_machine / 'bin' / 'python', root=gpu_machine)
+def test_on_a_gpu_machine_it_installs_builds_tests_and_sanitizes(gpu_machine: Path) -> None:
+    done = run_check(python=gpu_machine / 'bin' / 'python', root=gpu_machine)
     work = gpu_machine / 'build' / 'gpu-check'
     assert phases(work) == {
         'wheels': 'ok',
         'extension build': 'ok',
         'extension': 'ok',
         'tests': 'ok',
-        'memcheck': 'ok',
-        'racecheck': 'failed (1)',
+        'memcheck compiled': 'ok',
+        'racecheck compiled': 'failed (1)',
+        'memcheck triton': 'ok',
+        'racecheck triton': 'failed (1)',
         'mamba_ssm': 'ok',
-        'benchmark': 'ok',
     }
-    assert done.returncode == 1 and '1 of 8 phases failed' in done.stdout
+    # What racecheck says of Triton's own code decides nothing.
+    assert done.returncode == 1 and '1 of 9 phases failed' in done.stdout
     logs = {path.stem: path.read_text().strip() for path in (work / 'logs').iterdir()}
     assert logs['wheels'].startswith('-m pip install') and logs['wheels'].endswith('mmengine-1-py3-none-any.whl')
     assert logs['extension build'] == '1 1 setup.py build_ext --inplace'
-    assert logs['tests'].startswith('-m pytest tests/gpu tests/test_ops -m gpu')
+    assert logs['tests'].startswith('4 threads: -m pytest tests/gpu tests/test_ops -m gpu')
+    assert logs['tests'].endswith('-n 8 --dist loadgroup')
     for tool in ('memcheck', 'racecheck'):
-        assert logs[tool].startswith(f'1 --tool {tool} --error-exitcode 9')
-        assert logs[tool].endswith('-m tests.gpu.sanitize')
+        for backend in ('compiled', 'triton'):
+            log = logs[f'{tool} {backend}']
+            assert log.startswith(f'1 --tool {tool} --error-exitcode 9') and log.endswith(f'.sanitize {backend}')
     assert logs['mamba_ssm'] == 'benchmarks/gpu_mamba.py build/gpu-wheels/mamba_ssm-2.tar.gz build/gpu-check/mamba'
-    assert logs['benchmark'].endswith(f'--checks build/gpu-check/phases.tsv --out {gpu_machine / "out"}')
+
+
+def test_only_a_failure_of_the_compiled_kernels_under_racecheck_counts(gpu_machine: Path) -> None:
+    (gpu_machine / 'bin' / 'compute-sanitizer').write_text('#!/bin/bash\n[[ $* != *racecheck*triton ]]\n')
+    done = run_check(python=gpu_machine / 'bin' / 'python', root=gpu_machine)
+    assert phases(gpu_machine / 'build' / 'gpu-check')['racecheck triton'] == 'failed (1)'
+    assert done.returncode == 0 and '0 of 9 phases failed' in done.stdout
+
+
+def test_without_compiled_kernels_only_triton_is_sanitized(gpu_machine: Path) -> None:
+    python = gpu_machine / 'bin' / 'python'
+    python.write_text(python.read_text().replace('touch built', 'false'))
+    run_check(python=python, root=gpu_machine)
+    outcomes = phases(gpu_machine / 'build' / 'gpu-check')
+    assert outcomes['extension'] == 'failed' and outcomes['memcheck triton'] == 'ok'
+    assert not any(name.endswith('compiled') for name in outcomes)
+
+
+def test_the_benchmark_has_a_call_of_its_own(gpu_machine: Path) -> None:
+    python, work = gpu_machine / 'bin' / 'python', gpu_machine / 'build' / 'gpu-check'
+    run_check(python=python, root=gpu_machine)
+    earlier = phases(work)
+    assert 'benchmark' not in earlier
+    (work / 'mamba').mkdir(exist_ok=True)
+    (work / 'mamba' / 'selective_scan_cuda.so').touch()
+    done = run_check('--benchmark', '--out', gpu_machine / 'out', python=python, root=gpu_machine)
+    # The report lists the checks of the call before.
+    assert phases(work) == earlier | {'benchmark': 'ok'} and done.returncode == 0
+    assert '0 of 4 phases failed' in done.stdout and 'mamba_ssm: ok: compiled earlier' in done.stdout
+    log = (work / 'logs' / 'benchmark.log').read_text().strip()
+    options = '--mamba build/gpu-check/mamba --checks build/gpu-check/phases.tsv'
+    assert log == f'benchmarks/gpu.py {options} --out {gpu_machine / "out"}'
 
 
 def test_without_a_gpu_the_check_names_the_dry_run() -> None:
