@@ -31,7 +31,13 @@ struct Block {
     return from && active ? from[int64_t(parameters) * p.channels + channel] : 0.f;
   }
 
-  __device__ bool holds(int n) const { return active && n < valid_states; }
+  // Each slice of the states adds its part of the output; the first one brings the skip term.
+  __device__ float load_skip(const ScanParams& p, int parameters) const {
+    return slice == 0 ? load_parameter(p, p.Ds, parameters) : 0.f;
+  }
+
+  // How many of the block's states exist for this thread's channel; all of them do, or none.
+  __device__ int held_states() const { return active ? valid_states : 0; }
 
   // This channel's first state in an array [B, sets, count, N, channels]; the others follow `channels` apart.
   __device__ float* states(const ScanParams& p, float* array, int count, int i) const {

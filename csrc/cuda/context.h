@@ -10,6 +10,7 @@
 #include <torch/csrc/stable/macros.h>
 
 #include "../torch/tensors.h"
+#include "limits.h"
 
 namespace mmevm::cuda {
 
@@ -25,8 +26,16 @@ class Context {
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
     return static_cast<cudaStream_t>(stream);
   }
-  int multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount); }
-  size_t shared_bytes() const { return size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)); }
+
+  Limits limits() const {
+    return {attribute(cudaDevAttrMultiProcessorCount),
+            size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)),
+            size_t(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor)),
+            size_t(attribute(cudaDevAttrReservedSharedMemoryPerBlock)),
+            attribute(cudaDevAttrMaxRegistersPerMultiprocessor),
+            attribute(cudaDevAttrMaxThreadsPerMultiProcessor),
+            attribute(cudaDevAttrMaxBlocksPerMultiprocessor)};
+  }
 
  private:
   int attribute(cudaDeviceAttr which) const {

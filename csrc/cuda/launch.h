@@ -14,6 +14,11 @@ namespace mmevm::cuda {
 // Warps per multiprocessor that keep its units busy; fewer, and the sequences are cut into segments.
 constexpr int64_t kWantedWarps = 12;
 
+// Fewer of the backward pass are worth half the states, and twice the blocks: blocks of few states project the time steps
+// for fewer of them, and their results have to be added up, which the forward pass is too short for.
+constexpr int64_t kFewWarps = 9;
+constexpr int kLeastStates = 4;
+
 // The kernels count in int, and up to a chunk past the end.
 inline int fit_int(int64_t value, const char* what) {
   const int64_t limit = std::numeric_limits<int>::max() - 2 * kChunk;
@@ -43,17 +48,27 @@ inline Sizes states_shape(const ScanParams& p) {
   return {p.B, p.sets, ceil_div(p.length, kChunk), p.N, p.channels};
 }
 
+// Blocks of a pass that fit into a multiprocessor.
+inline int64_t resident_blocks(const Limits& limits, Pass pass, int threads, size_t bytes) {
+  const int registers = 65536 / (kMaxThreads * (pass == Pass::kBackward ? kBackwardBlocks : kForwardBlocks)) / 8 * 8;
+  // Each of the four parts of a multiprocessor has a quarter of the registers for its warps.
+  const int64_t warps = limits.registers / 4 / (32 * registers) * 4;
+  const int64_t by_bytes = int64_t(limits.bytes / (size_t(ceil_div(bytes, 128)) * 128 + limits.reserved_bytes));
+  const int64_t blocks = std::min(32 * warps / threads, by_bytes);
+  return std::clamp<int64_t>(blocks, 1, std::min(limits.threads / threads, limits.blocks));
+}
+
 // Splits a scan whose sizes are set into blocks, and runs its passes.
 template <class Params>
 class Scan {
  public:
   Scan(Params& p, const Kernels<Params>& kernels, const Context& context, Pass pass)
-      : p(p), kernels(kernels), context(context), pass(pass) {
+      : p(p), kernels(kernels), context(context), limits(context.limits()), pass(pass) {
     p.chunks = int(ceil_div(p.length, kChunk));
     states = 1;
     while (states < std::min(p.N, kMaxStates)) states *= 2;
-    p.slices = int(ceil_div(p.N, states));
     split_channels();
+    if (pass == Pass::kBackward) split_states();
     split_tokens();
   }
 
@@ -78,35 +93,52 @@ class Scan {
     check(kernels.run(which, p, states, threads, kernels.shared_bytes(which, p, states, threads), context.stream()));
   }
 
-  // As few blocks as let two of them share a multiprocessor's memory.
+  // As few blocks as there can be, unless smaller ones occupy a multiprocessor with a quarter more channels: every block
+  // stages the tokens' rows for itself.
   void split_channels() {
-    const size_t limit = context.shared_bytes();
-    size_t bytes;
-    p.channel_blocks = int(ceil_div(p.channels, kMaxThreads)) - 1;
-    do {
-      ++p.channel_blocks;
-      threads = int(ceil_div(ceil_div(p.channels, p.channel_blocks), 32) * 32);
-      bytes = kernels.shared_bytes(pass, p, states, threads);
-    } while (2 * bytes > limit && threads > 32);
-    p.channel_blocks = int(ceil_div(p.channels, threads));
-    if (bytes > limit)
-      fail("N = ", p.N, " states and R = ", p.R, " low-rank values need ", bytes, " bytes of shared memory, this GPU has ",
-           limit, "; use backend='triton' or backend='reference'");
+    p.slices = int(ceil_div(p.N, states));
+    int64_t best = 0;
+    size_t least = 0;
+    for (int64_t count = ceil_div(p.channels, kMaxThreads), size = kMaxThreads + 32; size > 32; ++count) {
+      size = ceil_div(ceil_div(p.channels, count), 32) * 32;
+      least = kernels.shared_bytes(pass, p, states, int(size));
+      if (least > limits.bytes_per_block) continue;
+      const int64_t blocks = ceil_div(p.channels, size);
+      const int64_t resident = resident_blocks(limits, pass, int(size), least) * p.channels / blocks;
+      if (4 * resident <= 5 * best) continue;
+      best = resident, threads = int(size), p.channel_blocks = int(blocks);
+    }
+    if (!best)
+      fail("N = ", p.N, " states and R = ", p.R, " low-rank values need ", least, " bytes of shared memory, this GPU has ",
+           limits.bytes_per_block, "; use backend='triton' or backend='reference'");
   }
 
+  // Between the warps that call for segments and those that keep the units busy.
+  void split_states() {
+    while (states > kLeastStates && few_segments() && warps() < kFewWarps * limits.multiprocessors) {
+      states /= 2;
+      split_channels();
+    }
+  }
+
+  int64_t blocks() const { return int64_t(p.B) * p.sets * p.slices * p.channel_blocks; }
+  int64_t warps() const { return blocks() * threads / 32; }
+  int64_t wanted_segments() const { return kWantedWarps * limits.multiprocessors / std::max<int64_t>(1, warps()); }
+
   // Segments cost a second pass, so that they pay from three on.
+  bool few_segments() const { return wanted_segments() < 3; }
+
   void split_tokens() {
-    const int64_t blocks = int64_t(p.B) * p.sets * p.slices * p.channel_blocks;
-    const int64_t wanted = kWantedWarps * context.multiprocessors() / std::max<int64_t>(1, blocks * threads / 32);
-    const int64_t segments = wanted < 3 ? 1 : std::min<int64_t>(wanted, p.chunks);
+    const int64_t segments = few_segments() ? 1 : std::min<int64_t>(wanted_segments(), p.chunks);
     p.segment_chunks = int(ceil_div(p.chunks, segments));
     p.segments = int(ceil_div(p.chunks, p.segment_chunks));
-    fit_int(blocks * p.segments, "the number of blocks");
+    fit_int(blocks() * p.segments, "the number of blocks");
   }
 
   Params& p;
   const Kernels<Params>& kernels;
   const Context& context;
+  const Limits limits;
   const Pass pass;
   int states, threads;
 };

@@ -15,7 +15,7 @@ class MapSource {
   // Floats of shared memory, in the order of the members below.
   static int shared_floats(const Params& p, int threads, bool backward) {
     const int rows = p.R + 2 * kStates;
-    const int forward = rows * kPitch + kTile + p.R * threads;
+    const int forward = rows * kPitch + kCells + p.R * threads;
     return backward ? forward + p.R * threads + threads / 32 * rows * kSumPitch : forward;
   }
 
@@ -23,8 +23,8 @@ class MapSource {
       : p(p), block(block), route(p.routes[block.set]), rows(p.R + 2 * kStates), lane(threadIdx.x % 32),
         warp(threadIdx.x / 32), warps(blockDim.x / 32), staged(memory),
         cells(reinterpret_cast<int*>(staged + rows * kPitch)),
-        weight(staged + rows * kPitch + kTile + threadIdx.x), dweight(weight + p.R * blockDim.x),
-        sums(staged + rows * kPitch + kTile + 2 * p.R * blockDim.x),
+        weight(staged + rows * kPitch + kCells + threadIdx.x), dweight(weight + p.R * blockDim.x),
+        sums(staged + rows * kPitch + kCells + 2 * p.R * blockDim.x),
         bias(block.load_parameter(p, p.bias, route.parameters)) {
     const int64_t first = (int64_t(route.parameters) * p.D + block.channel) * p.R;
     for (int r = 0; r < p.R; ++r) weight[r * blockDim.x] = block.active ? p.dt_weight[first + r] : 0.f;
@@ -40,7 +40,12 @@ class MapSource {
   // global memory, and 32 different banks of shared memory.
   __device__ void open_tile(int t0) {
     __syncthreads();
-    if (threadIdx.x < kTile) cells[threadIdx.x] = cell_of(t0 + int(threadIdx.x));
+    if (warp == 0) {
+      const int cell = lane < kTile ? cell_of(t0 + lane) : 0;
+      if (lane < kTile) cells[lane] = cell;
+      const bool all = __all_sync(kAllLanes, cell >= 0);
+      if (lane == 0) on_map() = all;
+    }
     __syncthreads();
     const int width = p.R + 2 * p.N;
     const T* first = static_cast<const T*>(p.x_dbl) + row_index(0, 0) * width;
@@ -58,6 +63,8 @@ class MapSource {
     }
     __syncthreads();
   }
+
+  __device__ void forget_addresses() {}
 
   __device__ const float* B_row(int n) const { return staged + (p.R + n) * kPitch; }
   __device__ const float* C_row(int n) const { return staged + (p.R + kStates + n) * kPitch; }
@@ -82,10 +89,11 @@ class MapSource {
       }
     }
 #pragma unroll
-    for (int t = 0; t < kTile; ++t) {
-      const float value = softplus(delta[t]);
-      delta[t] = cells[t] == kNoToken ? 0.f : value;
-    }
+    for (int t = 0; t < kTile; ++t) delta[t] = softplus(delta[t]);
+    if (cells[kTile - 1] != kNoToken) return;
+#pragma unroll
+    for (int t = 0; t < kTile; ++t)
+      if (cells[t] == kNoToken) delta[t] = 0.f;
   }
 
   // Through softplus and the projection: to its weight and bias, and to the rows.
@@ -139,7 +147,9 @@ class MapSource {
   }
 
  private:
-  static constexpr int kPastEdge = -1, kNoToken = -2;
+  static constexpr int kPastEdge = -1, kNoToken = -2, kCells = kTile + 1;
+
+  __device__ int& on_map() const { return cells[kTile]; }
 
   // Index of a token's cell in the image, or one of the two above.
   __device__ int cell_of(int token) const {
@@ -167,12 +177,13 @@ class MapSource {
   __device__ void gather(const void* map, float (&v)[kTile]) const {
     const int64_t first = int64_t(block.batch) * p.H * p.W * p.D + (block.active ? block.channel : 0);
     const T* from = static_cast<const T*>(map) + first;
+    // Without branches between them, all loads start at once.
 #pragma unroll
-    for (int t = 0; t < kTile; ++t) {
-      const int cell = cells[t];
-      const float value = to_float(*element(from, max(cell, 0), p.D));  // without a branch, all loads start at once
-      v[t] = cell >= 0 && block.active ? value : 0.f;
-    }
+    for (int t = 0; t < kTile; ++t) v[t] = to_float(*element(from, max(cells[t], 0), p.D));
+    if (on_map() && block.active) return;
+#pragma unroll
+    for (int t = 0; t < kTile; ++t)
+      if (cells[t] < 0 || !block.active) v[t] = 0.f;
   }
 
   __device__ void scatter(void* map, const float (&v)[kTile]) const {
@@ -215,7 +226,7 @@ class MapSource {
   const MapRoute& route;
   const int rows, lane, warp, warps;
   float* staged;   // [R + 2 states][kPitch]: the tile's rows of x_dbl, transposed
-  int* cells;      // [kTile]
+  int* cells;      // [kTile] and, behind them, whether all of them are on the map
   float *weight, *dweight;  // this channel's columns of [R][threads]
   float* sums;     // [warps][R + 2 states][kSumPitch]: gradients of the staged rows
   const float bias;

@@ -14,7 +14,9 @@ constexpr int kSumPitch = kTile + 1;  // floats between rows of sums
 constexpr int kMaxThreads = 128;
 constexpr int kMaxStates = 16;  // states per block; more are scanned as slices of 16, whose results add up
 constexpr int kMaxRoutes = 64;
-constexpr int kTilesPerChunk = kChunk / kTile;
+
+// Blocks of kMaxThreads whose registers have to fit into a multiprocessor's 65536.
+constexpr int kForwardBlocks = 4, kBackwardBlocks = 3;
 
 enum class Pass {
   kForward,        // outputs and, where asked for, saved states

@@ -25,6 +25,13 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
+// The same value, of which the compiler knows nothing: what is derived from it is computed again where it is needed,
+// instead of being kept in registers until then.
+__device__ __forceinline__ int forget(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // Starts a kernel of one parameter struct; more shared memory than 48 KiB has to be asked for.
 template <class Params>
 cudaError_t launch(void (*kernel)(Params), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream,

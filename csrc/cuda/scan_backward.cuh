@@ -1,5 +1,6 @@
-// The backward scan. A thread walks one channel against its direction, chunk by chunk: from the chunk's saved state it
-// finds those at its tiles, then takes the tiles from the last to the first. The adjoint state that leaves a token,
+// The backward scan. A thread walks one channel against its direction, tile by tile; from the state that is saved before
+// the tile's chunk it finds that at the tile. Kept from tile to tile, the chunk's state would cost a fifth of the shared
+// memory, and so of the threads. The adjoint state that leaves a token,
 // a_t g_t, is what is carried.
 #pragma once
 
@@ -10,12 +11,12 @@ namespace mmevm::cuda {
 // Floats of shared memory that the backward kernels need beside their source's.
 template <int kStates>
 __host__ __device__ constexpr int backward_floats(int threads) {
-  return (kTilesPerChunk + 3) * kStates * threads;
+  return 4 * kStates * threads;
 }
 
 // The adjoint state at the beginning of a segment that ends with zero, and the segment's sum of delta.
 template <class Source, int kStates>
-__global__ void __launch_bounds__(kMaxThreads, 4) adjoint_local_kernel(const typename Source::Params p) {
+__global__ void __launch_bounds__(kMaxThreads, kForwardBlocks) adjoint_local_kernel(const typename Source::Params p) {
   const Block<kStates> block(p);
   if (block.segment == 0) return;  // no segment precedes
   const int threads = blockDim.x;
@@ -50,9 +51,7 @@ __global__ void __launch_bounds__(kMaxThreads, 4) adjoint_local_kernel(const typ
       g[n * threads] = g_n;
     }
   }
-#pragma unroll 1
-  for (int n = 0; n < kStates; ++n)
-    if (block.holds(n)) block.carry(p)[n * int64_t(p.channels)] = g[n * threads];
+  store_column<kStates>(block.carry(p), p.channels, g, block.held_states());
   block.store_carry_delta(p, sum_delta);
 }
 
@@ -60,18 +59,16 @@ __global__ void __launch_bounds__(kMaxThreads, 4) adjoint_local_kernel(const typ
 template <int kStates>
 struct Columns {
   __device__ Columns(float* memory)
-      : threads(blockDim.x), h(memory + threadIdx.x), g(h + kTilesPerChunk * kStates * threads),
-        A(g + kStates * threads), dA(A + kStates * threads) {}
-
-  __device__ float& h_at(int tile, int n) const { return h[(tile * kStates + n) * threads]; }
+      : threads(blockDim.x), h(memory + threadIdx.x), g(h + kStates * threads), A(g + kStates * threads),
+        dA(A + kStates * threads) {}
 
   const int threads;
-  float *h, *g, *A, *dA;  // states at the tiles, adjoint state, A * log2(e), gradient of A
+  float *h, *g, *A, *dA;  // state at the tile, adjoint state, A * log2(e), gradient of A
 };
 
 // From the state at one tile to that at the next.
 template <class Source, int kStates>
-__device__ __forceinline__ void advance_tile(Source& source, const Columns<kStates>& column, int t0, int tile) {
+__device__ __forceinline__ void advance_tile(Source& source, const Columns<kStates>& column, int t0) {
   source.open_tile(t0);
   float u[kTile], delta[kTile];
   source.load_input(u);
@@ -81,7 +78,7 @@ __device__ __forceinline__ void advance_tile(Source& source, const Columns<kStat
 #pragma unroll 2
   for (int n = 0; n < kStates; ++n) {
     const float A = column.A[n * column.threads];
-    float h = column.h_at(tile, n);
+    float h = column.h[n * column.threads];
 #pragma unroll
     for (int t = 0; t < kTile; t += 4) {
       float b[4];
@@ -89,13 +86,14 @@ __device__ __forceinline__ void advance_tile(Source& source, const Columns<kStat
 #pragma unroll
       for (int i = 0; i < 4; ++i) h = fmaf(exp2_approx(delta[t + i] * A), h, u[t + i] * b[i]);
     }
-    column.h_at(tile + 1, n) = h;
+    column.h[n * column.threads] = h;
   }
 }
 
 // Gradients of one tile. `dD` grows; the source takes those of its inputs.
 template <class Source, int kStates>
-__device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, int t0, int tile, float D, float& dD) {
+__device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, int t0, float D,
+                                              float& dD) {
   source.open_tile(t0);
   float u[kTile], delta[kTile], dy[kTile], ddelta[kTile], gB[kTile];
   source.load_input(u);
@@ -110,7 +108,7 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int n = 0; n < kStates; ++n) {
-    const float A = column.A[n * column.threads], first = column.h_at(tile, n);
+    const float A = column.A[n * column.threads], first = column.h[n * column.threads];
     float a[kTile], h[kTile], sum[kTile];
 #pragma unroll
     for (int t = 0; t < kTile; t += 4) {
@@ -147,7 +145,9 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
     const float dB = transpose_sum(sum, lane);
     source.keep_row_sum(n, pair_sum(dB, dC, lane));
   }
-  source.load_input(u);  // again: the loop above needs the registers
+  // Again, addresses included: the loop above needs the registers.
+  source.forget_addresses();
+  source.load_input(u);
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
     ddelta[t] = fmaf(gB[t], u[t], kLn2 * ddelta[t]);
@@ -159,48 +159,39 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
 }
 
 template <class Source, int kStates>
-__global__ void __launch_bounds__(kMaxThreads, 3) scan_backward_kernel(const typename Source::Params p) {
+__global__ void __launch_bounds__(kMaxThreads, kBackwardBlocks) scan_backward_kernel(const typename Source::Params p) {
   const Block<kStates> block(p);
   float* memory = shared_memory();
   const Columns<kStates> column(memory);
   Source source(p, block, memory + backward_floats<kStates>(blockDim.x));
   source.open_gradients();
   const int set = source.parameters();
-  const int64_t stride = p.channels;
+  const int stride = p.channels, held = block.held_states();
   const float* last = p.dlast_state ? p.dlast_state + block.last_state_index(p) : nullptr;
 #pragma unroll 1
   for (int n = 0; n < kStates; ++n) {
     column.A[n * column.threads] = block.load_A(p, set, n);
-    column.dA[n * column.threads] = 0.f;
-    float g = 0.f;
-    if (block.holds(n) && p.segments > 1) g = block.carry(p)[n * stride];
-    else if (block.holds(n) && last) g = last[n];
-    column.g[n * column.threads] = g;
+    column.g[n * column.threads] = column.dA[n * column.threads] = 0.f;
   }
-  // As in the forward scan, the skip term belongs to the first slice.
-  const float D = block.slice == 0 ? block.load_parameter(p, p.Ds, set) : 0.f;
+  if (p.segments > 1) load_column<kStates>(column.g, block.carry(p), stride, held);
+  else if (last) load_column<kStates>(column.g, last, 1, held);
+  const float D = block.load_skip(p, set);
   float dD = 0.f;
 
+  const int begin = block.first_chunk * kChunk, end = min(block.end_chunk * kChunk, p.length);
 #pragma unroll 1
-  for (int chunk = block.end_chunk - 1; chunk >= block.first_chunk; --chunk) {
-    const int t0 = chunk * kChunk;
-    const int tiles = min(kTilesPerChunk, (p.length - t0 + kTile - 1) / kTile);
-    const float* saved = block.states(p, p.states, p.chunks, chunk);
-#pragma unroll 8
-    for (int n = 0; n < kStates; ++n) column.h_at(0, n) = block.holds(n) ? saved[n * stride] : 0.f;
+  for (int t0 = begin + (end - 1 - begin) / kTile * kTile; t0 >= begin; t0 -= kTile) {
+    load_column<kStates>(column.h, block.states(p, p.states, p.chunks, t0 / kChunk), stride, held);
 #pragma unroll 1
-    for (int tile = 0; tile + 1 < tiles; ++tile) advance_tile<Source, kStates>(source, column, t0 + tile * kTile, tile);
-#pragma unroll 1
-    for (int tile = tiles - 1; tile >= 0; --tile)
-      backward_tile<Source, kStates>(source, column, t0 + tile * kTile, tile, D, dD);
+    for (int t = t0 / kChunk * kChunk; t < t0; t += kTile) advance_tile<Source, kStates>(source, column, t);
+    backward_tile<Source, kStates>(source, column, t0, D, dD);
   }
 
   if (!block.active) return;
   float* gradients = block.gradients(p);
-#pragma unroll 1
-  for (int n = 0; n < kStates; ++n) gradients[n * stride] = column.dA[n * column.threads];
-  source.store_parameter_gradients(gradients + kStates * stride);
-  gradients[(kStates + p.R) * stride] = block.slice == 0 ? dD : 0.f;
+  store_column<kStates>(gradients, stride, column.dA, kStates);
+  source.store_parameter_gradients(gradients + kStates * int64_t(stride));
+  gradients[(kStates + p.R) * int64_t(stride)] = block.slice == 0 ? dD : 0.f;
 }
 
 }  // namespace mmevm::cuda

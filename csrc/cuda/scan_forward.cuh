@@ -14,34 +14,27 @@ __host__ __device__ constexpr int forward_floats(int threads) {
 
 // Without kOutput, only the state at the end of a segment that starts from zero, and the segment's sum of delta.
 template <class Source, int kStates, bool kOutput>
-__global__ void __launch_bounds__(kMaxThreads, 4) scan_forward_kernel(const typename Source::Params p) {
+__global__ void __launch_bounds__(kMaxThreads, kForwardBlocks) scan_forward_kernel(const typename Source::Params p) {
   const Block<kStates> block(p);
   if (!kOutput && block.segment == p.segments - 1) return;  // no segment follows
   const int threads = blockDim.x;
-  const int64_t stride = p.channels;
+  const int stride = p.channels, held = block.held_states();
   // This channel's columns of [states][threads]: states, and A * log2(e).
   float *h = shared_memory() + threadIdx.x, *A = h + kStates * threads;
   Source source(p, block, shared_memory() + forward_floats<kStates>(threads));
   const int set = source.parameters();
   const bool carried = kOutput && p.segments > 1;
-#pragma unroll 8
-  for (int n = 0; n < kStates; ++n) {
-    A[n * threads] = block.load_A(p, set, n);
-    h[n * threads] = carried && block.holds(n) ? block.carry(p)[n * stride] : 0.f;
-  }
-  // Each slice of the states adds its part of the output; the first one brings the skip term.
-  const float D = block.slice == 0 ? block.load_parameter(p, p.Ds, set) : 0.f;
+#pragma unroll 1
+  for (int n = 0; n < kStates; ++n) A[n * threads] = block.load_A(p, set, n), h[n * threads] = 0.f;
+  if (carried) load_column<kStates>(h, block.carry(p), stride, held);
+  const float D = block.load_skip(p, set);
   float sum_delta = 0.f;
 
   const int end = min(block.end_chunk * kChunk, p.length);
 #pragma unroll 1
   for (int t0 = block.first_chunk * kChunk; t0 < end; t0 += kTile) {
-    if (kOutput && p.states && t0 % kChunk == 0) {
-      float* to = block.states(p, p.states, p.chunks, t0 / kChunk);
-#pragma unroll 8
-      for (int n = 0; n < kStates; ++n)
-        if (block.holds(n)) to[n * stride] = h[n * threads];
-    }
+    if (kOutput && p.states && t0 % kChunk == 0)
+      store_column<kStates>(block.states(p, p.states, p.chunks, t0 / kChunk), stride, h, held);
     source.open_tile(t0);
     float u[kTile], delta[kTile], y[kTile];
     source.load_input(u);
@@ -73,12 +66,8 @@ __global__ void __launch_bounds__(kMaxThreads, 4) scan_forward_kernel(const type
   }
 
   float* last = kOutput && block.segment == p.segments - 1 ? p.last_state : nullptr;
-#pragma unroll 1
-  for (int n = 0; n < kStates; ++n) {
-    if (!block.holds(n)) continue;
-    if (!kOutput) block.carry(p)[n * stride] = h[n * threads];
-    if (last) last[block.last_state_index(p) + n] = h[n * threads];
-  }
+  if (!kOutput) store_column<kStates>(block.carry(p), stride, h, held);
+  if (last) store_column<kStates>(last + block.last_state_index(p), 1, h, held);
   if (!kOutput) block.store_carry_delta(p, sum_delta);
 }
 

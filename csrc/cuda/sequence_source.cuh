@@ -38,6 +38,8 @@ class SequenceSource {
     __syncthreads();
   }
 
+  __device__ void forget_addresses() { t0 = forget(t0); }
+
   __device__ const float* B_row(int n) const { return staged + n * kPitch; }
   __device__ const float* C_row(int n) const { return staged + (kStates + n) * kPitch; }
 
@@ -91,21 +93,29 @@ class SequenceSource {
     return (group * p.N + block.first_state + n) * p.length + t0 + t;
   }
 
-  // Index of token lane % 16 of the warp's channel 2 * pair + lane / 16, or -1 if there is none.
-  __device__ int64_t token_index(int copy, int pair) const {
-    const int channel = block.channel - lane + 2 * pair + lane / kTile, t = t0 + lane % kTile;
-    if (channel >= p.channels || t >= p.length) return -1;
+  // Of the warp's 32 channels a lane takes token lane % 16 of every other one. Index of the first in [copies, B, sets,
+  // channels, length]; the others follow two sequences apart.
+  __device__ int64_t first_index(int copy) const {
     const int64_t set = (int64_t(copy) * p.B + block.batch) * p.sets + block.set;
-    return (set * p.channels + channel) * p.length + t;
+    return (set * p.channels + first_channel()) * p.length + t0 + lane % kTile;
   }
 
-  __device__ void gather(const void* from, float (&v)[kTile]) const {
+  __device__ int first_channel() const { return block.channel - lane + lane / kTile; }
+
+  // How many of the 16 there are.
+  __device__ int there() const {
+    return t0 + lane % kTile < p.length ? (p.channels - first_channel() + 1) / 2 : 0;
+  }
+
+  __device__ float& turned_at(int pair) const { return turned[(2 * pair + lane / kTile) * kSumPitch + lane % kTile]; }
+
+  __device__ void gather(const void* array, float (&v)[kTile]) const {
+    const T* from = static_cast<const T*>(array) + first_index(0);
+    const int count = there();
     __syncwarp();
 #pragma unroll
-    for (int pair = 0; pair < 16; ++pair) {
-      const int64_t i = token_index(0, pair);
-      turned[(2 * pair + lane / kTile) * kSumPitch + lane % kTile] = i >= 0 ? load<T>(from, i) : 0.f;
-    }
+    for (int pair = 0; pair < 16; ++pair, from += 2 * int64_t(p.length))
+      turned_at(pair) = pair < count ? to_float(*from) : 0.f;
     __syncwarp();
 #pragma unroll
     for (int t = 0; t < kTile; ++t) v[t] = turned[lane * kSumPitch + t];
@@ -122,11 +132,11 @@ class SequenceSource {
 
   template <class Out>
   __device__ void scatter_as(Out* to) const {
+    to += first_index(block.slice);
+    const int count = there();
 #pragma unroll
-    for (int pair = 0; pair < 16; ++pair) {
-      const int64_t i = token_index(block.slice, pair);
-      if (i >= 0) assign(to[i], turned[(2 * pair + lane / kTile) * kSumPitch + lane % kTile]);
-    }
+    for (int pair = 0; pair < 16; ++pair, to += 2 * int64_t(p.length))
+      if (pair < count) assign(*to, turned_at(pair));
   }
 
   const Params& p;

@@ -56,7 +56,7 @@ def _build(name: str, sources: Sequence[Path], flags: Sequence[str], libraries: 
 def load_emulation() -> None:
     """Compiles the library if it is not there (a minute on two cores), and registers ``torch.ops.mmevm_emulated``."""
     launchers = [path for path in sorted(CUDA.glob('*.cpp')) if path.name != 'register.cpp']
-    sources = [*sorted(CUDA.glob('*.cu')), *launchers, CORE / 'checks.cpp', HERE / 'emulation.cpp']
+    sources = [*sorted(CUDA.glob('*.cu')), *launchers, CORE / 'checks.cpp', HERE / 'emulation.cpp', HERE / 'faults.cpp']
     includes = [f'-I{path}' for path in (OPERATORS, *include_paths())]
     macros = [f'-DTORCH_TARGET_VERSION={ABI_TARGET}', f'-DMMEVM_CUDA_EMULATION="{HERE / "emulation.h"}"']
     libraries = [f'-L{path}' for path in library_paths()] + ['-ltorch', '-ltorch_cpu', '-lc10']

@@ -1,6 +1,8 @@
 // Stands in for the CUDA runtime, so that the CPU runs the source of csrc/cuda: the threads of a block are fibers that
-// take turns at barriers and warp exchanges. Blocks run one after the other, on shared memory that starts as NaN and has
-// a fence behind it. The files of csrc/cuda include this one in place of CUDA's headers when MMEVM_CUDA_EMULATION names it.
+// take turns at barriers and warp exchanges, warps in any order that a seed gives. Blocks run one after the other, on
+// shared memory that starts as NaN and has a fence behind it. What a GPU would refuse is an error: grids, blocks, shared
+// memory and registers beyond its limits, vectors at addresses that do not suit them, streams other than the current one.
+// The files of csrc/cuda include this one in place of CUDA's headers when MMEVM_CUDA_EMULATION names it.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +13,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "cuda/limits.h"
 #include "torch/tensors.h"
 
 #define __global__
@@ -29,10 +32,31 @@ inline __nv_bfloat16 __float2bfloat16_rn(float v) { return v; }
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 
+namespace mmevm::emulation {
+
+void check_alignment(const void* address, size_t bytes);
+
+}  // namespace mmevm::emulation
+
 struct Index {
   unsigned x;
 };
-struct alignas(16) float4 {
+
+// A vector that is read or written at its address as one word. Not declared aligned: the compiler would take the check
+// for granted.
+struct float4 {
+  float4() = default;
+  float4(float x, float y, float z, float w) : x(x), y(y), z(z), w(w) {}
+  float4(const float4& from) : x(from.x), y(from.y), z(from.z), w(from.w) {
+    mmevm::emulation::check_alignment(&from, sizeof from);
+  }
+  float4& operator=(const float4& from) {
+    mmevm::emulation::check_alignment(this, sizeof from);
+    mmevm::emulation::check_alignment(&from, sizeof from);
+    x = from.x, y = from.y, z = from.z, w = from.w;
+    return *this;
+  }
+
   float x, y, z, w;
 };
 
@@ -41,17 +65,19 @@ namespace mmevm::emulation {
 extern Index thread_index, block_index, block_size;
 extern float* shared;
 
-// What the emulated GPU is like, and whether its threads take turns in reversed order.
+// What the emulated GPU is like; see set_machine.
 struct Machine {
-  int64_t multiprocessors = 132, shared_bytes = 227 * 1024;
-  bool reversed = false;
+  cuda::Limits limits{132, 227 * 1024, 228 * 1024, 1024, 65536, 2048, 32};
+  int64_t order = 0;
+  cudaStream_t stream = nullptr;
 };
 extern Machine machine;
 
 void block_barrier();
 void warp_barrier();
 float exchange(float value, int lane_mask);
-void run(int64_t blocks, int threads, size_t shared_bytes, const std::function<void()>& thread);
+bool all_of_warp(bool value);
+void run(int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream, const std::function<void()>& thread);
 
 }  // namespace mmevm::emulation
 
@@ -65,6 +91,8 @@ inline float __shfl_xor_sync(unsigned, float value, int lane_mask) {
   return mmevm::emulation::exchange(value, lane_mask);
 }
 
+inline bool __all_sync(unsigned, bool value) { return mmevm::emulation::all_of_warp(value); }
+
 namespace mmevm {
 
 using std::max;
@@ -72,11 +100,12 @@ using std::min;
 
 inline float* shared_memory() { return emulation::shared; }
 inline float exp2_approx(float x) { return std::exp2(x); }
+inline int forget(int v) { return v; }
 
 template <class Params>
-cudaError_t launch(void (*kernel)(Params), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t,
+cudaError_t launch(void (*kernel)(Params), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream,
                    const Params& params) {
-  emulation::run(blocks, threads, shared_bytes, [&] { kernel(params); });
+  emulation::run(blocks, threads, shared_bytes, stream, [&] { kernel(params); });
   return cudaSuccess;
 }
 
@@ -84,9 +113,8 @@ namespace cuda {
 
 struct Context {
   explicit Context(const Tensor&) {}
-  cudaStream_t stream() const { return nullptr; }
-  int multiprocessors() const { return int(emulation::machine.multiprocessors); }
-  size_t shared_bytes() const { return size_t(emulation::machine.shared_bytes); }
+  cudaStream_t stream() const { return emulation::machine.stream; }
+  Limits limits() const { return emulation::machine.limits; }
 };
 
 inline void check(cudaError_t) {}

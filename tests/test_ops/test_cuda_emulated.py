@@ -20,6 +20,9 @@ MANY, FEW = 10**5, 1
 """Multiprocessors that make the launchers cut every sequence into segments, or none."""
 SHARED_BYTES = 227 * 1024
 
+IN_ORDER, REVERSED = 0, 1
+"""How threads take turns; other numbers are seeds of a random order."""
+
 
 @pytest.fixture(scope='module')
 def emulation() -> Iterator[None]:
@@ -32,11 +35,11 @@ def emulation() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=[(FEW, False), (MANY, False), (MANY, True)], ids=['whole', 'segments', 'segments-reversed'])
+@pytest.fixture(params=[(FEW, IN_ORDER), (MANY, REVERSED), (MANY, 2)], ids=['whole', 'segments', 'segments-random'])
 def machine(request: pytest.FixtureRequest, emulation: None) -> None:
-    """Runs a test on whole sequences and on segments, with the threads of a block in both orders."""
-    multiprocessors, reverse = request.param
-    torch.ops.mmevm_emulated.set_machine(multiprocessors, SHARED_BYTES, reverse)
+    """Runs a test on whole sequences and on segments, with the threads of a block in several orders."""
+    multiprocessors, order = request.param
+    torch.ops.mmevm_emulated.set_machine(multiprocessors, SHARED_BYTES, order)
 
 
 def _sequence(**kwargs: object) -> dict[str, Tensor]:
@@ -129,30 +132,30 @@ def test_segments_and_saved_states_are_those_of_the_whole_scan() -> None:
     arguments = (i['x'], i['x_dbl'], i['dt_weight'], i['dt_bias'], i['A'], i['Ds'], 2, flatten(es2d_routes()), True)
     expected = torch.ops.mmevm.visual_scan(*arguments)
     for multiprocessors in (FEW, MANY):
-        torch.ops.mmevm_emulated.set_machine(multiprocessors, SHARED_BYTES, False)
+        torch.ops.mmevm_emulated.set_machine(multiprocessors, SHARED_BYTES, IN_ORDER)
         got = torch.ops.mmevm_emulated.visual_scan(*arguments)
         assert all(relative_error(g, e) < 1e-5 for g, e in zip(got, expected, strict=True))
 
 
 @pytest.mark.usefixtures('emulation')
 def test_scans_repeat_bit_for_bit() -> None:
-    torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, False)
-
-    def run(reverse: bool) -> list[Tensor]:
-        torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, reverse)
+    def run(order: int) -> list[Tensor]:
+        torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, order)
         inputs = _map(D=70, P=4)
         y = visual_scan(**inputs, routes=SS2D, step=1, backend='compiled')
         return [y, *torch.autograd.grad(y.square().sum(), list(inputs.values()))]
 
-    assert all(torch.equal(a, b) for a, b in zip(run(False), run(True), strict=True))
+    first = run(IN_ORDER)
+    for order in (REVERSED, 2, 3):
+        assert all(torch.equal(a, b) for a, b in zip(first, run(order), strict=True))
 
 
 @pytest.mark.usefixtures('emulation')
 def test_small_shared_memory_splits_channels_or_is_refused() -> None:
     inputs = _map(D=64, R=8)
-    torch.ops.mmevm_emulated.set_machine(FEW, 48 * 1024, False)
+    torch.ops.mmevm_emulated.set_machine(FEW, 48 * 1024, IN_ORDER)
     compare_map(inputs, 'compiled', es2d_routes(), 2)
-    torch.ops.mmevm_emulated.set_machine(FEW, 2 * 1024, False)
+    torch.ops.mmevm_emulated.set_machine(FEW, 2 * 1024, IN_ORDER)
     message = 'N = 4 states and R = 8 low-rank values need .* bytes of shared memory, this GPU has 2048'
     with pytest.raises(ValueError, match=message):
         visual_scan(**inputs, routes=es2d_routes(), step=2, backend='compiled')
@@ -160,7 +163,7 @@ def test_small_shared_memory_splits_channels_or_is_refused() -> None:
 
 @pytest.mark.usefixtures('emulation')
 def test_scans_return_empty_for_an_empty_batch() -> None:
-    torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, False)
+    torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, IN_ORDER)
     inputs = _map(B=0)
     visual_scan(**inputs, routes=es2d_routes(), step=2, backend='compiled').sum().backward()
     assert inputs['A'].grad.eq(0).all() and inputs['x'].grad.shape == inputs['x'].shape
@@ -179,7 +182,7 @@ def test_scans_refuse_data_that_has_no_kernels(dtype: torch.dtype, name: str) ->
 
 @pytest.mark.usefixtures('emulation')
 def test_scans_pass_opcheck() -> None:
-    torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, False)
+    torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, IN_ORDER)
     i = _map(P=4)
     for routes, step in ((es2d_routes(), 2), (SS2D, 1)):
         arguments = (i['x'], i['x_dbl'], i['dt_weight'], i['dt_bias'], i['A'], i['Ds'], step, flatten(routes), True)
@@ -187,3 +190,42 @@ def test_scans_pass_opcheck() -> None:
     s = _sequence()
     arguments = (s['u'], s['delta'], s['A'], s['Bs'], s['Cs'], s['Ds'], s['delta_bias'], True, True)
     torch.library.opcheck(torch.ops.mmevm_emulated.selective_scan.default, arguments)
+
+
+@pytest.mark.usefixtures('emulation')
+@pytest.mark.parametrize(
+    'fault, message',
+    [
+        ('read', 'a vector of 16 bytes lies at an address that it does not divide'),
+        ('write', 'a vector of 16 bytes lies at an address that it does not divide'),
+        ('grid', 'a grid has 1 to 2147483647 blocks, got 2147483648'),
+        ('no blocks', 'a grid has 1 to 2147483647 blocks, got 0'),
+        ('block', 'a block has up to 1024 threads, got 1056'),
+        ('shared memory', 'a block has up to 4096 bytes of shared memory, got 4100'),
+        ('registers', 'a block has 65536 registers, which 512 threads of 255 exceed'),
+        ('stream', 'a kernel is started on a stream that is not the current one'),
+    ],
+)
+def test_emulation_refuses_what_a_gpu_refuses(fault: str, message: str) -> None:
+    torch.ops.mmevm_emulated.set_machine(FEW, 4096, IN_ORDER)
+    torch.ops.mmevm_emulated.run_faulty('none')
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.mmevm_emulated.run_faulty(fault)
+    torch.ops.mmevm_emulated.run_faulty('none')
+
+
+@pytest.mark.usefixtures('emulation')
+@pytest.mark.parametrize('what', ['warps', 'overwritten', 'lanes'])
+def test_emulation_finds_missing_barriers(what: str) -> None:
+    expected = torch.arange(96.0)
+    expected = expected.view(48, 2).flip(1).flatten() if what == 'lanes' else expected.roll(-32)
+
+    def right(order: int, barrier: bool) -> bool:
+        torch.ops.mmevm_emulated.set_machine(FEW, SHARED_BYTES, order)
+        return torch.equal(torch.ops.mmevm_emulated.turned(torch.empty(0), what, barrier), expected)
+
+    orders = range(2, 12)
+    assert all(right(order, True) for order in (IN_ORDER, REVERSED, *orders))
+    found = [not right(order, False) for order in orders]
+    assert sum(found) > len(found) // 2
+    assert found == [not right(order, False) for order in orders]  # a seed repeats what it found
