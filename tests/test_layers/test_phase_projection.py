@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
-from mmevm.layers import ES2D
+from mmevm.layers import ES2D, mixers
 from mmevm.layers.mixers import project_phases
 
 
@@ -27,6 +28,38 @@ def test_phase_projection_uses_the_weight_of_each_cells_phase(H: int, W: int, st
     seed = torch.randn_like(got)
     for g, e in zip(*(torch.autograd.grad(y, [x, weight], seed) for y in (got, expected)), strict=True):
         torch.testing.assert_close(g, e)
+
+
+@pytest.mark.parametrize('B, H, W', [(2, 4, 6), (1, 2, 2), (3, 8, 2), (0, 4, 4)])
+def test_pairs_of_cells_project_as_cells_do(B: int, H: int, W: int) -> None:
+    """What GPUs take where both sizes are even."""
+    x = torch.randn(B, H, W, 5, dtype=torch.float64)
+    weight = torch.randn(4, 3, 5, dtype=torch.float64)
+    got = mixers._project_pairs(x, weight.mT)
+    torch.testing.assert_close(got, mixers._project(x, weight.mT, 2))
+    torch.testing.assert_close(mixers._project_pairs(got, weight), mixers._project(got, weight, 2))
+    expected = mixers._weight_gradient(x, got, weight, 2)
+    torch.testing.assert_close(mixers._weight_gradient_of_pairs(x, got), expected)
+
+
+def test_gpus_project_pairs_with_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    asked = []
+    monkeypatch.setattr(mixers, '_in_pairs', lambda x, step: asked.append(step) or True)
+    assert torch.autograd.gradcheck(lambda *tensors: project_phases(*tensors, 2), (x, weight))
+    assert asked
+
+
+@pytest.mark.parametrize(
+    'H, W, step, expected', [(4, 6, 2, True), (5, 6, 2, False), (4, 7, 2, False), (4, 4, 4, False)]
+)
+def test_only_even_maps_on_gpus_are_projected_in_pairs(H: int, W: int, step: int, expected: bool) -> None:
+    with FakeTensorMode():
+        assert mixers._in_pairs(torch.empty(2, H, W, 5, device='cuda'), step) == expected
+        channels_first = torch.empty(2, 5, H, W, device='cuda').permute(0, 2, 3, 1)
+        assert not mixers._in_pairs(channels_first, step)
+        assert not mixers._in_pairs(torch.empty(2, H, W, 5), step)
 
 
 def test_phase_projection_keeps_nothing_but_its_inputs() -> None:
