@@ -17,7 +17,7 @@ PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-re
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-fast test-openmmlab test-compiled-mmcv
-.PHONY: test-torch lint docs wheel clean
+.PHONY: test-torch test-cuda-resources lint docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-torch: $(VENV_TORCH)/.ready ## Run operator, parity and export tests of the
 	@test -f mmevm/_C.abi3.so || { echo "mmevm/_C.abi3.so is not built: run make extension"; exit 1; }
 	$(TEST_ENVIRONMENT) PYTHONPATH=. $(VENV_TORCH)/bin/python -m pytest -m 'not openmmlab' -n $(TEST_PROCESSES) --dist loadfile \
 	tests/test_ops tests/test_layers tests/test_backbones $(addprefix --ignore-glob=*/,test_core.py test_cuda_emulated.py test_triton*)
+
+test-cuda-resources: env ## Compile the CUDA kernels for four architectures; compare registers, spills and occupancy (4 minutes)
+	$(VENV)/bin/python -m tests.test_ops.cuda_resources
 
 lint: env ## Check format, code and types
 	$(VENV)/bin/python -m ruff check .

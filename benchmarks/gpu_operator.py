@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 import timing
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from mmevm.backbones import EfficientVMamba
 from mmevm.layers.mixers import ES2D
-from mmevm.ops import backends, es2d_scan
+from mmevm.ops import backends, es2d_routes, es2d_scan
+from mmevm.ops.routes import flatten
 
 # Two ways to round in half precision may differ by this much, relative to the largest value.
 AGREEMENT = 3e-2
@@ -25,6 +27,9 @@ PATH_COLUMNS = {
     'forward, ms': '{forward:.3f}',
     'composed, ms': '{composed_forward:.3f}',
     'composed / fused': '{forward_ratio:.2f}',
+    'in CUDA graphs, ms': '{graph:.3f}',
+    'composed in CUDA graphs, ms': '{composed_graph:.3f}',
+    'composed / fused, in graphs': '{graph_ratio:.2f}',
     'forward + backward, ms': '{training:.3f}',
     'composed forward + backward, ms': '{composed_training:.3f}',
     'composed / fused, both': '{training_ratio:.2f}',
@@ -36,6 +41,7 @@ BACKEND_COLUMNS = {
     'image': '{height} × {width}',
     'batch': '{batch}',
     'backend': '{backend}',
+    'segments': '{segments}',
     'forward, ms': '{forward:.3f}',
     'in a CUDA graph, ms': '{graph:.3f}',
     'forward + backward, ms': '{training:.3f}',
@@ -139,13 +145,8 @@ def check_agreement(fused: Tensor, composed: Tensor) -> None:
         raise RuntimeError(f'the fused and the composed scan differ by {error:.2g} of the largest value')
 
 
-def callables(case: Case, bench: Bench) -> dict[str, Run]:
-    """Everything that is timed for a case, named ``<path or backend> <pass>``."""
-    op = ES2D(case.channels).to(bench.device)
-    x = torch.randn(case.batch, *case.size, op.d_inner, device=bench.device, dtype=bench.dtype)
-    # Each path gets the map in the layout of its own convolution's output: channels last, or upstream's channels first.
-    channels_first = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1).requires_grad_()
-    x.requires_grad_()
+def paths(op: ES2D, x: Tensor, channels_first: Tensor, bench: Bench) -> dict[str, Run]:
+    """Return the passes of the fused and of the composed path, and their forward passes as CUDA graphs."""
     parameters = [op.x_proj_weight, op.dt_projs_weight, op.dt_projs_bias, op.A_logs, op.Ds]
     found = {}
     for name, function, image in (
@@ -154,7 +155,25 @@ def callables(case: Case, bench: Bench) -> dict[str, Run]:
     ):
         for which, run in passes(partial(function, image), [image, *parameters]).items():
             found[f'{name} {which}'] = run
+        try:
+            graph = graphed(found[f'{name} forward'], bench.device)
+        except RuntimeError as error:  # the composed path has other people's code
+            print(f'the {name} path cannot be captured in a CUDA graph: {error}')
+            graph = None
+        if graph:
+            found[f'{name} graph'] = graph
     check_agreement(found['fused forward'](), found['composed forward']())
+    return found
+
+
+def callables(case: Case, bench: Bench) -> dict[str, Run]:
+    """Everything that is timed for a case, named ``<path or backend> <pass>``."""
+    op = ES2D(case.channels).to(bench.device)
+    x = torch.randn(case.batch, *case.size, op.d_inner, device=bench.device, dtype=bench.dtype)
+    # Each path gets the map in the layout of its own convolution's output: channels last, or upstream's channels first.
+    channels_first = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1).requires_grad_()
+    x.requires_grad_()
+    found = paths(op, x, channels_first, bench)
     inputs = scan_inputs(op, x)
     for name in backend_names(bench.device):
         scan = partial(es2d_scan, **inputs, backend=name)
@@ -164,6 +183,19 @@ def callables(case: Case, bench: Bench) -> dict[str, Run]:
         if graph:
             found[f'{name} graph'] = graph
     return found
+
+
+def count_segments(case: Case, bench: Bench, backend: str) -> int:
+    """Return into how many segments a backend cuts the routes of a case on the way forward."""
+    if bench.device.type != 'cuda':
+        return 1
+    op = ES2D(case.channels).to(bench.device)
+    x = torch.empty(case.batch, *case.size, op.d_inner, device=bench.device, dtype=bench.dtype)
+    i = scan_inputs(op, x)
+    arguments = (i['x'], i['x_dbl'][:, :, :, None], i['dt_weight'], i['dt_bias'], i['A'], i['Ds'], 2)
+    if backend == 'compiled':
+        return torch.ops.mmevm._visual_scan_plan(*arguments, flatten(es2d_routes()), False)[4]
+    return import_module('mmevm.ops.triton.visual_scan').count_segments(*arguments, es2d_routes())
 
 
 def measure_case(case: Case, bench: Bench) -> tuple[timing.Row, list[timing.Row]]:
@@ -178,16 +210,20 @@ def measure_case(case: Case, bench: Bench) -> tuple[timing.Row, list[timing.Row]
         times = interleaved(callables(case, bench), bench.device, bench.repeats, 3, bench.seconds)
     medians = {name: timing.summarise(values)['median'] for name, values in times.items()}
     row = case.row() | {'samples': len(times['fused forward'])}
-    for which in ('forward', 'training'):
-        fused, composed = medians[f'fused {which}'], medians[f'composed {which}']
-        row |= {which: fused, f'composed_{which}': composed, f'{which}_ratio': composed / fused}
+    for which in ('forward', 'graph', 'training'):
+        fused, composed = medians.get(f'fused {which}'), medians.get(f'composed {which}')
+        ratio = composed / fused if fused and composed else None
+        row |= {which: fused, f'composed_{which}': composed, f'{which}_ratio': ratio}
     row['times'] = {name: values for name, values in times.items() if name.startswith(('fused', 'composed'))}
 
     op = ES2D(case.channels)
-    floors = bench.rates.es2d_floors(case.batch, *case.size, op.d_inner, op.d_state, op.dt_rank, bench.dtype.itemsize)
+    sizes = (case.batch, *case.size, op.d_inner, op.d_state, op.dt_rank, bench.dtype.itemsize)
     lines = []
     for name in backend_names(bench.device):
-        line = case.row() | {'backend': name, 'bytes_floor': floors[0], 'exponentials_floor': floors[1]}
+        segments = count_segments(case, bench, name)
+        floors = bench.rates.es2d_floors(*sizes, segments)
+        line = case.row() | {'backend': name, 'segments': segments}
+        line |= {'bytes_floor': floors[0], 'exponentials_floor': floors[1]}
         line |= {which: medians.get(f'{name} {which}') for which in ('forward', 'graph', 'training')}
         # Floors do not include launches from Python: if a graph could be captured, its replay counts.
         line['floor_ratio'] = (line['graph'] or line['forward']) / max(floor for floor in floors if floor)

@@ -103,16 +103,18 @@ class Rates:
     exponentials: float | None
 
     def es2d_floors(
-        self, B: int, H: int, W: int, D: int, N: int, R: int, itemsize: int = 2
+        self, B: int, H: int, W: int, D: int, N: int, R: int, itemsize: int = 2, segments: int = 1
     ) -> tuple[float, float | None]:
         """Return milliseconds that the bytes, and the exponentials, of one ES2D forward pass need.
 
         The map and the projections are read once and the output is written once; every cell, channel and state needs
-        one exponential.
+        one exponential. Where routes are cut into segments, a first pass over all but the last finds the states that
+        enter them, for which it reads the map, the time steps and B, and takes the exponentials, too.
         """
         cells = B * H * W
-        bytes_ms = 1e3 * cells * (2 * D + R + 2 * N) * itemsize / self.bandwidth
-        return bytes_ms, 1e3 * cells * D * N / self.exponentials if self.exponentials else None
+        twice = 1 - 1 / segments
+        bytes_ms = 1e3 * cells * (2 * D + R + 2 * N + twice * (D + R + N)) * itemsize / self.bandwidth
+        return bytes_ms, 1e3 * (1 + twice) * cells * D * N / self.exponentials if self.exponentials else None
 
 
 def measure_rates(device: torch.device, copy_bytes: int = COPY_BYTES) -> Rates:

@@ -74,6 +74,13 @@ class Scan {
 
   int states_per_block() const { return states; }
 
+  // How the scan is split: states and channels of a block, slices of the states, blocks of channels, segments of tokens;
+  // bytes of shared memory that a block takes.
+  std::vector<int64_t> plan() const {
+    const size_t bytes = kernels.shared_bytes(pass, p, states, threads);
+    return {states, threads, p.slices, p.channel_blocks, p.segments, int64_t(bytes)};
+  }
+
   // Temporary arrays come from the device of `like`.
   void run(const Tensor& like) {
     std::optional<Tensor> carry, carry_delta;
@@ -115,10 +122,9 @@ class Scan {
 
   // Between the warps that call for segments and those that keep the units busy.
   void split_states() {
-    while (states > kLeastStates && few_segments() && warps() < kFewWarps * limits.multiprocessors) {
-      states /= 2;
-      split_channels();
-    }
+    if (states <= kLeastStates || !few_segments() || warps() >= kFewWarps * limits.multiprocessors) return;
+    states /= 2;
+    split_channels();
   }
 
   int64_t blocks() const { return int64_t(p.B) * p.sets * p.slices * p.channel_blocks; }

@@ -16,7 +16,7 @@ class MapSource {
   static int shared_floats(const Params& p, int threads, bool backward) {
     const int rows = p.R + 2 * kStates;
     const int forward = rows * kPitch + kCells + p.R * threads;
-    return backward ? forward + p.R * threads + threads / 32 * rows * kSumPitch : forward;
+    return backward ? forward + (p.R + 1) * threads + threads / 32 * rows * kSumPitch : forward;
   }
 
   __device__ MapSource(const Params& p, const Block<kStates>& block, float* memory)
@@ -24,7 +24,7 @@ class MapSource {
         warp(threadIdx.x / 32), warps(blockDim.x / 32), staged(memory),
         cells(reinterpret_cast<int*>(staged + rows * kPitch)),
         weight(staged + rows * kPitch + kCells + threadIdx.x), dweight(weight + p.R * blockDim.x),
-        sums(staged + rows * kPitch + kCells + 2 * p.R * blockDim.x),
+        sums(staged + rows * kPitch + kCells + (2 * p.R + 1) * blockDim.x),
         bias(block.load_parameter(p, p.bias, route.parameters)) {
     const int64_t first = (int64_t(route.parameters) * p.D + block.channel) * p.R;
     for (int r = 0; r < p.R; ++r) weight[r * blockDim.x] = block.active ? p.dt_weight[first + r] : 0.f;
@@ -33,7 +33,7 @@ class MapSource {
   __device__ int parameters() const { return route.parameters; }
 
   __device__ void open_gradients() {
-    for (int r = 0; r < p.R; ++r) dweight[r * blockDim.x] = 0.f;
+    for (int r = 0; r <= p.R; ++r) dweight[r * blockDim.x] = 0.f;
   }
 
   // Stages the tokens' cells and rows of x_dbl. A warp takes 8 columns of 4 tokens at a time: runs of 8 neighbours in
@@ -98,11 +98,13 @@ class MapSource {
 
   // Through softplus and the projection: to its weight and bias, and to the rows.
   __device__ void take_ddelta(const float (&delta)[kTile], float (&ddelta)[kTile]) {
+    float dbias = dweight[p.R * blockDim.x];
 #pragma unroll
     for (int t = 0; t < kTile; ++t) {
       ddelta[t] *= softplus_slope(delta[t]);
       dbias += ddelta[t];
     }
+    dweight[p.R * blockDim.x] = dbias;
     for (int r = 0; r < p.R; r += 2) {
       const float even = take_ddelta_row(r, ddelta);
       const float odd = r + 1 < p.R ? take_ddelta_row(r + 1, ddelta) : 0.f;
@@ -143,7 +145,7 @@ class MapSource {
   // Rows of dparameters after dA: ddt_weight, dDs, dbias.
   __device__ void store_parameter_gradients(float* to) const {
     for (int r = 0; r < p.R; ++r) to[r * int64_t(p.channels)] = dweight[r * blockDim.x];
-    to[(p.R + 1) * int64_t(p.channels)] = dbias;
+    to[(p.R + 1) * int64_t(p.channels)] = dweight[p.R * blockDim.x];
   }
 
  private:
@@ -227,10 +229,9 @@ class MapSource {
   const int rows, lane, warp, warps;
   float* staged;   // [R + 2 states][kPitch]: the tile's rows of x_dbl, transposed
   int* cells;      // [kTile] and, behind them, whether all of them are on the map
-  float *weight, *dweight;  // this channel's columns of [R][threads]
+  float *weight, *dweight;  // this channel's columns of [R][threads] and, with the bias's, [R + 1][threads]
   float* sums;     // [warps][R + 2 states][kSumPitch]: gradients of the staged rows
   const float bias;
-  float dbias = 0.f;
 };
 
 }  // namespace mmevm::cuda

@@ -13,6 +13,7 @@ std::string architectures() { return MMEVM_TEXT_OF(MMEVM_CUDA_ARCHITECTURES); }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mmevm, m) {
   m.def("_cuda_architectures() -> str");
+  m.def(kPlanSchema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mmevm, CompositeExplicitAutograd, m) {
@@ -21,6 +22,7 @@ STABLE_TORCH_LIBRARY_IMPL(mmevm, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(mmevm, CUDA, m) {
   register_kernels<operators>(m);
+  m.impl("_visual_scan_plan", TORCH_BOX(&plan_visual_scan));
 }
 
 }  // namespace mmevm::cuda

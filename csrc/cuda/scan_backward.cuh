@@ -11,7 +11,7 @@ namespace mmevm::cuda {
 // Floats of shared memory that the backward kernels need beside their source's.
 template <int kStates>
 __host__ __device__ constexpr int backward_floats(int threads) {
-  return 4 * kStates * threads;
+  return (4 * kStates + 2) * threads;
 }
 
 // The adjoint state at the beginning of a segment that ends with zero, and the segment's sum of delta.
@@ -60,10 +60,11 @@ template <int kStates>
 struct Columns {
   __device__ Columns(float* memory)
       : threads(blockDim.x), h(memory + threadIdx.x), g(h + kStates * threads), A(g + kStates * threads),
-        dA(A + kStates * threads) {}
+        dA(A + kStates * threads), D(dA + kStates * threads), dD(D + threads) {}
 
   const int threads;
-  float *h, *g, *A, *dA;  // state at the tile, adjoint state, A * log2(e), gradient of A
+  // Also what is only touched once a tile: the loop over the states needs the registers.
+  float *h, *g, *A, *dA, *D, *dD;  // state at the tile, adjoint state, A * log2(e), gradient of A
 };
 
 // From the state at one tile to that at the next.
@@ -92,19 +93,20 @@ __device__ __forceinline__ void advance_tile(Source& source, const Columns<kStat
 
 // Gradients of one tile. `dD` grows; the source takes those of its inputs.
 template <class Source, int kStates>
-__device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, int t0, float D,
-                                              float& dD) {
+__device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, int t0) {
   source.open_tile(t0);
   float u[kTile], delta[kTile], dy[kTile], ddelta[kTile], gB[kTile];
   source.load_input(u);
   source.load_gradient(dy);
   source.load_delta(delta);
+  float dD = *column.dD;
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
     dD = fmaf(dy[t], u[t], dD);
     u[t] *= delta[t];
     ddelta[t] = gB[t] = 0.f;
   }
+  *column.dD = dD;
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int n = 0; n < kStates; ++n) {
@@ -148,6 +150,7 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
   // Again, addresses included: the loop above needs the registers.
   source.forget_addresses();
   source.load_input(u);
+  const float D = *column.D;
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
     ddelta[t] = fmaf(gB[t], u[t], kLn2 * ddelta[t]);
@@ -175,8 +178,7 @@ __global__ void __launch_bounds__(kMaxThreads, kBackwardBlocks) scan_backward_ke
   }
   if (p.segments > 1) load_column<kStates>(column.g, block.carry(p), stride, held);
   else if (last) load_column<kStates>(column.g, last, 1, held);
-  const float D = block.load_skip(p, set);
-  float dD = 0.f;
+  *column.D = block.load_skip(p, set), *column.dD = 0.f;
 
   const int begin = block.first_chunk * kChunk, end = min(block.end_chunk * kChunk, p.length);
 #pragma unroll 1
@@ -184,14 +186,14 @@ __global__ void __launch_bounds__(kMaxThreads, kBackwardBlocks) scan_backward_ke
     load_column<kStates>(column.h, block.states(p, p.states, p.chunks, t0 / kChunk), stride, held);
 #pragma unroll 1
     for (int t = t0 / kChunk * kChunk; t < t0; t += kTile) advance_tile<Source, kStates>(source, column, t);
-    backward_tile<Source, kStates>(source, column, t0, D, dD);
+    backward_tile<Source, kStates>(source, column, t0);
   }
 
   if (!block.active) return;
   float* gradients = block.gradients(p);
   store_column<kStates>(gradients, stride, column.dA, kStates);
   source.store_parameter_gradients(gradients + kStates * int64_t(stride));
-  gradients[(kStates + p.R) * int64_t(stride)] = block.slice == 0 ? dD : 0.f;
+  gradients[(kStates + p.R) * int64_t(stride)] = block.slice == 0 ? *column.dD : 0.f;
 }
 
 }  // namespace mmevm::cuda

@@ -9,7 +9,7 @@ namespace mmevm::cuda {
 // Floats of shared memory that the forward kernels need beside their source's.
 template <int kStates>
 __host__ __device__ constexpr int forward_floats(int threads) {
-  return 2 * kStates * threads;
+  return (2 * kStates + 1) * threads;
 }
 
 // Without kOutput, only the state at the end of a segment that starts from zero, and the segment's sum of delta.
@@ -20,14 +20,14 @@ __global__ void __launch_bounds__(kMaxThreads, kForwardBlocks) scan_forward_kern
   const int threads = blockDim.x;
   const int stride = p.channels, held = block.held_states();
   // This channel's columns of [states][threads]: states, and A * log2(e).
-  float *h = shared_memory() + threadIdx.x, *A = h + kStates * threads;
+  float *h = shared_memory() + threadIdx.x, *A = h + kStates * threads, *skip = A + kStates * threads;
   Source source(p, block, shared_memory() + forward_floats<kStates>(threads));
   const int set = source.parameters();
   const bool carried = kOutput && p.segments > 1;
 #pragma unroll 1
   for (int n = 0; n < kStates; ++n) A[n * threads] = block.load_A(p, set, n), h[n * threads] = 0.f;
   if (carried) load_column<kStates>(h, block.carry(p), stride, held);
-  const float D = block.load_skip(p, set);
+  *skip = block.load_skip(p, set);
   float sum_delta = 0.f;
 
   const int end = min(block.end_chunk * kChunk, p.length);
@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(kMaxThreads, kForwardBlocks) scan_forward_kern
     float u[kTile], delta[kTile], y[kTile];
     source.load_input(u);
     source.load_delta(delta);
+    const float D = *skip;
 #pragma unroll
     for (int t = 0; t < kTile; ++t) {
       y[t] = D * u[t];

@@ -14,16 +14,17 @@ class SequenceSource {
   // Floats of shared memory, in the order of the members below.
   static int shared_floats(const Params&, int threads, bool backward) {
     const int forward = 2 * kStates * kPitch + threads * kSumPitch;
-    return backward ? forward + threads / 32 * 2 * kStates * kSumPitch : forward;
+    return backward ? forward + threads / 32 * 2 * kStates * kSumPitch + threads : forward;
   }
 
   __device__ SequenceSource(const Params& p, const Block<kStates>& block, float* memory)
       : p(p), block(block), lane(threadIdx.x % 32), warp(threadIdx.x / 32), staged(memory),
         turned(staged + 2 * kStates * kPitch + warp * 32 * kSumPitch),
-        sums(staged + 2 * kStates * kPitch + blockDim.x * kSumPitch), bias(block.load_parameter(p, p.bias, block.set)) {}
+        sums(staged + 2 * kStates * kPitch + blockDim.x * kSumPitch),
+        dbias(sums + blockDim.x / 32 * 2 * kStates * kSumPitch + threadIdx.x), bias(block.load_parameter(p, p.bias, block.set)) {}
 
   __device__ int parameters() const { return block.set; }
-  __device__ void open_gradients() {}
+  __device__ void open_gradients() { *dbias = 0.f; }
 
   // Stages the tile's B and C.
   __device__ void open_tile(int t0) {
@@ -59,11 +60,13 @@ class SequenceSource {
   }
 
   __device__ void take_ddelta(const float (&delta)[kTile], float (&ddelta)[kTile]) {
+    float sum = *dbias;
 #pragma unroll
     for (int t = 0; t < kTile; ++t) {
       if (p.delta_softplus) ddelta[t] *= softplus_slope(delta[t]);
-      if (t0 + t < p.length) dbias += ddelta[t];
+      if (t0 + t < p.length) sum += ddelta[t];
     }
+    *dbias = sum;
     scatter(p.ddelta, ddelta);
   }
 
@@ -84,7 +87,7 @@ class SequenceSource {
   }
 
   // Rows of dparameters after dA: dDs, dbias.
-  __device__ void store_parameter_gradients(float* to) const { to[p.channels] = dbias; }
+  __device__ void store_parameter_gradients(float* to) const { to[p.channels] = *dbias; }
 
  private:
   // Index into [copies, B, G, N, L].
@@ -146,8 +149,8 @@ class SequenceSource {
   float* staged;  // [2 states][kPitch]: the tile's B and C
   float* turned;  // this warp's [32][kSumPitch]
   float* sums;    // [warps][2 states][kSumPitch]: gradients of the staged rows
+  float* dbias;   // this channel's
   const float bias;
-  float dbias = 0.f;
 };
 
 }  // namespace mmevm::cuda

@@ -122,4 +122,10 @@ std::array<Tensor, 6> visual_scan_backward(const MapInputs& in, const MapGradien
           in.Ds ? scan.by_parameters(sums.Ds) : absent()};
 }
 
+std::vector<int64_t> plan_visual_scan(Tensor x, Tensor x_dbl, Tensor dt_weight, OptionalTensor dt_bias, Tensor A,
+                                      OptionalTensor Ds, int64_t step, std::vector<int64_t> routes, bool backward) {
+  MapScan scan({x, x_dbl, dt_weight, dt_bias, A, Ds, step, routes});
+  return Scan<MapParams>(scan.p, scan.kernels, scan.context, backward ? Pass::kBackward : Pass::kForward).plan();
+}
+
 }  // namespace mmevm::cuda

@@ -190,18 +190,27 @@ void set_machine(int64_t multiprocessors, int64_t shared_bytes, int64_t order) {
   machine.stream = &machine;  // the default one, null, is wrong
 }
 
+// In the order of cuda::Limits.
+void set_limits(std::vector<int64_t> l) {
+  machine.limits = {int(l.at(0)), size_t(l.at(1)), size_t(l.at(2)), size_t(l.at(3)), int(l.at(4)), int(l.at(5)), int(l.at(6))};
+}
+
 }  // namespace mmevm::emulation
 
 STABLE_TORCH_LIBRARY(mmevm_emulated, m) {
   for (const char* schema : mmevm::kSchemas) m.def(schema);
+  m.def(mmevm::cuda::kPlanSchema);
   m.def("set_machine(int multiprocessors, int shared_bytes, int order) -> ()");
+  m.def("set_limits(int[] limits) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mmevm_emulated, CPU, m) {
   mmevm::register_kernels<mmevm::cuda::operators>(m);
+  m.impl("_visual_scan_plan", TORCH_BOX(&mmevm::cuda::plan_visual_scan));
 }
 
 // Without a tensor that would tell a device.
 STABLE_TORCH_LIBRARY_IMPL(mmevm_emulated, CompositeExplicitAutograd, m) {
   m.impl("set_machine", TORCH_BOX(&mmevm::emulation::set_machine));
+  m.impl("set_limits", TORCH_BOX(&mmevm::emulation::set_limits));
 }

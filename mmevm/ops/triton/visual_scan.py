@@ -68,6 +68,12 @@ def _scan(inputs: MapInputs, step: int, routes: list[Route]) -> launch.Scan:
     )
 
 
+def count_segments(*arguments: Any) -> int:
+    """Into how many segments the forward pass cuts routes: what its arguments are, with a list of routes."""
+    *tensors, step, routes = arguments
+    return launch.count_segments(_scan(MapInputs(*tensors), step, routes))
+
+
 def _new_map(x: Tensor, routes: list[Route], step: int) -> Tensor:
     """A map of results [layers, B, H, W, D], zero where no route passes; sums of layers are kept precise."""
     _, layers, _ = route_table(tuple(routes))
