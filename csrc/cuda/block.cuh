@@ -27,6 +27,15 @@ struct Block {
     return kLog2e * p.A[(int64_t(parameters) * p.channels + channel) * p.N + first_state + n];
   }
 
+  // This channel's first state in A_by_state. Threads without a channel take the last one's, and states beyond the last one
+  // its: what they compute of inputs that are zero is zero.
+  __device__ const float* A_column(const ScanParams& p, int parameters) const {
+    return p.A_by_state + (int64_t(parameters) * p.N + first_state) * p.channels + min(channel, p.channels - 1);
+  }
+  __device__ float A_of(const ScanParams& p, const float* column, int n) const {
+    return *element(column, min(n, valid_states - 1), p.channels);
+  }
+
   __device__ float load_parameter(const ScanParams& p, const float* from, int parameters) const {
     return from && active ? from[int64_t(parameters) * p.channels + channel] : 0.f;
   }

@@ -44,6 +44,9 @@ const Kernels<Params>& choose_kernels(ScalarType type, const Kernels<Params>& on
   return type == ScalarType::Float ? on_float : type == ScalarType::Half ? on_half : on_bfloat16;
 }
 
+// Parameters [sets, channels, i] as [sets, i, channels], so that neighbouring threads read neighbours.
+inline Tensor turned(const Tensor& t) { return as_contiguous(torch::stable::transpose(t, 1, 2)); }
+
 inline Sizes states_shape(const ScanParams& p) {
   return {p.B, p.sets, ceil_div(p.length, kChunk), p.N, p.channels};
 }

@@ -15,7 +15,7 @@ class MapSource {
   // Floats of shared memory, in the order of the members below.
   static int shared_floats(const Params& p, int threads, bool backward) {
     const int rows = p.R + 2 * kStates;
-    const int forward = rows * kPitch + kCells + p.R * threads;
+    const int forward = rows * kPitch + kCells;
     return backward ? forward + (p.R + 1) * threads + threads / 32 * rows * kSumPitch : forward;
   }
 
@@ -23,12 +23,9 @@ class MapSource {
       : p(p), block(block), route(p.routes[block.set]), rows(p.R + 2 * kStates), lane(threadIdx.x % 32),
         warp(threadIdx.x / 32), warps(blockDim.x / 32), staged(memory),
         cells(reinterpret_cast<int*>(staged + rows * kPitch)),
-        weight(staged + rows * kPitch + kCells + threadIdx.x), dweight(weight + p.R * blockDim.x),
-        sums(staged + rows * kPitch + kCells + (2 * p.R + 1) * blockDim.x),
-        bias(block.load_parameter(p, p.bias, route.parameters)) {
-    const int64_t first = (int64_t(route.parameters) * p.D + block.channel) * p.R;
-    for (int r = 0; r < p.R; ++r) weight[r * blockDim.x] = block.active ? p.dt_weight[first + r] : 0.f;
-  }
+        dweight(staged + rows * kPitch + kCells + threadIdx.x),
+        sums(staged + rows * kPitch + kCells + (p.R + 1) * blockDim.x),
+        bias(block.load_parameter(p, p.bias, route.parameters)) {}
 
   __device__ int parameters() const { return route.parameters; }
 
@@ -78,8 +75,9 @@ class MapSource {
   __device__ void load_delta(float (&delta)[kTile]) const {
 #pragma unroll
     for (int t = 0; t < kTile; ++t) delta[t] = bias;
-    for (int r = 0; r < p.R; ++r) {
-      const float w = weight[r * blockDim.x];
+    const float* weight = first_weight();
+    for (int r = 0; r < p.R; ++r, weight += p.D) {
+      const float w = *weight;
 #pragma unroll
       for (int t = 0; t < kTile; t += 4) {
         float dt[4];
@@ -105,9 +103,10 @@ class MapSource {
       dbias += ddelta[t];
     }
     dweight[p.R * blockDim.x] = dbias;
-    for (int r = 0; r < p.R; r += 2) {
-      const float even = take_ddelta_row(r, ddelta);
-      const float odd = r + 1 < p.R ? take_ddelta_row(r + 1, ddelta) : 0.f;
+    const float* weight = first_weight();
+    for (int r = 0; r < p.R; r += 2, weight += 2 * p.D) {
+      const float even = take_ddelta_row(r, *weight, ddelta);
+      const float odd = r + 1 < p.R ? take_ddelta_row(r + 1, weight[p.D], ddelta) : 0.f;
       const float sum = pair_sum(even, odd, lane);
       const int row = r + lane % 2;
       if (row < p.R) sums[(warp * rows + row) * kSumPitch + lane / 2] = sum;
@@ -150,6 +149,12 @@ class MapSource {
 
  private:
   static constexpr int kPastEdge = -1, kNoToken = -2, kCells = kTile + 1;
+
+  // This channel's weight of rank 0; the others follow D apart. From the cache: in shared memory they would take the place
+  // of threads. One without a channel projects with the last one's, and finds gradients of zero.
+  __device__ const float* first_weight() const {
+    return p.dt_weight + int64_t(route.parameters) * p.R * p.D + min(block.channel, p.D - 1);
+  }
 
   __device__ int& on_map() const { return cells[kTile]; }
 
@@ -206,8 +211,7 @@ class MapSource {
   }
 
   // Adds to the gradient of one column of dt_weight; returns the lane's part of the rows' gradient.
-  __device__ float take_ddelta_row(int r, const float (&ddelta)[kTile]) const {
-    const float w = weight[r * blockDim.x];
+  __device__ float take_ddelta_row(int r, float w, const float (&ddelta)[kTile]) const {
     float dw = 0.f, sum[kTile];
 #pragma unroll
     for (int t = 0; t < kTile; t += 4) {
@@ -229,7 +233,7 @@ class MapSource {
   const int rows, lane, warp, warps;
   float* staged;   // [R + 2 states][kPitch]: the tile's rows of x_dbl, transposed
   int* cells;      // [kTile] and, behind them, whether all of them are on the map
-  float *weight, *dweight;  // this channel's columns of [R][threads] and, with the bias's, [R + 1][threads]
+  float* dweight;  // this channel's column of [R + 1][threads], the last for the bias
   float* sums;     // [warps][R + 2 states][kSumPitch]: gradients of the staged rows
   const float bias;
 };

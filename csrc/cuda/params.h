@@ -33,6 +33,7 @@ struct ScanParams {
   int slices, channel_blocks;
   bool float_outputs;    // outputs are partial sums in float32, else final in the data's type
   const float *A;        // [K, channels, N]
+  const float* A_by_state;  // [K, N, channels], of the backward pass alone
   const float *Ds;       // [K, channels]
   const float *bias;     // [K, channels]
   float* states;         // [B, sets, chunks, N, channels], the state before each chunk
@@ -54,7 +55,7 @@ struct MapRoute {
 struct MapParams : ScanParams {
   int H, W, D, P, step;
   const void *x, *x_dbl, *dy;  // [B, H, W, D], [B, H, W, P, R + 2N], as x
-  const float* dt_weight;      // [K, D, R]
+  const float* dt_weight;      // [K, R, D]
   void *y, *dx;                // [layers, slices, B, H, W, D]
   MapRoute routes[kMaxRoutes];
 };

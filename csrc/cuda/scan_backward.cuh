@@ -11,7 +11,7 @@ namespace mmevm::cuda {
 // Floats of shared memory that the backward kernels need beside their source's.
 template <int kStates>
 __host__ __device__ constexpr int backward_floats(int threads) {
-  return (4 * kStates + 2) * threads;
+  return (3 * kStates + 2) * threads;
 }
 
 // The adjoint state at the beginning of a segment that ends with zero, and the segment's sum of delta.
@@ -55,31 +55,45 @@ __global__ void __launch_bounds__(kMaxThreads, kForwardBlocks) adjoint_local_ker
   block.store_carry_delta(p, sum_delta);
 }
 
-// One channel's column of the arrays [states][threads] in shared memory that outlive a tile.
+// What of one state outlives a tile: the state at the tile, the adjoint state, the gradient of A. Three words, so that the
+// same word of 32 threads lies in 32 banks.
+struct Kept {
+  float h, g, dA;
+};
+
+// One channel's column of the arrays in shared memory, [states][threads], and what is only touched once a tile: the loop
+// over the states needs the registers.
 template <int kStates>
 struct Columns {
-  __device__ Columns(float* memory)
-      : threads(blockDim.x), h(memory + threadIdx.x), g(h + kStates * threads), A(g + kStates * threads),
-        dA(A + kStates * threads), D(dA + kStates * threads), dD(D + threads) {}
+  static constexpr int kWidth = sizeof(Kept) / sizeof(float);
 
-  const int threads;
-  // Also what is only touched once a tile: the loop over the states needs the registers.
-  float *h, *g, *A, *dA, *D, *dD;  // state at the tile, adjoint state, A * log2(e), gradient of A
+  __device__ Columns(float* memory)
+      : kept(reinterpret_cast<Kept*>(memory) + threadIdx.x), D(memory + kWidth * kStates * blockDim.x + threadIdx.x),
+        dD(D + blockDim.x) {}
+
+  __device__ void load_states(const float* from, int stride, int count) const {
+    load_column<kStates, kWidth>(&kept->h, from, stride, count);
+  }
+
+  Kept* kept;
+  float *D, *dD;
 };
 
 // From the state at one tile to that at the next.
 template <class Source, int kStates>
-__device__ __forceinline__ void advance_tile(Source& source, const Columns<kStates>& column, int t0) {
+__device__ __forceinline__ void advance_tile(Source& source, const Columns<kStates>& column, const float* A_column,
+                                             const Block<kStates>& block, const ScanParams& p, int t0) {
   source.open_tile(t0);
   float u[kTile], delta[kTile];
   source.load_input(u);
   source.load_delta(delta);
 #pragma unroll
   for (int t = 0; t < kTile; ++t) u[t] *= delta[t];
+  Kept* kept = column.kept;
 #pragma unroll 2
-  for (int n = 0; n < kStates; ++n) {
-    const float A = column.A[n * column.threads];
-    float h = column.h[n * column.threads];
+  for (int n = 0; n < kStates; ++n, kept += blockDim.x) {
+    const float A = kLog2e * block.A_of(p, A_column, n);
+    float h = kept->h;
 #pragma unroll
     for (int t = 0; t < kTile; t += 4) {
       float b[4];
@@ -87,13 +101,14 @@ __device__ __forceinline__ void advance_tile(Source& source, const Columns<kStat
 #pragma unroll
       for (int i = 0; i < 4; ++i) h = fmaf(exp2_approx(delta[t + i] * A), h, u[t + i] * b[i]);
     }
-    column.h[n * column.threads] = h;
+    kept->h = h;
   }
 }
 
 // Gradients of one tile. `dD` grows; the source takes those of its inputs.
 template <class Source, int kStates>
-__device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, int t0) {
+__device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, const float* A_column,
+                                              const Block<kStates>& block, const ScanParams& p, int t0) {
   source.open_tile(t0);
   float u[kTile], delta[kTile], dy[kTile], ddelta[kTile], gB[kTile];
   source.load_input(u);
@@ -108,9 +123,12 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
   }
   *column.dD = dD;
   const int lane = threadIdx.x % 32;
+  Kept* kept = column.kept;
+  float next_A = *A_column;
 #pragma unroll 1
-  for (int n = 0; n < kStates; ++n) {
-    const float A = column.A[n * column.threads], first = column.h[n * column.threads];
+  for (int n = 0; n < kStates; ++n, kept += blockDim.x) {
+    const float A = kLog2e * next_A, first = kept->h;
+    next_A = block.A_of(p, A_column, n + 1);  // long before it is needed
     float a[kTile], h[kTile], sum[kTile];
 #pragma unroll
     for (int t = 0; t < kTile; t += 4) {
@@ -125,7 +143,7 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
     }
     const float dC = transpose_sum(sum, lane);
 
-    float g = column.g[n * column.threads], dA = 0.f;
+    float g = kept->g, dA = 0.f;
 #pragma unroll
     for (int t = kTile - 4; t >= 0; t -= 4) {
       float b[4], c[4];
@@ -142,8 +160,8 @@ __device__ __forceinline__ void backward_tile(Source& source, const Columns<kSta
         dA = fmaf(ga_h, delta[t + i], dA);
       }
     }
-    column.g[n * column.threads] = g;
-    column.dA[n * column.threads] += dA;
+    kept->g = g;
+    kept->dA += dA;
     const float dB = transpose_sum(sum, lane);
     source.keep_row_sum(n, pair_sum(dB, dC, lane));
   }
@@ -171,27 +189,26 @@ __global__ void __launch_bounds__(kMaxThreads, kBackwardBlocks) scan_backward_ke
   const int set = source.parameters();
   const int stride = p.channels, held = block.held_states();
   const float* last = p.dlast_state ? p.dlast_state + block.last_state_index(p) : nullptr;
+  const float* A = block.A_column(p, set);
+  constexpr int kWidth = Columns<kStates>::kWidth;
 #pragma unroll 1
-  for (int n = 0; n < kStates; ++n) {
-    column.A[n * column.threads] = block.load_A(p, set, n);
-    column.g[n * column.threads] = column.dA[n * column.threads] = 0.f;
-  }
-  if (p.segments > 1) load_column<kStates>(column.g, block.carry(p), stride, held);
-  else if (last) load_column<kStates>(column.g, last, 1, held);
+  for (int n = 0; n < kStates; ++n) column.kept[n * blockDim.x] = {};
+  if (p.segments > 1) load_column<kStates, kWidth>(&column.kept->g, block.carry(p), stride, held);
+  else if (last) load_column<kStates, kWidth>(&column.kept->g, last, 1, held);
   *column.D = block.load_skip(p, set), *column.dD = 0.f;
 
   const int begin = block.first_chunk * kChunk, end = min(block.end_chunk * kChunk, p.length);
 #pragma unroll 1
   for (int t0 = begin + (end - 1 - begin) / kTile * kTile; t0 >= begin; t0 -= kTile) {
-    load_column<kStates>(column.h, block.states(p, p.states, p.chunks, t0 / kChunk), stride, held);
+    column.load_states(block.states(p, p.states, p.chunks, t0 / kChunk), stride, held);
 #pragma unroll 1
-    for (int t = t0 / kChunk * kChunk; t < t0; t += kTile) advance_tile<Source, kStates>(source, column, t);
-    backward_tile<Source, kStates>(source, column, t0);
+    for (int t = t0 / kChunk * kChunk; t < t0; t += kTile) advance_tile<Source, kStates>(source, column, A, block, p, t);
+    backward_tile<Source, kStates>(source, column, A, block, p, t0);
   }
 
   if (!block.active) return;
   float* gradients = block.gradients(p);
-  store_column<kStates>(gradients, stride, column.dA, kStates);
+  store_column<kStates, kWidth>(gradients, stride, &column.kept->dA, kStates);
   source.store_parameter_gradients(gradients + kStates * int64_t(stride));
   gradients[(kStates + p.R) * int64_t(stride)] = block.slice == 0 ? *column.dD : 0.f;
 }

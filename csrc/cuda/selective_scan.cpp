@@ -64,6 +64,8 @@ std::array<Tensor, 7> selective_scan_backward(const SequenceInputs& in, const Se
   gradients.check(in, scan.size);
   auto& p = scan.p;
   Scan<SequenceParams> passes(p, scan.kernels, scan.context, Pass::kBackward);
+  const Tensor A_by_state = turned(torch::stable::reshape(scan.A, {p.sets, p.channels, p.N}));
+  p.A_by_state = pointer<float>(A_by_state);
   const Tensor dy = as_contiguous(gradients.dy, scan.type), states = as_contiguous(gradients.states);
   const OptionalTensor dlast_state = as_contiguous(gradients.dlast_state, ScalarType::Float);
   const Tensor du = scan.new_sequence(), ddelta = scan.new_sequence();

@@ -8,7 +8,7 @@ struct MapScan {
   explicit MapScan(const MapInputs& in)
       : size(in.check()), routes(in.parse(size)), context(in.x),
         type(data_type({scalar_type(in.x), scalar_type(in.x_dbl)})), x(as_contiguous(in.x, type)),
-        x_dbl(as_contiguous(in.x_dbl, type)), dt_weight(as_contiguous(in.dt_weight)), A(as_contiguous(in.A)),
+        x_dbl(as_contiguous(in.x_dbl, type)), dt_weight(turned(in.dt_weight)), A(as_contiguous(in.A)),
         dt_bias(as_contiguous(in.dt_bias, ScalarType::Float)), Ds(as_contiguous(in.Ds, ScalarType::Float)),
         kernels(choose_kernels(type, map_float, map_half, map_bfloat16)) {
     if (routes.size() > kMaxRoutes)
@@ -104,6 +104,8 @@ std::array<Tensor, 6> visual_scan_backward(const MapInputs& in, const MapGradien
   auto& p = scan.p;
   gradients.check(in, scan.size, scan.routes.size());
   Scan<MapParams> passes(p, scan.kernels, scan.context, Pass::kBackward);
+  const Tensor A_by_state = turned(scan.A);
+  p.A_by_state = pointer<float>(A_by_state);
   const Tensor dy = as_contiguous(gradients.dy, scan.type), states = as_contiguous(gradients.states);
   const Tensor dx = scan.new_map(), drows = scan.new_rows();
   const Tensor partial = new_parameter_gradients(p, passes.states_per_block(), scan.x);

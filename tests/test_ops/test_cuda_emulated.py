@@ -14,6 +14,7 @@ from mmevm.ops.routes import flatten
 from tests.emulation.build import load_emulation
 
 from .compare import compare_map, compare_sequence, run_sequence
+from .cuda_resources import CARDS
 from .samples import PAIR, SHARED, SS2D, map_inputs, relative_error, sequence_inputs
 
 MANY, FEW = 10**5, 1
@@ -159,6 +160,32 @@ def test_small_shared_memory_splits_channels_or_is_refused() -> None:
     message = 'N = 4 states and R = 8 low-rank values need .* bytes of shared memory, this GPU has 2048'
     with pytest.raises(ValueError, match=message):
         visual_scan(**inputs, routes=es2d_routes(), step=2, backend='compiled')
+
+
+@pytest.mark.usefixtures('emulation')
+@pytest.mark.parametrize('card', ['T4', 'RTX 4090'])
+def test_scans_match_reference_however_a_card_splits_them(card: str) -> None:
+    torch.ops.mmevm_emulated.set_machine(FEW, SHARED_BYTES, 2)
+    torch.ops.mmevm_emulated.set_limits([FEW, *CARDS[card][2:]])
+    compare_map(_map(B=1, H=9, W=7, D=150, N=16, R=6), 'compiled', es2d_routes(), 2)
+    compare_sequence(_sequence(B=1, D=150, N=16, L=40), 'compiled')
+
+
+@pytest.mark.usefixtures('machine')
+@pytest.mark.parametrize('name', ['x', 'x_dbl'])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_es2d_scan_contains_non_finite_inputs(name: str, value: float) -> None:
+    inputs = _map(B=1, D=5, N=3)
+    with torch.no_grad():
+        inputs[name].view(-1)[7 * inputs[name].shape[-1] + 2] = value
+    results = []
+    for backend in ('compiled', 'reference'):
+        y = visual_scan(**inputs, routes=es2d_routes(), step=2, backend=backend)
+        results.append([y, *torch.autograd.grad(y, [inputs['x'], inputs['x_dbl']], torch.ones_like(y))])
+    for got, expected in zip(*results, strict=True):
+        finite = expected.isfinite()
+        assert finite.any() and torch.equal(got.isfinite(), finite)
+        assert relative_error(got[finite], expected[finite]) < 2e-5
 
 
 @pytest.mark.usefixtures('emulation')
