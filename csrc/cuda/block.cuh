@@ -27,8 +27,8 @@ struct Block {
     return kLog2e * p.A[(int64_t(parameters) * p.channels + channel) * p.N + first_state + n];
   }
 
-  // This channel's first state in A_by_state. Threads without a channel take the last one's, and states beyond the last one
-  // its: what they compute of inputs that are zero is zero.
+  // This channel's first state in A_by_state. Threads without a channel take the last channel's, and states that do not
+  // exist the last state's: what they compute of inputs that are zero is zero.
   __device__ const float* A_column(const ScanParams& p, int parameters) const {
     return p.A_by_state + (int64_t(parameters) * p.N + first_state) * p.channels + min(channel, p.channels - 1);
   }

@@ -59,8 +59,8 @@ __device__ __forceinline__ float softplus_slope(float v) {
   return v < 0.25f ? series : 1.f - exp2_approx(-kLog2e * v);
 }
 
-// Fills a thread's column of shared memory, [kCount][blockDim.x][kWidth], with the first `count` of values that lie a stride
-// apart, and with zeros. Running pointers take a third of the instructions that indices of 64 bits do.
+// Fills a thread's column of shared memory, [kCount][blockDim.x][kWidth], with the first `count` of values that lie a
+// stride apart, and with zeros. Running pointers take a third of the instructions that indices of 64 bits do.
 template <int kCount, int kWidth = 1>
 __device__ __forceinline__ void load_column(float* to, const float* from, int stride, int count) {
 #pragma unroll (kCount < 8 ? kCount : 8)

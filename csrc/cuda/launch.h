@@ -14,8 +14,8 @@ namespace mmevm::cuda {
 // Warps per multiprocessor that keep its units busy; fewer, and the sequences are cut into segments.
 constexpr int64_t kWantedWarps = 12;
 
-// Fewer of the backward pass are worth half the states, and twice the blocks: blocks of few states project the time steps
-// for fewer of them, and their results have to be added up, which the forward pass is too short for.
+// The backward pass takes half the states a block, and twice the blocks, rather than fewer warps than these. Each block
+// computes the time steps for itself, and the results have to be added up, for which the forward pass is too short.
 constexpr int64_t kFewWarps = 9;
 constexpr int kLeastStates = 4;
 
@@ -77,8 +77,8 @@ class Scan {
 
   int states_per_block() const { return states; }
 
-  // How the scan is split: states and channels of a block, slices of the states, blocks of channels, segments of tokens;
-  // bytes of shared memory that a block takes.
+  // How the scan is split: states and threads of a block, slices of the states, blocks of channels, segments of tokens,
+  // and bytes of shared memory that a block takes.
   std::vector<int64_t> plan() const {
     const size_t bytes = kernels.shared_bytes(pass, p, states, threads);
     return {states, threads, p.slices, p.channel_blocks, p.segments, int64_t(bytes)};
@@ -103,8 +103,8 @@ class Scan {
     check(kernels.run(which, p, states, threads, kernels.shared_bytes(which, p, states, threads), context.stream()));
   }
 
-  // As few blocks as there can be, unless smaller ones occupy a multiprocessor with a quarter more channels: every block
-  // stages the tokens' rows for itself.
+  // As few blocks as there can be, for each stages the tokens' rows; more where smaller ones let a multiprocessor hold a
+  // quarter more channels.
   void split_channels() {
     p.slices = int(ceil_div(p.N, states));
     int64_t best = 0;
@@ -123,7 +123,7 @@ class Scan {
            limits.bytes_per_block, "; use backend='triton' or backend='reference'");
   }
 
-  // Between the warps that call for segments and those that keep the units busy.
+  // Where there are too many warps for segments and too few to keep the units busy.
   void split_states() {
     if (states <= kLeastStates || !few_segments() || warps() >= kFewWarps * limits.multiprocessors) return;
     states /= 2;

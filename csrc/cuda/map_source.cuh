@@ -150,8 +150,8 @@ class MapSource {
  private:
   static constexpr int kPastEdge = -1, kNoToken = -2, kCells = kTile + 1;
 
-  // This channel's weight of rank 0; the others follow D apart. From the cache: in shared memory they would take the place
-  // of threads. One without a channel projects with the last one's, and finds gradients of zero.
+  // This channel's weight of rank 0; the others follow D apart. They come from the cache: in shared memory they would
+  // take the place of threads. A thread without a channel takes the last one's, and finds gradients of zero.
   __device__ const float* first_weight() const {
     return p.dt_weight + int64_t(route.parameters) * p.R * p.D + min(block.channel, p.D - 1);
   }

@@ -1,7 +1,6 @@
-// The backward scan. A thread walks one channel against its direction, tile by tile; from the state that is saved before
-// the tile's chunk it finds that at the tile. Kept from tile to tile, the chunk's state would cost a fifth of the shared
-// memory, and so of the threads. The adjoint state that leaves a token,
-// a_t g_t, is what is carried.
+// The backward scan. A thread walks one channel against its direction, tile by tile. It finds the state at a tile from the
+// one that is saved before the chunk, which is read again for each tile: kept in shared memory, it would take the place of
+// threads. The adjoint state that leaves a token, a_t g_t, is what is carried.
 #pragma once
 
 #include "scan_forward.cuh"
@@ -55,14 +54,14 @@ __global__ void __launch_bounds__(kMaxThreads, kForwardBlocks) adjoint_local_ker
   block.store_carry_delta(p, sum_delta);
 }
 
-// What of one state outlives a tile: the state at the tile, the adjoint state, the gradient of A. Three words, so that the
-// same word of 32 threads lies in 32 banks.
+// What outlives a tile for each state: the state at the tile, the adjoint state, the gradient of A. Three words, so that
+// the same word of 32 threads lies in 32 banks.
 struct Kept {
   float h, g, dA;
 };
 
-// One channel's column of the arrays in shared memory, [states][threads], and what is only touched once a tile: the loop
-// over the states needs the registers.
+// One channel's column of [states][threads] in shared memory, and what is only touched once a tile: the loop over the
+// states needs the registers.
 template <int kStates>
 struct Columns {
   static constexpr int kWidth = sizeof(Kept) / sizeof(float);
@@ -105,7 +104,7 @@ __device__ __forceinline__ void advance_tile(Source& source, const Columns<kStat
   }
 }
 
-// Gradients of one tile. `dD` grows; the source takes those of its inputs.
+// Gradients of one tile; the source takes those of its inputs.
 template <class Source, int kStates>
 __device__ __forceinline__ void backward_tile(Source& source, const Columns<kStates>& column, const float* A_column,
                                               const Block<kStates>& block, const ScanParams& p, int t0) {
@@ -202,7 +201,8 @@ __global__ void __launch_bounds__(kMaxThreads, kBackwardBlocks) scan_backward_ke
   for (int t0 = begin + (end - 1 - begin) / kTile * kTile; t0 >= begin; t0 -= kTile) {
     column.load_states(block.states(p, p.states, p.chunks, t0 / kChunk), stride, held);
 #pragma unroll 1
-    for (int t = t0 / kChunk * kChunk; t < t0; t += kTile) advance_tile<Source, kStates>(source, column, A, block, p, t);
+    for (int t = t0 / kChunk * kChunk; t < t0; t += kTile)
+      advance_tile<Source, kStates>(source, column, A, block, p, t);
     backward_tile<Source, kStates>(source, column, A, block, p, t0);
   }
 

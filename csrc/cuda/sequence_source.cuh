@@ -21,7 +21,8 @@ class SequenceSource {
       : p(p), block(block), lane(threadIdx.x % 32), warp(threadIdx.x / 32), staged(memory),
         turned(staged + 2 * kStates * kPitch + warp * 32 * kSumPitch),
         sums(staged + 2 * kStates * kPitch + blockDim.x * kSumPitch),
-        dbias(sums + blockDim.x / 32 * 2 * kStates * kSumPitch + threadIdx.x), bias(block.load_parameter(p, p.bias, block.set)) {}
+        dbias(sums + blockDim.x / 32 * 2 * kStates * kSumPitch + threadIdx.x),
+        bias(block.load_parameter(p, p.bias, block.set)) {}
 
   __device__ int parameters() const { return block.set; }
   __device__ void open_gradients() { *dbias = 0.f; }

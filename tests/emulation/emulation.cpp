@@ -192,7 +192,8 @@ void set_machine(int64_t multiprocessors, int64_t shared_bytes, int64_t order) {
 
 // In the order of cuda::Limits.
 void set_limits(std::vector<int64_t> l) {
-  machine.limits = {int(l.at(0)), size_t(l.at(1)), size_t(l.at(2)), size_t(l.at(3)), int(l.at(4)), int(l.at(5)), int(l.at(6))};
+  machine.limits = {int(l.at(0)), size_t(l.at(1)), size_t(l.at(2)), size_t(l.at(3)),
+                    int(l.at(4)), int(l.at(5)),    int(l.at(6))};
 }
 
 }  // namespace mmevm::emulation

@@ -1,8 +1,8 @@
 // Stands in for the CUDA runtime, so that the CPU runs the source of csrc/cuda: the threads of a block are fibers that
 // take turns at barriers and warp exchanges, warps in any order that a seed gives. Blocks run one after the other, on
 // shared memory that starts as NaN and has a fence behind it. What a GPU would refuse is an error: grids, blocks, shared
-// memory and registers beyond its limits, vectors at addresses that do not suit them, streams other than the current one.
-// The files of csrc/cuda include this one in place of CUDA's headers when MMEVM_CUDA_EMULATION names it.
+// memory and registers beyond its limits, vectors at unsuitable addresses, streams other than the current one. The files
+// of csrc/cuda include this one in place of CUDA's headers when MMEVM_CUDA_EMULATION names it.
 #pragma once
 
 #include <algorithm>

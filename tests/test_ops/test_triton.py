@@ -178,8 +178,13 @@ def test_es2d_scan_reads_channels_first_maps() -> None:
 
 
 def test_visual_scan_matches_reference_in_several_segments(segments: list[int]) -> None:
-    compare_map(_map(H=33, W=35), 'triton', es2d_routes(2)[::3], 2)  # 17 x 18 tokens, rows and columns
+    from mmevm.ops.triton import visual_scan as module
+
+    inputs, routes = _map(H=33, W=35), es2d_routes(2)[::3]
+    compare_map(inputs, 'triton', routes, 2)  # 17 x 18 tokens, rows and columns
     assert segments == [5, 5]
+    tensors = [inputs[name] for name in ('x', 'x_dbl', 'dt_weight', 'dt_bias', 'A', 'Ds')]
+    assert module.count_segments(*tensors, 2, routes) == 5
 
 
 def test_visual_scan_sums_routes_that_share_cells() -> None:
