@@ -54,10 +54,15 @@ def available(x: Tensor, *others: Tensor | None) -> bool:
     """
     if torch.is_grad_enabled() or extension.LOAD_ERROR is not None or x.dtype not in _DTYPES:
         return False
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.jit.is_tracing() or _is_exporting():
         return False
     present = [x, *(t for t in others if t is not None)]
     return all(_is_served(t, x.dtype) for t in present) and not need_plain_operations(*present)
+
+
+def _is_exporting() -> bool:
+    # torch.compile takes itself for an export, too.
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def _is_served(t: Tensor, dtype: torch.dtype) -> bool:

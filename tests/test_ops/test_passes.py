@@ -178,6 +178,30 @@ def test_where_they_serve() -> None:
     assert not torch.func.vmap(lambda t: torch.tensor(passes.available(t)))(x).any()
 
 
+def test_compiled_code_takes_them() -> None:
+    called: list[str] = []
+
+    def backend(module: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        called.extend(str(node.target) for node in module.graph.nodes if node.op == 'call_function')
+        return module
+
+    x, norm = torch.randn(1, 4, 5, 8), layer_norm(8)
+    compiled = torch.compile(lambda x: passes.norm_mean(x, norm), backend=backend, fullgraph=True)
+    assert torch.equal(compiled(x), passes.norm_mean(x, norm))
+    assert 'mmevm.norm_mean' in called
+    program = torch.export.export(NormMean(norm), (x,))
+    assert not [node for node in program.graph.nodes if 'mmevm' in str(node.target)]
+
+
+class NormMean(nn.Module):
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return passes.norm_mean(x, self.norm)
+
+
 @pytest.mark.parametrize(
     'call, message',
     [
