@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import timing
 import torch
@@ -185,17 +186,27 @@ def callables(case: Case, bench: Bench) -> dict[str, Run]:
     return found
 
 
+def split_of(inputs: dict[str, Tensor], backward: bool = False) -> list[int]:
+    """Return how the CUDA kernels split a scan; see ``Scan::plan`` in csrc/cuda/launch.h."""
+    return torch.ops.mmevm._visual_scan_plan(*_operator_arguments(inputs), flatten(es2d_routes()), backward)
+
+
+def _operator_arguments(i: dict[str, Tensor]) -> tuple[Any, ...]:
+    """The operator's arguments but for the routes."""
+    return i['x'], i['x_dbl'].unsqueeze(3), i['dt_weight'], i['dt_bias'], i['A'], i['Ds'], 2
+
+
 def count_segments(case: Case, bench: Bench, backend: str) -> int:
     """Return into how many segments a backend cuts the routes of a case on the way forward."""
     if bench.device.type != 'cuda':
         return 1
     op = ES2D(case.channels).to(bench.device)
     x = torch.empty(case.batch, *case.size, op.d_inner, device=bench.device, dtype=bench.dtype)
-    i = scan_inputs(op, x)
-    arguments = (i['x'], i['x_dbl'][:, :, :, None], i['dt_weight'], i['dt_bias'], i['A'], i['Ds'], 2)
+    inputs = scan_inputs(op, x)
     if backend == 'compiled':
-        return torch.ops.mmevm._visual_scan_plan(*arguments, flatten(es2d_routes()), False)[4]
-    return import_module('mmevm.ops.triton.visual_scan').count_segments(*arguments, es2d_routes())
+        return split_of(inputs)[4]
+    module = import_module('mmevm.ops.triton.visual_scan')
+    return module.count_segments(*_operator_arguments(inputs), es2d_routes())
 
 
 def measure_case(case: Case, bench: Bench) -> tuple[timing.Row, list[timing.Row]]:

@@ -14,6 +14,7 @@ from mmevm.backbones import EfficientVMamba
 from mmevm.layers import ES2D, SS2D
 from mmevm.layers.mixers import ScanMixer
 from mmevm.ops import selective_scan
+from tests.emulation.build import load_emulation
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -240,6 +241,31 @@ def test_gpu_benchmark_computes_the_floors_of_an_h200(
 def test_gpu_benchmark_measures_the_rate_of_a_copy(load: Callable[[str], ModuleType]) -> None:
     rates = load('gpu_timing').measure_rates(torch.device('cpu'), copy_bytes=2**22)
     assert 1e8 < rates.bandwidth < 1e13 and rates.exponentials is None
+
+
+@pytest.mark.usefixtures('extension')
+def test_profiled_case_runs(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    command = ['gpu_profile.py', '--shape', '32x40x2', '--stage', '2', '--calls', '2', '--device', 'cpu']
+    monkeypatch.setattr(sys, 'argv', command)
+    load('gpu_profile').main()
+    assert capsys.readouterr().out == '2 calls with the compiled backend, map (2, 4, 5, 192)\n'
+
+
+def test_gpu_benchmark_asks_how_a_scan_is_split(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_emulation()
+    gpu_operator = load('gpu_operator')
+    op = ES2D(64)
+    inputs = gpu_operator.scan_inputs(op, torch.randn(1, 32, 64, op.d_inner))
+    emulated = SimpleNamespace(_visual_scan_plan=torch.ops.mmevm_emulated._visual_scan_plan)
+    monkeypatch.setattr(torch.ops, 'mmevm', emulated, raising=False)
+    for multiprocessors, segments in ((1, 1), (132, 16)):
+        torch.ops.mmevm_emulated.set_machine(multiprocessors, 227 * 1024, 0)
+        assert gpu_operator.split_of(inputs)[4] == segments
+    assert gpu_operator.split_of(inputs, backward=True)[0] == 16
 
 
 def test_gpu_report_judges_by_measured_numbers_alone(load: Callable[[str], ModuleType]) -> None:
