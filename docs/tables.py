@@ -274,6 +274,20 @@ def resolution() -> str:
     return f'{table(header, lines)}\n\n{origin("resolution")}'
 
 
+def deploy() -> str:
+    """Latency of exported models in each runtime."""
+    cells: dict[tuple[str, int], dict[str, str]] = {}
+    for row in results('deploy')['rows']:
+        cells.setdefault((row['model'], row['size']), {})[row['runtime']] = f'{row["median"]:.1f}'
+    runtimes = ('ONNX Runtime', 'ONNX Runtime, function', 'OpenVINO', 'PyTorch')
+    rows = [
+        (NAMES.get(name, f'`{name}`'), f'{size}²', *(found.get(runtime, '–') for runtime in runtimes))
+        for (name, size), found in cells.items()
+    ]
+    header = ' | '.join(['ms', 'image', *runtimes])
+    return f'{table(header, rows)}\n\n{origin("deploy")}'
+
+
 def memory() -> str:
     """Peak memory of a training step."""
     kinds = {'noop': 'replaced by nothing', 'real': 'compiled'}
@@ -299,6 +313,7 @@ TABLES: dict[str, Callable[[], str]] = {
         upstream,
         resolution,
         memory,
+        deploy,
     )
 }
 """Every table by the name under which a Markdown file asks for it."""
