@@ -52,10 +52,14 @@ class EVSSBlock(nn.Module):
             return x + self.drop_path(mixed)
         local = self._convolve(y)
         # x + drop_path(gate * mixed + gate * local), with the drop applied to the gates: two passes over the map.
-        if not (self.drop_path.training or has_hooks(self.op, self.op.out_proj, self.se, self.drop_path)):
+        if self._owns_mixed() and not (self.drop_path.training or has_hooks(self.drop_path)):
             return scaled_sum_(mixed, self.se(mixed), local, self.se(local), x)
         gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
         return torch.addcmul(torch.addcmul(x, mixed, gates[:, :1]), local, gates[:, 1:])
+
+    def _owns_mixed(self) -> bool:
+        """Whether nothing but the block sees what the mixer returns."""
+        return type(self.op) is ES2D and not has_hooks(self.op, self.op.out_proj, self.se)
 
     def _convolve(self, y: Tensor) -> Tensor:
         if not may_fold(self.conv_branch):

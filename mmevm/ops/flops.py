@@ -14,6 +14,8 @@ from mmengine.analysis import complexity_analysis
 from mmengine.analysis.jit_handles import generic_activation_jit
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from mmevm.ops.routes import unflatten
+
 Shape = Sequence[int]
 
 
@@ -47,9 +49,10 @@ def _depthwise(x: Shape, weight: Shape) -> int:
 
 
 def _projected(x: Shape, x_proj: Shape, dt_weight: Shape, A: Shape, Ds: Any, step: int, routes: list[int]) -> int:
-    """The scans, and a product with a set of the projection for every token."""
-    tokens = x[0] * math.ceil(x[1] / step) * math.ceil(x[2] / step) * len(routes) // 6
-    return tokens * math.prod(x_proj[1:]) + _map(x, dt_weight, A, Ds, step, routes)
+    """The scans, and a product of every cell with each set of the projection that its routes name."""
+    projections = {(route.row, route.col, route.projection) for route in unflatten(routes)}
+    cells = sum(math.ceil((x[1] - row) / step) * math.ceil((x[2] - col) / step) for row, col, _ in projections)
+    return x[0] * cells * math.prod(x_proj[1:]) + _map(x, dt_weight, A, Ds, step, routes)
 
 
 # PyTorch's counter passes shapes in the place of tensors; its unit is half a multiply-add. A backward pass counts twice
