@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from mmevm.apis.hub import require_folder, write_hub
 from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
 from mmevm.engine.config import read_config
 from mmevm.engine.runner.storage import write_file
@@ -47,6 +48,10 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         help="what you measured, e.g. 'box AP=36.1'; may be repeated",
     )
     parser.add_argument('--dataset', default='unknown', help='dataset of the metrics, e.g. COCO')
+    parser.add_argument(
+        '--hub', type=Path, metavar='FOLDER', help='also write a folder for the Hugging Face hub: safetensors and card'
+    )
+    parser.add_argument('--license', dest='licence', metavar='ID', help="licence of the weights on the hub's card")
     args = vars(parser.parse_args(argv))
     return dict(args, metrics=dict(args['metrics']))
 
@@ -118,6 +123,8 @@ def publish(
     url: str | None = None,
     metrics: Mapping[str, float] | None = None,
     dataset: str = 'unknown',
+    hub: Path | None = None,
+    licence: str | None = None,
 ) -> None:
     """Check and strip a checkpoint, write it with its metafile entry, and print where both are.
 
@@ -128,7 +135,11 @@ def publish(
         url (str, optional): URL of the folder from which the file will be served.
         metrics (Mapping[str, float], optional): Measured values by name.
         dataset (str): Dataset of the metrics.
+        hub (Path, optional): Folder for what is uploaded to the Hugging Face hub.
+        licence (str, optional): Identifier of the weights' licence, for the hub.
     """
+    if hub:
+        require_folder(hub)
     cfg = read_config(config)
     source = Path(checkpoint).expanduser()
     if not source.is_file():
@@ -149,6 +160,9 @@ def publish(
     metafile.write_text(yaml.safe_dump({'Models': [entry]}, sort_keys=False))
     sizes = path.stat().st_size, source.stat().st_size
     print(f'{path}: {sizes[0] / 1e6:.1f} MB of {sizes[1] / 1e6:.1f} MB\n{metafile}: its metafile entry')
+    if hub:
+        files = write_hub(hub, config.stem, cfg, content, parameters, metrics or {}, dataset, licence)
+        print(f'{hub}: {", ".join(file.name for file in files)}; upload it with `hf upload USER/{config.stem} {hub}`')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

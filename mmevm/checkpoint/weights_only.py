@@ -76,14 +76,18 @@ def _unreadable(path: str, error: Exception) -> str:
 
 
 def _load_safetensors(path: str, map_location: Any) -> dict:
+    """Return the tensors by name, or, of a file with a ``meta`` in its header, ``state_dict`` and ``meta``."""
     try:
-        from safetensors.torch import load_file as load_safetensors
+        from safetensors import safe_open
     except ImportError as error:
         raise CheckpointError(f'Reading {path} needs the package safetensors: pip install safetensors') from error
     try:
-        return load_safetensors(path, device=str(map_location or 'cpu'))
+        with safe_open(path, 'pt', device=str(map_location or 'cpu')) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            meta = json.loads((file.metadata() or {}).get('meta', 'null'))
     except Exception as error:  # the package raises its own kinds for its own reasons
         raise CheckpointError(_unreadable(path, error)) from None
+    return {'state_dict': tensors, 'meta': meta} if isinstance(meta, dict) else tensors
 
 
 def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = False) -> dict:

@@ -7,6 +7,6 @@ from mmevm.zoo.conversion import convert
 from mmevm.zoo.entries import ENTRIES, Entry, find_entry
 from mmevm.zoo.errors import FetchError, NameUnknownError
 from mmevm.zoo.fetching import fetch
-from mmevm.zoo.loader import load
+from mmevm.zoo.loader import build, load
 
-__all__ = ['ENTRIES', 'Entry', 'FetchError', 'NameUnknownError', 'convert', 'fetch', 'find_entry', 'load']
+__all__ = ['ENTRIES', 'Entry', 'FetchError', 'NameUnknownError', 'build', 'convert', 'fetch', 'find_entry', 'load']

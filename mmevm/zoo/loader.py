@@ -31,6 +31,26 @@ def load(name: str, task: str | None = None) -> nn.Module:
         NotImplementedError: If mmevm has no backbone for these weights yet.
         CheckpointError: If the file cannot be downloaded or does not fit.
     """
+    model = build(name, task)
+    report = load_checkpoint(model, fetch(find_entry(name).name))
+    if task:
+        report.require_whole(name)
+    return model.eval()
+
+
+def build(name: str, task: str | None = None) -> nn.Module:
+    """Return a network of the zoo with random weights, in training mode.
+
+    Args:
+        name (str): A name of :data:`mmevm.zoo.ENTRIES`.
+        task (str, optional): As in :func:`load`.
+
+    Returns:
+        nn.Module: The model.
+
+    Raises:
+        ValueError, NotImplementedError: As :func:`load`.
+    """
     entry = find_entry(name)
     if not entry.available:
         raise NotImplementedError(
@@ -42,13 +62,8 @@ def load(name: str, task: str | None = None) -> nn.Module:
             'released; heads would be random, train them: see configs/'
         )
     if task is None:
-        model = build_backbone(entry.architecture, entry.arch, entry.options, device='cpu')
-    else:
-        model = _build_model(entry)
-    report = load_checkpoint(model, fetch(entry.name))
-    if task:
-        report.require_whole(entry.name)
-    return model.eval()
+        return build_backbone(entry.architecture, entry.arch, entry.options, device='cpu')
+    return _build_model(entry)
 
 
 def _build_model(entry: Entry) -> nn.Module:

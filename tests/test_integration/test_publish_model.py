@@ -1,6 +1,7 @@
 """tools/publish_model.py: what it keeps, what it refuses, and that others can load what it wrote."""
 
 import hashlib
+import json
 import re
 import runpy
 import sys
@@ -13,6 +14,9 @@ from mmengine.logging import HistoryBuffer
 from modelindex.load_model_index import load as load_model_index
 
 from mmevm.apis.publish import main
+from mmevm.checkpoint import load_checkpoint, load_file
+from mmevm.engine.config import load_config
+from mmevm.engine.tasks import build_model
 
 pytestmark = pytest.mark.openmmlab
 
@@ -108,3 +112,46 @@ def test_publish_model_refuses_a_diverged_training(
     torch.save(content, trained)
     assert main([str(CONFIG), str(trained), '--out', str(tmp_path / 'out')]) == 2
     assert 'backbone.patch_embed.proj.weight holds values that are not finite' in capsys.readouterr().err
+
+
+def test_hub_folder_has_weights_config_and_card(
+    trained: Path, segmentor: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    hub = tmp_path / 'hub'
+    arguments = [
+        str(CONFIG),
+        str(trained),
+        '--out',
+        str(tmp_path / 'out'),
+        '--hub',
+        str(hub),
+        '--license',
+        'apache-2.0',
+    ]
+    assert main([*arguments, '--metric', 'mIoU=38.5', '--dataset', 'ADE20K']) == 0
+    assert {path.name for path in hub.iterdir()} == {'model.safetensors', 'config.py', 'README.md'}
+    source = torch.load(segmentor, weights_only=True)
+    content = load_file(hub / 'model.safetensors')
+    assert content['meta']['dataset_meta'] == json.loads(json.dumps(source['meta']['dataset_meta']))
+    assert content['state_dict'].keys() == source['state_dict'].keys()
+    model = build_model(load_config(str(hub / 'config.py')))
+    load_checkpoint(model, str(hub / 'model.safetensors')).require_whole('the hub folder')
+    assert all(torch.equal(value, source['state_dict'][name]) for name, value in model.state_dict().items())
+
+    _, header, text = (hub / 'README.md').read_text().split('---\n', 2)
+    card = yaml.safe_load(header)
+    assert (card['license'], card['pipeline_tag'], card['library_name']) == (
+        'apache-2.0',
+        'image-segmentation',
+        'mmevm',
+    )
+    assert 'EfficientVMamba' in card['tags']
+    (result,) = card['model-index'][0]['results']
+    assert result['metrics'] == [{'type': 'mIoU', 'name': 'mIoU', 'value': 38.5}]
+    assert '| mIoU | 38.5 |' in text and "MMSegInferencer(f'{folder}/config.py', f'{folder}/model.safetensors')" in text
+    assert ', '.join(source['meta']['dataset_meta']['classes']) in text
+
+    capsys.readouterr()
+    assert main([*arguments[:2], '--out', str(tmp_path / 'again'), '--hub', str(hub)]) == 2
+    assert 'has a model already' in capsys.readouterr().err
+    assert not (tmp_path / 'again').exists()

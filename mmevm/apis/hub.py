@@ -1,0 +1,132 @@
+"""A folder for the Hugging Face hub: weights as safetensors, the complete config, and a model card."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save
+
+from mmevm.engine.runner.storage import write_file
+from mmevm.errors import UsageError
+from mmevm.registry import BACKBONES, type_name
+
+_PIPELINES = {'mmdet': 'object-detection', 'mmseg': 'image-segmentation', 'mmpretrain': 'image-classification'}
+_INFERENCERS = {
+    'mmdet': ('mmdet.apis', 'DetInferencer'),
+    'mmseg': ('mmseg.apis', 'MMSegInferencer'),
+    'mmpretrain': ('mmpretrain', 'ImageClassificationInferencer'),
+}
+_CARD = """---
+{header}---
+
+# {name}
+
+{model} with {backbone} of [mmevm](https://pypi.org/project/mmevm), {parameters:.1f} M parameters.
+
+{results}
+## Use
+
+With torch, mmengine, mmcv, {library} and mmevm installed:
+
+```python
+import mmevm.inferencers
+from huggingface_hub import snapshot_download
+from {module} import {inferencer}
+
+folder = snapshot_download('USER/{name}')  # where this card is
+predict = {inferencer}(f'{{folder}}/config.py', f'{{folder}}/model.safetensors')
+predict('image.jpg')
+```
+{classes}"""
+
+
+def require_folder(folder: Path) -> None:
+    """Check that a folder can take a model. Raises: UsageError: it is a file, or holds another model."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f'--hub must be a folder, got the file {folder.absolute()}')
+    if folder.is_dir() and any(folder.glob('*.safetensors')):
+        raise UsageError(f'--hub: {folder.absolute()} has a model already; give another folder, or delete it')
+
+
+def write_hub(
+    folder: Path,
+    name: str,
+    cfg: Any,
+    content: Mapping[str, Any],
+    parameters: int,
+    metrics: Mapping[str, float],
+    dataset: str,
+    licence: str | None,
+) -> list[Path]:
+    """Write ``model.safetensors``, ``config.py`` and ``README.md``.
+
+    Args:
+        folder (Path): Made if it does not exist.
+        name (str): The model's name.
+        cfg (Config): Its complete config.
+        content (Mapping): Weights under ``state_dict``, origin and class names under ``meta``.
+        parameters (int): How many parameters it has.
+        metrics (Mapping[str, float]): Measured values by name.
+        dataset (str): Dataset of the metrics.
+        licence (str, optional): Identifier of the weights' licence, as the hub knows it.
+
+    Returns:
+        list[Path]: The files.
+    """
+    # The container takes neither strided views nor tensors that share memory.
+    weights = {key: value.contiguous().clone() for key, value in content['state_dict'].items()}
+    files = {
+        'model.safetensors': save(weights, {'meta': json.dumps(content['meta'])}),
+        'config.py': cfg.pretty_text.encode(),
+        'README.md': _card(name, cfg, content['meta'], parameters, metrics, dataset, licence).encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in files.items():
+        write_file(folder / file, data)
+    return [folder / file for file in files]
+
+
+def _card(
+    name: str,
+    cfg: Any,
+    meta: Mapping[str, Any],
+    parameters: int,
+    metrics: Mapping[str, float],
+    dataset: str,
+    licence: str | None,
+) -> str:
+    library = cfg.default_scope
+    backbone = (type_name(cfg.model.get('backbone')) or '').rpartition('.')[2]
+    pipeline = _PIPELINES[library]
+    header: dict[str, Any] = {
+        'library_name': 'mmevm',
+        'license': licence,
+        'pipeline_tag': pipeline,
+        'tags': ['mmevm', library, *([backbone] if backbone in BACKBONES else [])],
+    }
+    results = ''
+    if metrics:
+        measured = [{'type': metric, 'name': metric, 'value': value} for metric, value in metrics.items()]
+        of = {'name': dataset, 'type': dataset.lower().replace(' ', '-')}
+        header['model-index'] = [
+            {'name': name, 'results': [{'task': {'type': pipeline}, 'dataset': of, 'metrics': measured}]}
+        ]
+        rows = ''.join(f'| {metric} | {value:g} |\n' for metric, value in metrics.items())
+        results = f'| on {dataset} | |\n| --- | --- |\n{rows}'
+    classes = (meta.get('dataset_meta') or {}).get('classes') or []
+    listed = f'\n## Classes\n\n{", ".join(map(str, classes))}\n' if classes else ''
+    module, inferencer = _INFERENCERS[library]
+    return _CARD.format(
+        header=yaml.safe_dump({key: value for key, value in header.items() if value}, sort_keys=False),
+        name=name,
+        model=type_name(cfg.model),
+        backbone=backbone,
+        parameters=parameters / 1e6,
+        results=results,
+        library=library,
+        module=module,
+        inferencer=inferencer,
+        classes=listed,
+    )
