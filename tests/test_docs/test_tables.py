@@ -1,5 +1,6 @@
 """Numbers in the README and the manual are those of the benchmarks, the metafiles and the zoo."""
 
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ def test_every_table_is_shown() -> None:
 
 def test_a_changed_number_is_noticed() -> None:
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    changed = text.replace('| 22.3 |', '| 12.3 |')
+    changed = re.sub(r'(\| EfficientVMamba-T \| 6\.5 \|) [\d.]+ \|', r'\1 1.5 |', text)
     assert changed != text == tables.fill(changed)
 
 
