@@ -196,11 +196,21 @@ def test_classifier_config_augments_as_timms_policy_at_level_9() -> None:
     assert (cfg.type, cfg.magnitude_std, len(augment.transforms)) == ('RandAugment', 0.5, 15)
 
 
-def test_demo_config_changes_weights_data_root_scale_and_schedule_alone() -> None:
+def test_demo_config_changes_weights_data_root_scale_schedule_and_head_alone() -> None:
     real, demo = load('retinanet_evm_t'), load('demo_retinanet_evm_t_mini')
     assert demo.model.backbone.pop('init_cfg') is None
     assert real.model.backbone.pop('init_cfg').type == 'Pretrained'
-    assert demo.model == real.model
+    assert demo.model.keys() == real.model.keys() and demo.model.type == real.model.type
+    changed = {
+        key: {name for name in part if part[name] != real.model[key].get(name)}
+        for key, part in demo.model.items()
+        if isinstance(part, dict)
+    }
+    assert {key: names for key, names in changed.items() if names} == {
+        'backbone': {'drop_path_rate'},
+        'neck': {'out_channels', 'norm_cfg'},
+        'bbox_head': {'in_channels', 'feat_channels', 'stacked_convs', 'norm_cfg'},
+    }
     assert demo.custom_imports == real.custom_imports
     for phase in ('train', 'val'):
         ours, theirs = (cfg[f'{phase}_dataloader'].dataset for cfg in (demo, real))

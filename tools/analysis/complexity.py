@@ -137,8 +137,9 @@ def count(
         RuntimeError: If the compiled extension is absent.
     """
     require_extension()
-    clone = copy.deepcopy(module).to(device).eval()
-    with torch.no_grad(), torch.device(device), _unfused_attention(), _Counter() as counter:
+    clone = copy.deepcopy(module).to(device).eval().requires_grad_(False)
+    # With gradients disabled, what is counted by its parts would be fused on a CPU.
+    with torch.enable_grad(), torch.device(device), _unfused_attention(), _Counter() as counter:
         (run or type(clone).__call__)(clone, *map(torch.zeros, shapes))
     return Complexity(sum(p.numel() for p in module.parameters()), counter.flops, counter.activations)
 
