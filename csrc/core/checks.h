@@ -15,7 +15,7 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
+  std::ostringstream message(std::ios_base::out);  // the default constructor is newer than manylinux_2_28
   (message << ... << parts);
   throw std::invalid_argument(message.str());
 }

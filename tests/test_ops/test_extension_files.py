@@ -1,5 +1,6 @@
 """The extension's files as they were built, on any machine."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,6 +37,19 @@ def test_extension_uses_the_stable_abi_alone() -> None:
         symbols = subprocess.run([nm, '-D', '--demangle', file], capture_output=True, text=True, check=True).stdout
         assert 'aoti_torch_' in symbols
         assert not [line for line in symbols.splitlines() if 'at::' in line or 'c10::' in line or ' Py' in line]
+
+
+def test_extensions_need_no_newer_system_than_their_wheels_say() -> None:
+    nm = shutil.which('nm')
+    if nm is None:
+        pytest.skip('binutils are not installed')
+    newest = {'GLIBC': (2, 28), 'GLIBCXX': (3, 4, 24), 'CXXABI': (1, 3, 11)}  # of manylinux_2_28
+    files = sorted(Path(mmevm.__path__[0]).glob('_*.abi3.so'))
+    assert files
+    for file in files:
+        symbols = subprocess.run([nm, '-D', '--with-symbol-versions', file], capture_output=True, text=True, check=True)
+        for name, version in re.findall(r'@(GLIBC|GLIBCXX|CXXABI)_([\d.]+)', symbols.stdout):
+            assert tuple(map(int, version.split('.'))) <= newest[name], f'{file.name}: {name}_{version}'
 
 
 def test_core_knows_no_host() -> None:
