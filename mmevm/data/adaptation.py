@@ -37,12 +37,14 @@ def require_task(cfg: Any, config: str) -> str:
     kind = task_of(cfg).data
     if not kind:
         raise UsageError(
-            f'--data needs a config of mmdet, mmseg or mmpretrain, got {config} with default_scope {task_of(cfg).library}.'
+            '--data needs a config of mmdet, mmseg or mmpretrain, '
+            f'got {config} with default_scope {task_of(cfg).library}.'
         )
     for key, step in parts(_loader_settings(cfg), ''):
         if type_name(step) in _OTHER_DATA or (kind == 'detection' and step.get('with_seg')):
             raise UsageError(
-                f'--data: {config} loads annotations that the layouts do not have: {type_name(step)} in {key.lstrip(".")}.'
+                f'--data: {config} loads annotations that the layouts do not have: '
+                f'{type_name(step)} in {key.lstrip(".")}.'
             )
     return kind
 
@@ -60,8 +62,8 @@ def check_fit(cfg: Any, data: UserData, config: str, processes: int = 1) -> None
     wanted = task_of(cfg).data
     if data.kind != wanted:
         raise UsageError(
-            f'{config} is a config for {task_of(cfg).name.lower()}, which is trained on {_KINDS[wanted]}, and {data.root} '
-            f'has {_KINDS[data.kind]} ({data.layout}). Take a config for {data.kind}, or data for {wanted}.'
+            f'{config} is a config for {task_of(cfg).name.lower()}, which is trained on {_KINDS[wanted]}, and '
+            f'{data.root} has {_KINDS[data.kind]} ({data.layout}). Take a config for {data.kind}, or data for {wanted}.'
         )
     if data.kind == 'detection' and mask_part(cfg):
         checks.check_shapes(data)
@@ -152,7 +154,9 @@ def _adapt_detection(cfg: Any, data: UserData, files: Mapping[str, list[dict[str
 def _coco_metrics(evaluator: Any, path: str, metric: Any, scope: str) -> Any:
     """Return COCO's metrics for a file: the config's own, or one instead of those of other datasets."""
     found = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
-    found = [part for part in found if is_kind(METRICS, part, scope, 'CocoMetric') and 'LVIS' not in str(type_name(part))]
+    found = [
+        part for part in found if is_kind(METRICS, part, scope, 'CocoMetric') and 'LVIS' not in str(type_name(part))
+    ]
     if not found:
         return dict(type='CocoMetric', ann_file=path, metric=metric)
     for part in found:

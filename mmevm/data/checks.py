@@ -116,7 +116,9 @@ def check_small_images(data: UserData, min_size: int) -> None:
     samples = data.splits['train'].samples if 'train' in data.splits else []
     small = [sample.path for sample in samples if sample.size and min(sample.size) < min_size]
     if samples and len(small) == len(samples):
-        data.findings.problem(f'Every training image is smaller than filter_cfg.min_size={min_size}, such as:', small[0])
+        data.findings.problem(
+            f'Every training image is smaller than filter_cfg.min_size={min_size}, such as:', small[0]
+        )
     elif small:
         data.findings.note(f'Training images smaller than filter_cfg.min_size={min_size}, left out:', *small)
 
@@ -135,4 +137,3 @@ def check_shapes(data: UserData) -> None:
     for thing in boxes:
         thing.faulty = True
         data.findings.fault('Objects without polygons, which the config needs:', thing.source)
-

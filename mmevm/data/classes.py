@@ -21,7 +21,7 @@ def match_classes(data: UserData, names: Sequence[str]) -> None:
     for name in unknown:
         close = nearest(name, names)
         data.findings.problem(
-            f"Names that match no class of the model ({', '.join(map(repr, names))}):",
+            f'Names that match no class of the model ({", ".join(map(repr, names))}):',
             f'{data.root}: {name!r}' + (f' (model: {close!r})' if close else ''),
         )
     if unknown:

@@ -71,7 +71,7 @@ def _chosen(found: list[Path]) -> Path:
 
 def _ambiguous(found: list[Path]) -> Path:
     names = ', '.join(map(str, found))
-    raise UsageError(f"Several COCO files may be meant: {names}. Give one of them, or name them after their splits.")
+    raise UsageError(f'Several COCO files may be meant: {names}. Give one of them, or name them after their splits.')
 
 
 def _read_files(root: Path, chosen: dict[str, Path]) -> UserData:
@@ -177,9 +177,7 @@ def _locate(prefix: str, name: str) -> str:
     return next((other for other in (plain, short) if os.path.isfile(other)), path)
 
 
-def _read_split(
-    file: Path, content: dict[str, Any], prefix: str, indices: dict[Any, int], findings: Findings
-) -> Split:
+def _read_split(file: Path, content: dict[str, Any], prefix: str, indices: dict[Any, int], findings: Findings) -> Split:
     samples: dict[Any, Sample] = {}
     for number in repeated(image.get('id') for image in content['images']):
         names = [str(image.get('file_name')) for image in content['images'] if image.get('id') == number]

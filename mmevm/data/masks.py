@@ -120,7 +120,9 @@ def _pair(images: Path, masks: Path, findings: Findings) -> list[Sample]:
 def _listed(root: Path, splits: dict[str, Split]) -> dict[str, Split]:
     """Divide an undivided dataset by lists of names, such as those of Pascal VOC, if they are there."""
     folders = [folder for name in ('ImageSets/Segmentation', 'splits', '.') if (folder := root / name).is_dir()]
-    lists = [file for folder in folders for file in files(folder) if file.suffix == '.txt' and is_split_folder(file.stem)]
+    lists = [
+        file for folder in folders for file in files(folder) if file.suffix == '.txt' and is_split_folder(file.stem)
+    ]
     if set(splits) != {''} or not lists:
         return splits
     by_stem = {Path(sample.path).stem: sample for sample in splits[''].samples}
@@ -236,7 +238,8 @@ def _name_classes(data: UserData) -> None:
     if file is None and len(used) > _MAX_VALUES:
         many = max(data.samples(), key=lambda sample: len(sample.values))
         data.findings.problem(
-            f'The label maps have {len(used)} different values; they are photographs or colours that blur, not classes:',
+            f'The label maps have {len(used)} different values; '
+            'they are photographs or colours that blur, not classes:',
             f'{many.mask}: {len(many.values)} values',
         )
         used = []
@@ -250,7 +253,9 @@ def _name_classes(data: UserData) -> None:
         data.classes, data.values = names, _by_rank(maps, names) if stated is None else stated
         _report_names(data, file)
     if len(data.classes) < 2 and used:
-        data.findings.problem('A segmentor needs two classes or more; the label maps have:', f'{data.classes or "none"}')
+        data.findings.problem(
+            'A segmentor needs two classes or more; the label maps have:', f'{data.classes or "none"}'
+        )
     _report_unknown(data)
 
 
@@ -301,7 +306,9 @@ def _report_unknown(data: UserData) -> None:
             data.findings.problem(
                 f'Values of label maps beyond the {len(data.classes)} classes:', f'{sample.mask}: {shown}'
             )
-    blank = Counter(sample.mask for sample in data.samples() if sample.values and not sample.values.keys() & data.values.keys())
+    blank = Counter(
+        sample.mask for sample in data.samples() if sample.values and not sample.values.keys() & data.values.keys()
+    )
     if blank:
         data.findings.note('Label maps without a pixel of any class:', *map(str, blank))
 

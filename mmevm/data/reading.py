@@ -35,7 +35,8 @@ def read_data(
         trained (str, optional): For evaluations: the text of the config that the model was trained with.
 
     Returns:
-        UserData: With a training and a validation split, or the one to evaluate as ``'test'``; its ``findings`` say what is wrong.
+        UserData: With a training and a validation split, or the one to evaluate as ``'test'``; its ``findings`` say what
+        is wrong.
 
     Raises:
         UsageError: There is no dataset of a known layout.
@@ -44,8 +45,9 @@ def read_data(
     data = _read(source, kind)
     if data.layout == 'COCO':
         measure(data.samples())
-    if trained is not None and source.is_file() and split_of(source.stem) in ('val', 'test'):
-        data.splits = {'test': split for split in data.splits.values()} if len(data.splits) == 1 else data.splits
+    if trained is not None and source.is_file() and split_of(source.stem) in ('val', 'test') and len(data.splits) == 1:
+        (only,) = data.splits.values()
+        data.splits = {'test': only}
     report_broken(data)
     checks.check_samples(data)
     if skip_broken:

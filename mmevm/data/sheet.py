@@ -162,4 +162,3 @@ _DRAWERS: dict[str, Callable[[UserData], _Draw]] = {
     'segmentation': _draw_labels,
     'classification': _draw_class,
 }
-

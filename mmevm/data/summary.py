@@ -37,7 +37,8 @@ def _count(data: UserData, split: str) -> Counter:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        '  ' + '  '.join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]).rstrip()
+        '  '
+        + '  '.join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]).rstrip()
         for first, *rest in rows
     ]
 
@@ -48,7 +49,8 @@ def _extremes(data: UserData) -> list[str]:
         return []
     pair = min(found, key=lambda item: item[0]), max(found, key=lambda item: item[0])
     return [
-        f'  {word} object: {thing.box[2]:.4g} x {thing.box[3]:.4g} pixels, {data.classes[thing.category]!r} in {sample.path}'
+        f'  {word} object: {thing.box[2]:.4g} x {thing.box[3]:.4g} pixels, '
+        f'{data.classes[thing.category]!r} in {sample.path}'
         for word, (_, thing, sample) in zip(('smallest', 'largest'), pair, strict=True)
     ]
 

@@ -27,7 +27,7 @@ def formats() -> Formats:
         from supervision.dataset.formats.yolo import yolo_annotations_to_detections
     except ImportError as error:
         raise UsageError(
-            f'Datasets in YOLO\'s and Pascal VOC\'s formats are read with supervision, which cannot be imported '
+            f"Datasets in YOLO's and Pascal VOC's formats are read with supervision, which cannot be imported "
             f'({error}): pip install "mmevm[data]"'
         ) from error
     return Formats(yolo_annotations_to_detections, detections_from_xml_obj, parse_polygon_points)

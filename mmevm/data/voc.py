@@ -40,7 +40,9 @@ def read(path: Path) -> UserData | None:
         splits.pop('', None)
     roots = {name: _parse(entries, findings) for name, entries in splits.items()}
     names = _names(list(roots.values()), findings)
-    parts = {split: Split([Sample(image, source=str(xml)) for image, xml in part.items()]) for split, part in splits.items()}
+    parts = {
+        split: Split([Sample(image, source=str(xml)) for image, xml in part.items()]) for split, part in splits.items()
+    }
     data = UserData('detection', 'Pascal VOC', path, names, parts, findings)
     measure(data.samples())
     for split, part in parts.items():
@@ -96,7 +98,9 @@ def _images(base: Path, folder: Path) -> list[str]:
 
 def _lists(base: Path) -> dict[str, list[str]]:
     """Return the names that ``ImageSets/Main`` lists by split; ``trainval`` counts where it is not divided."""
-    folder = next((base / name for name in ('ImageSets/Main', 'ImageSets', 'imagesets') if (base / name).is_dir()), None)
+    folder = next(
+        (base / name for name in ('ImageSets/Main', 'ImageSets', 'imagesets') if (base / name).is_dir()), None
+    )
     if folder is None:
         return {}
     names = {
@@ -104,7 +108,10 @@ def _lists(base: Path) -> dict[str, list[str]]:
         for file in files(folder)
         if file.suffix == '.txt' and (file.stem in (*SPLITS, 'trainval', 'valid'))
     }
-    names = {split: [os.path.splitext(n)[0] if n.endswith(('.jpg', '.png', '.xml')) else n for n in stems] for split, stems in names.items()}
+    names = {
+        split: [os.path.splitext(n)[0] if n.endswith(('.jpg', '.png', '.xml')) else n for n in stems]
+        for split, stems in names.items()
+    }
     if 'train' not in names and 'trainval' in names:
         names['train'] = names['trainval']
     names.pop('trainval', None)
@@ -123,7 +130,10 @@ def _parse(entries: dict[str, Path], findings: Findings) -> dict[str, ElementTre
 
 def _names(splits: list[dict[str, ElementTree.Element]], findings: Findings) -> list[str]:
     found = {
-        (item.findtext('name') or '').strip() for roots in splits for root in roots.values() for item in root.iter('object')
+        (item.findtext('name') or '').strip()
+        for roots in splits
+        for root in roots.values()
+        for item in root.iter('object')
     }
     names = sorted(found - {''})
     for index, name in enumerate(names):

@@ -39,8 +39,12 @@ def read(path: Path) -> UserData | None:
         file, content = next(iter(settings.items()))
         names = _names(file, content['names'], findings)
         if content.get('nc', len(names)) != len(names):
-            findings.problem('Another number of classes than names:', f'{file}: nc: {content["nc"]}, {len(names)} names')
-        images = {split: _images(file, content, split, findings) for split in SPLITS if content.get(_key(content, split))}
+            findings.problem(
+                'Another number of classes than names:', f'{file}: nc: {content["nc"]}, {len(names)} names'
+            )
+        images = {
+            split: _images(file, content, split, findings) for split in SPLITS if content.get(_key(content, split))
+        }
         root, keypoints = file.parent, _keypoints(content)
     elif path.is_dir() and _label_files(path) and (listing := _name_file(path)):
         names = [line.strip() for line in listing.read_text(encoding='utf-8').splitlines() if line.strip()]
@@ -50,7 +54,9 @@ def read(path: Path) -> UserData | None:
     splits = {split: Split([Sample(image) for image in paths]) for split, paths in images.items() if paths}
     if 'val' in splits and images['val'] == images.get('train'):
         splits['val'] = splits['train']
-        findings.note('data.yaml has the same images for training and validation: the metrics are those of training images')
+        findings.note(
+            'data.yaml has the same images for training and validation: the metrics are those of training images'
+        )
     data = UserData('detection', 'YOLO', root, names, splits, findings)
     measure(data.samples())
     for sample in data.samples():
@@ -215,4 +221,3 @@ def _require_labels(data: UserData) -> None:
             data.findings.problem(f'No image of {split or "the dataset"} has a label file:', example)
         elif without:
             data.findings.note('Images without a label file, taken to show no object:', *without)
-
