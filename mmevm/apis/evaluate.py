@@ -15,6 +15,7 @@ from mmevm.engine.checks.paths import check_data
 from mmevm.engine.config import build_runner, load_config, require_checkpoint
 from mmevm.engine.hooks.stop import interruptible
 from mmevm.engine.hooks.weights import StrictWeights, skip_overwritten
+from mmevm.engine.runner.distributed import is_first_process
 from mmevm.engine.tasks import Task, task_of
 from mmevm.engine.tta import set_tta
 from mmevm.errors import UsageError, exit_status
@@ -85,7 +86,8 @@ def evaluate(
     require_checkpoint(checkpoint)
     if data:
         use_data(cfg, data, config, skip_broken, checkpoint)
-        save_config(cfg, 'test_config.py')
+        if is_first_process(cfg.launcher):
+            save_config(cfg, 'test_config.py')
     check_data(cfg, ('test',), f'python tools/test.py {config} {checkpoint}')
     check_classes(cfg, ('test',))
     cfg.load_from = checkpoint

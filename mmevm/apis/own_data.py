@@ -14,6 +14,7 @@ from mmevm.data.reading import read_data
 from mmevm.data.records import UserData
 from mmevm.data.sheet import draw_sheet
 from mmevm.data.summary import describe, listing, refusal
+from mmevm.engine.runner.distributed import is_first_process, process_count
 from mmevm.engine.runner.latest import read_meta
 from mmevm.errors import UsageError
 from mmevm.files import replacing
@@ -41,12 +42,12 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     kind = require_task(cfg, config)
     meta = {} if checkpoint is None or '://' in checkpoint else read_meta(os.path.expanduser(checkpoint))
     data = read_data(path, kind, skip_broken, None if checkpoint is None else str(meta.get('cfg', '')))
-    check_fit(cfg, data, config, int(os.environ.get('WORLD_SIZE', 1)))
+    check_fit(cfg, data, config, process_count(cfg.launcher))
     if skip_broken:
         leave_out(data)  # what only this config cannot use
     if names := (meta.get('dataset_meta') or {}).get('classes'):
         match_classes(data, list(names))
-    is_first = os.environ.get('RANK', '0') == '0'
+    is_first = is_first_process(cfg.launcher)
     _require_usable(data, f'python tools/check_data.py {path}', is_first)
     adapt(cfg, data, Path(os.path.abspath(cfg.work_dir)) / 'data')
     if is_first:

@@ -178,3 +178,27 @@ def test_images_of_four_bands_start_from_weights_for_rgb(
     out = ''.join(capsys.readouterr())
     assert 'from 3 to 4 input channels: R, G, B in turn, divided by their repetitions' in out
     assert Path('work/contact_sheet.jpg').is_file()
+
+
+@pytest.mark.parametrize(
+    'launcher, rank, count',
+    [
+        ('pytorch', 'RANK', 'WORLD_SIZE'),
+        ('slurm', 'SLURM_PROCID', 'SLURM_NTASKS'),
+        ('mpi', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+    ],
+)
+def test_of_many_processes_the_first_draws_and_a_batch_is_that_of_all(
+    launcher: str, rank: str, count: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = layouts.write_coco(tmp_path / 'data', {'train': 6, 'val': 1})
+    monkeypatch.setenv(count, '8')
+    for number in ('1', '0'):
+        monkeypatch.setenv(rank, number)
+        cfg = load_config(str(ROOT / 'configs/retinanet_evm_t.py'), launcher=launcher, work_dir=str(tmp_path / 'run'))
+        cfg.train_dataloader.update(batch_size=1, drop_last=True)
+        with pytest.raises(UsageError, match='has 6 images, fewer than a batch of 8'):
+            use_data(cfg, str(root), 'retinanet_evm_t.py')
+        cfg.train_dataloader.drop_last = False
+        use_data(cfg, str(root), 'retinanet_evm_t.py')
+        assert (tmp_path / 'run/contact_sheet.jpg').exists() == (number == '0')

@@ -59,6 +59,11 @@ def is_first_process(launcher: str) -> bool:
     return launcher == 'none' or os.environ[_VARIABLES[launcher][0]] == '0'
 
 
+def process_count(launcher: str) -> int:
+    """Return the number of processes; there may be no process group yet."""
+    return 1 if launcher == 'none' else int(os.environ[_VARIABLES[launcher][1]])
+
+
 @contextmanager
 def shared_failure() -> Iterator[None]:
     """Raise a :class:`UsageError` of one process in all, none of which then waits for it in a collective call."""
