@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mmevm.data.records import UserData
 from mmevm.data.splits import categories
-from mmevm.engine.checks.class_lists import nearest
+from mmevm.engine.checks.class_lists import hint
 
 
 def match_classes(data: UserData, names: Sequence[str]) -> None:
@@ -19,10 +19,9 @@ def match_classes(data: UserData, names: Sequence[str]) -> None:
     used = set().union(*(categories(sample, data.values) for sample in data.samples()))
     unknown = [data.classes[index] for index in sorted(used) if data.classes[index] not in names]
     for name in unknown:
-        close = nearest(name, names)
         data.findings.problem(
             f'Names that match no class of the model ({", ".join(map(repr, names))}):',
-            f'{data.root}: {name!r}' + (f' (model: {close!r})' if close else ''),
+            f'{data.root}: {name!r}{hint(name, names, "model")}',
         )
     if unknown:
         return

@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from mmevm.data.records import Findings, Sample, Split, Thing, UserData, files, repeated, split_of, subfolders
-from mmevm.engine.checks.class_lists import nearest
+from mmevm.engine.checks.class_lists import hint
 from mmevm.errors import UsageError
 
 _OTHER_TASKS = re.compile(r'captions|keypoints|panoptic|stuff|image_info|unlabeled')
@@ -137,10 +137,9 @@ def _indices(file: Path, content: dict[str, Any], classes: list[str], findings: 
     used = {item.get('category_id') for item in content['annotations']}
     for category in categories:
         if category['name'] not in classes and category['id'] in used:
-            close = nearest(category['name'], classes)
             findings.problem(
                 'Names that match no category of the training split:',
-                f'{file}: {category["name"]!r}' + (f' (train: {close!r})' if close else ''),
+                f'{file}: {category["name"]!r}{hint(category["name"], classes, "train")}',
             )
     return {item['id']: classes.index(item['name']) for item in categories if item['name'] in classes}
 

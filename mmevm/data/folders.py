@@ -13,7 +13,7 @@ from mmevm.data.records import (
     split_of,
     subfolders,
 )
-from mmevm.engine.checks.class_lists import nearest
+from mmevm.engine.checks.class_lists import hint
 
 _UNKNOWN = 'Folders of a class that the training split does not have:'
 
@@ -52,6 +52,5 @@ def _read_split(split: str, folders: list[Path], classes: list[str], findings: F
         if folder.name in classes:
             samples += [Sample(image, label=classes.index(folder.name)) for image in images]
         elif images:
-            close = nearest(folder.name, classes)
-            findings.problem(_UNKNOWN, str(folder) + (f' (train: {close!r})' if close else ''))
+            findings.problem(_UNKNOWN, f'{folder}{hint(folder.name, classes, "train")}')
     return Split(samples)

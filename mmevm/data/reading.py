@@ -35,8 +35,8 @@ def read_data(
         trained (str, optional): For evaluations: the text of the config that the model was trained with.
 
     Returns:
-        UserData: With a training and a validation split, or the one to evaluate as ``'test'``; its ``findings`` say what
-        is wrong.
+        UserData: With a training and a validation split, or the one to evaluate as ``'test'``; its ``findings`` say
+        what is wrong.
 
     Raises:
         UsageError: There is no dataset of a known layout.

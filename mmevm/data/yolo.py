@@ -1,7 +1,6 @@
 """Datasets in YOLO's format: ``data.yaml``, and a text file with boxes or polygons for each image."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,24 +184,26 @@ def _read_labels(sample: Sample, count: int, keypoints: int, findings: Findings)
     for number, words in lines:
         words = words[:5] if keypoints and len(words) == 5 + keypoints else words
         source = f'{path}, line {number}'
-        for thing in _things(words, sample.size, source, findings):
-            if 0 <= thing.category < count:
-                sample.things.append(thing)
-            else:
-                findings.problem(
-                    f'Class ids out of range (data.yaml names the ids 0 to {count - 1}):', f'{source}: {thing.category}'
-                )
+        thing = _thing(words, sample.size, source, findings)
+        if thing is None:
+            continue
+        if 0 <= thing.category < count:
+            sample.things.append(thing)
+        else:
+            findings.problem(
+                f'Class ids out of range (data.yaml names the ids 0 to {count - 1}):', f'{source}: {thing.category}'
+            )
 
 
-def _things(words: list[str], size: tuple[int, int], source: str, findings: Findings) -> Iterator[Thing]:
-    """Yield the object of a line, or nothing if it cannot be read."""
+def _thing(words: list[str], size: tuple[int, int], source: str, findings: Findings) -> Thing | None:
+    """Return the object of a line, or ``None`` if it cannot be read."""
     try:
         found = formats().yolo_annotations_to_detections([' '.join(words)], size, with_masks=False)
     except ValueError as error:
         findings.problem('Lines of label files that cannot be read:', f'{source}: {error}')
-        return
+        return None
     x1, y1, x2, y2 = map(float, found.xyxy[0])
-    yield Thing(int(found.class_id[0]), (x1, y1, x2 - x1, y2 - y1), _polygons(words, size), source=source)
+    return Thing(int(found.class_id[0]), (x1, y1, x2 - x1, y2 - y1), _polygons(words, size), source=source)
 
 
 def _polygons(words: list[str], size: tuple[int, int]) -> list[list[float]] | None:

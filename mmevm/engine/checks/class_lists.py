@@ -90,14 +90,20 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     return plain[close[0]] if close else None
 
 
+def hint(name: str, candidates: Iterable[str], where: str) -> str:
+    """Return `` (where: 'candidate')`` with the candidate most similar to a name, or nothing if none is similar."""
+    close = nearest(name, candidates)
+    return f' ({where}: {close!r})' if close else ''
+
+
 def differences(config: Sequence[str], found: Sequence[str], where: str) -> list[str]:
     """Return lines that say which names of a config and of its annotations match and which do not."""
     config_only = [name for name in config if name not in found]
     found_only = [name for name in found if name not in config]
-    similar = {name: match for name in config_only if (match := nearest(name, found_only))}
+    hints = {name: hint(name, found_only, where) for name in config_only}
     # Misspelt names come first, so that they are among those listed.
-    config_only.sort(key=lambda name: name not in similar)
-    items = [f'{name!r} ({where}: {similar[name]!r})' if name in similar else repr(name) for name in config_only]
+    config_only.sort(key=lambda name: not hints[name])
+    items = [f'{name!r}{hints[name]}' for name in config_only]
     return [
         f'  in both: {quoted((name for name in config if name in found), "none")}',
         f'  in the config alone: {listed(items) or "none"}',
