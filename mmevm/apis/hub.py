@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
-from safetensors.torch import save
 
+from mmevm.checkpoint.weights_only import save_safetensors
 from mmevm.engine.runner.storage import write_file
 from mmevm.errors import UsageError
+from mmevm.files import replacing
 from mmevm.registry import BACKBONES, type_name
 
 _PIPELINES = {'mmdet': 'object-detection', 'mmseg': 'image-segmentation', 'mmpretrain': 'image-classification'}
@@ -50,20 +51,10 @@ def require_folder(folder: Path) -> None:
         raise UsageError(f'--hub: {folder.absolute()} has a model already; give another folder, or delete it')
 
 
-def write_hub(
-    folder: Path,
-    name: str,
-    cfg: Any,
-    content: Mapping[str, Any],
-    parameters: int,
-    metrics: Mapping[str, float],
-    dataset: str,
-    licence: str | None,
-) -> list[Path]:
-    """Write ``model.safetensors``, ``config.py`` and ``README.md``.
+class Model(NamedTuple):
+    """What is uploaded.
 
-    Args:
-        folder (Path): Made if it does not exist.
+    Attributes:
         name (str): The model's name.
         cfg (Config): Its complete config.
         content (Mapping): Weights under ``state_dict``, origin and class names under ``meta``.
@@ -71,59 +62,57 @@ def write_hub(
         metrics (Mapping[str, float]): Measured values by name.
         dataset (str): Dataset of the metrics.
         licence (str, optional): Identifier of the weights' licence, as the hub knows it.
-
-    Returns:
-        list[Path]: The files.
     """
-    # The container takes neither strided views nor tensors that share memory.
-    weights = {key: value.contiguous().clone() for key, value in content['state_dict'].items()}
-    files = {
-        'model.safetensors': save(weights, {'meta': json.dumps(content['meta'])}),
-        'config.py': cfg.pretty_text.encode(),
-        'README.md': _card(name, cfg, content['meta'], parameters, metrics, dataset, licence).encode(),
-    }
+
+    name: str
+    cfg: Any
+    content: Mapping[str, Any]
+    parameters: int
+    metrics: Mapping[str, float]
+    dataset: str
+    licence: str | None
+
+
+def write_hub(folder: Path, model: Model) -> list[Path]:
+    """Write ``model.safetensors``, ``config.py`` and ``README.md`` to a folder, which is made if it does not exist."""
+    weights, config, card = (folder / name for name in ('model.safetensors', 'config.py', 'README.md'))
     folder.mkdir(parents=True, exist_ok=True)
-    for file, data in files.items():
-        write_file(folder / file, data)
-    return [folder / file for file in files]
+    with replacing(weights) as draft:
+        save_safetensors(draft, model.content['state_dict'], {'meta': json.dumps(model.content['meta'])})
+    write_file(config, model.cfg.pretty_text.encode())
+    write_file(card, _card(model).encode())
+    return [weights, config, card]
 
 
-def _card(
-    name: str,
-    cfg: Any,
-    meta: Mapping[str, Any],
-    parameters: int,
-    metrics: Mapping[str, float],
-    dataset: str,
-    licence: str | None,
-) -> str:
+def _card(model: Model) -> str:
+    cfg, metrics = model.cfg, model.metrics
     library = cfg.default_scope
     backbone = (type_name(cfg.model.get('backbone')) or '').rpartition('.')[2]
     pipeline = _PIPELINES[library]
     header: dict[str, Any] = {
         'library_name': 'mmevm',
-        'license': licence,
+        'license': model.licence,
         'pipeline_tag': pipeline,
         'tags': ['mmevm', library, *([backbone] if backbone in BACKBONES else [])],
     }
     results = ''
     if metrics:
         measured = [{'type': metric, 'name': metric, 'value': value} for metric, value in metrics.items()]
-        of = {'name': dataset, 'type': dataset.lower().replace(' ', '-')}
+        of = {'name': model.dataset, 'type': model.dataset.lower().replace(' ', '-')}
         header['model-index'] = [
-            {'name': name, 'results': [{'task': {'type': pipeline}, 'dataset': of, 'metrics': measured}]}
+            {'name': model.name, 'results': [{'task': {'type': pipeline}, 'dataset': of, 'metrics': measured}]}
         ]
         rows = ''.join(f'| {metric} | {value:g} |\n' for metric, value in metrics.items())
-        results = f'| on {dataset} | |\n| --- | --- |\n{rows}'
-    classes = (meta.get('dataset_meta') or {}).get('classes') or []
+        results = f'| on {model.dataset} | |\n| --- | --- |\n{rows}'
+    classes = (model.content['meta'].get('dataset_meta') or {}).get('classes') or []
     listed = f'\n## Classes\n\n{", ".join(map(str, classes))}\n' if classes else ''
     module, inferencer = _INFERENCERS[library]
     return _CARD.format(
         header=yaml.safe_dump({key: value for key, value in header.items() if value}, sort_keys=False),
-        name=name,
+        name=model.name,
         model=type_name(cfg.model),
         backbone=backbone,
-        parameters=parameters / 1e6,
+        parameters=model.parameters / 1e6,
         results=results,
         library=library,
         module=module,

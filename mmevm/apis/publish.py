@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mmevm.apis.hub import require_folder, write_hub
+from mmevm.apis.hub import Model, require_folder, write_hub
 from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
 from mmevm.engine.config import read_config
 from mmevm.engine.runner.storage import write_file
@@ -161,7 +161,7 @@ def publish(
     sizes = path.stat().st_size, source.stat().st_size
     print(f'{path}: {sizes[0] / 1e6:.1f} MB of {sizes[1] / 1e6:.1f} MB\n{metafile}: its metafile entry')
     if hub:
-        files = write_hub(hub, config.stem, cfg, content, parameters, metrics or {}, dataset, licence)
+        files = write_hub(hub, Model(config.stem, cfg, content, parameters, metrics or {}, dataset, licence))
         print(f'{hub}: {", ".join(file.name for file in files)}; upload it with `hf upload USER/{config.stem} {hub}`')
 
 

@@ -11,6 +11,7 @@ import re
 import shlex
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -88,6 +89,14 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
     except Exception as error:  # the package raises its own kinds for its own reasons
         raise CheckpointError(_unreadable(path, error)) from None
     return {'state_dict': tensors, 'meta': meta} if isinstance(meta, dict) else tensors
+
+
+def save_safetensors(path: str | os.PathLike, weights: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write weights by name, and text for the header, to a safetensors file."""
+    from safetensors.torch import save_file
+
+    # The container takes neither strided views nor tensors that share memory.
+    save_file({name: value.contiguous().clone() for name, value in weights.items()}, path, metadata)
 
 
 def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = False) -> dict:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.identify import identify
 from mmevm.checkpoint.names import backbone_prefixes, below, without_module
-from mmevm.checkpoint.weights_only import CheckpointError, load_file
+from mmevm.checkpoint.weights_only import CheckpointError, load_file, save_safetensors
 from mmevm.files import file_hash, replacing
 from mmevm.version import __version__
 from mmevm.zoo.entries import find_entry
@@ -167,9 +167,6 @@ def _rename(weights: dict[str, Tensor], layout: str) -> dict[str, str]:
 def _write(target: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with replacing(target) as draft:
         if target.suffix == '.safetensors':
-            from safetensors.torch import save_file
-
-            # safetensors takes neither strided views nor tensors that share memory.
-            save_file({name: value.contiguous().clone() for name, value in weights.items()}, draft, metadata)
+            save_safetensors(draft, weights, metadata)
         else:
             torch.save({'state_dict': weights, 'meta': metadata}, draft)
