@@ -56,7 +56,7 @@ def _scan_direction(
     weights = (dt_proj.weight, dt_proj.bias, -torch.exp(A_log), D)
     names = ('dt_weight', 'dt_bias', 'A', 'Ds')
     parameters = {name: weight.unsqueeze(0) for name, weight in zip(names, weights, strict=True)}
-    y = F.silu(causal_conv(x, conv, reverse))
+    y = causal_conv(x, conv, reverse, 'silu')
     return _scan_map(y, x_proj.weight.unsqueeze(0), parameters, vim.ROUTES[1:] if reverse else vim.ROUTES[:1], 1)
 
 

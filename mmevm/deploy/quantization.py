@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from mmevm.deploy.predictor import SUFFIXES, Predictor, read_image
@@ -121,8 +122,11 @@ def agreement(exact: Any, rounded: Any) -> float:
     if exact.task == 'classification':
         return float(exact.labels[0] == rounded.labels[0])
     if exact.boxes is not None:
+        from torchvision.ops import box_iou  # detectors alone need it
+
         same = exact.labels[:, None] == rounded.labels
-        found = (same & (_overlaps(exact.boxes, rounded.boxes) > 0.5)).any(axis=1)
+        overlaps = box_iou(torch.from_numpy(exact.boxes), torch.from_numpy(rounded.boxes)).numpy()
+        found = (same & (overlaps > 0.5)).any(axis=1)
         return float(found.mean()) if len(found) else 1.0
     if exact.classes is not None:
         return float((exact.classes == rounded.classes).mean())
@@ -131,11 +135,3 @@ def agreement(exact: Any, rounded: Any) -> float:
         for name, value in exact.maps.items()
     ]
     return 1 - float(np.mean(shares))
-
-
-def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the overlaps of boxes [N, 4] with boxes [M, 4], intersection over union [N, M]."""
-    corners = np.maximum(first[:, None, :2], second[:, :2]), np.minimum(first[:, None, 2:], second[:, 2:])
-    both = np.clip(corners[1] - corners[0], 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    return both / np.maximum(areas[0][:, None] + areas[1] - both, 1e-9)
