@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmevm.ops.passes import ACTIVATIONS, NormStatistics, depthwise_conv, norm_mean, rms_norm
+from mmevm.ops.passes import ACTIVATIONS, NormStatistics, batch_norm_, depthwise_conv, norm_mean, rms_norm
 from mmevm.ops.transforms import in_transform
 
 _PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.Sequential)
@@ -39,12 +39,12 @@ def may_fold(*modules: nn.Module) -> bool:
     return all(type(m) in _PLAIN for m in modules) and (torch.jit.is_tracing() or not has_hooks(*modules))
 
 
-def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+def pointwise(x: Tensor, conv: nn.Module) -> Tensor:
     """Apply a 1 x 1 convolution to a channels-last map, as a matrix product.
 
     Args:
         x (Tensor[B, H, W, C_in]): Map.
-        conv (nn.Conv2d): Convolution of kernel size 1.
+        conv (nn.Module): Convolution of kernel size 1, or what replaces it.
 
     Returns:
         Tensor[B, H, W, C_out].
@@ -70,24 +70,58 @@ def fixed_statistics(norm: nn.Module) -> NormStatistics | None:
     return NormStatistics(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
-def depthwise_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, activation: str | None = None) -> Tensor:
+def depthwise_norm(x: Tensor, conv: nn.Module, norm: nn.Module, activation: str | None = None) -> Tensor:
     """Apply a 3 x 3 depthwise convolution, its batch norm and an activation.
 
     With fixed statistics the norm is folded into the few weights of the convolution, which saves a pass over the map.
 
     Args:
         x (Tensor[B, H, W, C]): Map.
-        conv (nn.Conv2d): Depthwise convolution.
+        conv (nn.Module): Depthwise convolution, or what replaces it.
         norm (nn.Module): Batch norm, or what replaces it (a synchronised one, an identity).
         activation (str, optional): See :func:`mmevm.ops.passes.depthwise_conv`.
 
     Returns:
         Tensor[B, H, W, C].
     """
-    statistics = fixed_statistics(norm)
-    if statistics is None or not may_fold(conv, norm):
-        return ACTIVATIONS[activation](channels_last(norm, channels_last(conv, x)))
-    return depthwise_conv(x, conv.weight, conv.bias, statistics, activation)
+    statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
+    if statistics:
+        return depthwise_conv(x, conv.weight, conv.bias, statistics, activation)
+    return _activate(channels_last(norm, channels_last(conv, x)), activation, conv, norm)
+
+
+def pointwise_norm(
+    x: Tensor,
+    conv: nn.Module,
+    norm: nn.Module,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Apply a 1 x 1 convolution, its batch norm and an activation, and add a residual.
+
+    Args:
+        x (Tensor[B, H, W, C_in]): Map.
+        conv (nn.Module): Pointwise convolution, or what replaces it.
+        norm (nn.Module): As of :func:`depthwise_norm`.
+        activation (str, optional): As of :func:`depthwise_norm`.
+        residual (Tensor[B, H, W, C_out], optional): Map that is added.
+
+    Returns:
+        Tensor[B, H, W, C_out].
+    """
+    statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
+    if statistics:
+        return batch_norm_(pointwise(x, conv), statistics, activation, residual)
+    y = _activate(channels_last(norm, pointwise(x, conv)), activation, conv, norm)
+    return y if residual is None else residual + y
+
+
+def _activate(y: Tensor, activation: str | None, *layers: nn.Module) -> Tensor:
+    """Activate what the layers returned."""
+    # A ReLU in place, unless a hook may have kept the map, or a tracer would record that.
+    if activation == 'relu' and not (torch.jit.is_tracing() or has_hooks(*layers)):
+        return F.relu_(y)
+    return ACTIVATIONS[activation](y)
 
 
 class BranchAttention(nn.Module):

@@ -1,5 +1,7 @@
 """Blocks of EfficientVMamba and VMamba."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,13 +12,13 @@ from mmevm.layers.basic import (
     SqueezeExcite,
     channels_last,
     depthwise_norm,
-    fixed_statistics,
     has_hooks,
     may_fold,
     pointwise,
+    pointwise_norm,
 )
 from mmevm.layers.mixers import ES2D, SS2D
-from mmevm.ops.passes import batch_norm_, depthwise_conv, scaled_sum_
+from mmevm.ops.passes import ACTIVATIONS, scaled_sum_
 
 
 class EVSSBlock(nn.Module):
@@ -52,7 +54,7 @@ class EVSSBlock(nn.Module):
             return x + self.drop_path(mixed)
         local = self._convolve(y)
         # x + drop_path(gate * mixed + gate * local), with the drop applied to the gates: two passes over the map.
-        if self._owns_mixed() and not (self.drop_path.training or has_hooks(self.drop_path)):
+        if self._owns_mixed() and _keeps_all(self.drop_path):
             return scaled_sum_(mixed, self.se(mixed), local, self.se(local), x)
         gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
         return torch.addcmul(torch.addcmul(x, mixed, gates[:, :1]), local, gates[:, 1:])
@@ -65,7 +67,7 @@ class EVSSBlock(nn.Module):
         if not may_fold(self.conv_branch):
             return channels_last(self.conv_branch, y)
         depthwise, norm, activation, conv = self.conv_branch
-        if type(activation) is nn.GELU and activation.approximate == 'none':
+        if type(activation) is nn.GELU and activation.approximate == 'none' and not has_hooks(activation):
             return pointwise(depthwise_norm(y, depthwise, norm, 'gelu'), conv)
         return pointwise(activation(depthwise_norm(y, depthwise, norm)), conv)
 
@@ -96,31 +98,23 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        y = _conv_norm(_conv_norm(x, self.conv_pw, 'relu'), self.conv_dw, 'relu')
-        y = self.se(y)
-        if not (self.drop_path.training or has_hooks(self.drop_path)):
-            return _conv_norm(y, self.conv_pw2, residual=x)
-        return x + self.drop_path(_conv_norm(y, self.conv_pw2))
+        y = _apply(pointwise_norm, x, self.conv_pw, 'relu')
+        y = self.se(_apply(depthwise_norm, y, self.conv_dw, 'relu'))
+        if _keeps_all(self.drop_path) and may_fold(self.conv_pw2):
+            return pointwise_norm(y, *self.conv_pw2.children(), residual=x)
+        return x + self.drop_path(_apply(pointwise_norm, y, self.conv_pw2))
 
 
-def _conv_norm(
-    x: Tensor, layers: nn.Sequential, activation: str | None = None, residual: Tensor | None = None
-) -> Tensor:
-    """Return ``activation(layers(x)) + residual``; the layers are a pointwise or depthwise convolution and its norm."""
+def _keeps_all(drop_path: nn.Module) -> bool:
+    """Whether stochastic depth drops nothing, and nobody observes it."""
+    return not (drop_path.training or has_hooks(drop_path))
+
+
+def _apply(function: Callable[..., Tensor], x: Tensor, layers: nn.Sequential, activation: str | None = None) -> Tensor:
+    """Apply a convolution and its norm by a function, or call them where they are observed or replaced as one."""
     if may_fold(layers):
-        conv, norm = layers
-        statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
-        if statistics and conv.groups > 1:
-            return depthwise_conv(x, conv.weight, conv.bias, statistics, activation)
-        if statistics:
-            return batch_norm_(pointwise(x, conv), statistics, activation, residual)
-        y = channels_last(norm, channels_last(conv, x) if conv.groups > 1 else pointwise(x, conv))
-    else:
-        y = channels_last(layers, x)
-    if activation:
-        # In place, unless a hook may have kept the map, or a tracer would record that.
-        y = F.relu(y, inplace=not (torch.jit.is_tracing() or has_hooks(layers, *layers.children())))
-    return y if residual is None else residual + y
+        return function(x, *layers, activation)
+    return ACTIVATIONS[activation](channels_last(layers, x))
 
 
 class Mlp(nn.Module):

@@ -48,6 +48,24 @@ def test_hooks_fire_on_every_layer_and_change_nothing(make: Make, shape: tuple, 
 
 
 @every_block
+@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
+@pytest.mark.parametrize('grad', [True, False], ids=['grad', 'no_grad'])
+def test_a_hook_on_one_layer_alone_fires(make: Make, shape: tuple, training: bool, grad: bool) -> None:
+    block, x = make().train(training), torch.randn(shape)
+    with torch.set_grad_enabled(grad):
+        expected = copy.deepcopy(block)(x)
+    for name, _ in block.named_modules():
+        watched, outputs = copy.deepcopy(block), []
+        watched.get_submodule(name).register_forward_hook(
+            lambda _, args, out, to=outputs: to.append((out, out.clone()))
+        )
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(watched(x), expected, rtol=1e-4, atol=1e-5)
+        assert outputs, name
+        assert all(torch.equal(kept, then) for kept, then in outputs), name
+
+
+@every_block
 def test_hooks_of_all_modules_and_backward_hooks_fire(make: Make, shape: tuple) -> None:
     block, x = make(), torch.randn(shape, requires_grad=True)
     names = {layer: name for name, layer in block.named_modules()}
