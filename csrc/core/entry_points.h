@@ -51,14 +51,8 @@ constexpr Kernels<typename V::scalar> make_table() {
 
 template <class V, class Data>
 constexpr Passes<Data> make_passes() {
-  return {V::lanes,
-          &depthwise_blocks<V, Data>,
-          &batch_norm_tokens<V, Data>,
-          &gated_norm_tokens<V, Data>,
-          &rms_norm_tokens<V, Data>,
-          &gated_mean_elements<V, Data>,
-          &add_normed_tokens<V, Data>,
-          &scaled_sum_tokens<V, Data>};
+  return {&depthwise_blocks<V, Data>,    &batch_norm_tokens<V, Data>, &gated_norm_tokens<V, Data>, &rms_norm_tokens<V, Data>,
+          &gated_mean_elements<V, Data>, &add_normed_tokens<V, Data>, &scaled_sum_tokens<V, Data>};
 }
 
 constexpr PassTables make_pass_tables() { return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>()}; }

@@ -34,7 +34,6 @@ struct Kernels {
 // The passes of passes.h, on tokens [begin, end), or on what pass_kernels.h says.
 template <class Data>
 struct Passes {
-  int lanes;
   void (*depthwise)(const DepthwiseParams<Data>&, const float* packed, int64_t begin, int64_t end);
   void (*batch_norm)(const BatchNormParams<Data>&, const float* scale, const float* shift, int64_t begin, int64_t end);
   void (*gated_norm)(const GatedNormParams<Data>&, int64_t begin, int64_t end);

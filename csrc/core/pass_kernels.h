@@ -199,13 +199,6 @@ MMEVM_INLINE T value_of(T x) {
   return x;
 }
 
-MMEVM_INLINE float value_of(BFloat16 x) {
-  const uint32_t bits = uint32_t(x.bits) << 16;
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
 // A product of a few rows with packed weights, for the widths that scans have: y[r][m] = weight[m] . x[r].
 // `packed` is [panels][D][lanes].
 template <class V, int rows, int panels, class Data, class T>

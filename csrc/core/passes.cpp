@@ -6,20 +6,14 @@
 
 #include "checks.h"
 #include "kernels.h"
+#include "workspace.h"
 
 namespace mmevm {
 namespace {
 
-constexpr size_t kLine = 64;
-
-float* aligned(void* workspace) {
-  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + kLine - 1) / kLine * kLine);
-}
-
 constexpr int64_t kTasks = 4;  // for each thread, because some may start late
 
-// Calls body(task, begin, end) for ranges of [0, count) that have about the same length. None is
-// shorter than `least`.
+// Calls body(task, begin, end) for ranges of [0, count) of about the same length, none shorter than `least`.
 template <class Body>
 void share(const Host& host, int64_t count, int64_t least, const Body& body) {
   struct Call {
@@ -50,7 +44,7 @@ float shift_of(const BatchNorm& norm, int64_t c, float scale) {
   return norm.mean ? norm.bias[c] - norm.mean[c] * scale : 0;
 }
 
-int lanes() { return passes<float>().lanes; }
+int lanes() { return kernels<float>().lanes; }
 
 template <class Data>
 int64_t kernel_floats(const DepthwiseParams<Data>& p) {
@@ -149,12 +143,12 @@ bool serves_depthwise(int64_t rows, int64_t cols) { return (rows == 3 && cols ==
 
 template <class Params>
 size_t pass_workspace(const Params& p, int threads) {
-  return floats_of(p, threads) * sizeof(float) + kLine;
+  return floats_of(p, threads) * sizeof(float) + kAlignment;
 }
 
 template <class Params>
 void run(const Params& p, const Host& host, void* workspace) {
-  run_pass(p, host, aligned(workspace));
+  run_pass(p, host, aligned<float>(workspace));
 }
 
 #define MMEVM_INSTANTIATE(Params)                                        \

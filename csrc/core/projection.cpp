@@ -3,57 +3,62 @@
 #include <algorithm>
 
 #include "kernels.h"
+#include "workspace.h"
 
 namespace mmevm {
 namespace {
 
-constexpr size_t kLine = 64;
 constexpr int64_t kCells = 48;  // of one phase, that a task projects at most
 
 template <class T>
-int64_t packed_size(const ProjectionParams<T>& p) {
-  const int64_t lanes = kernels<T>().lanes;
-  return ceil_div(p.M, lanes) * lanes * p.D;
-}
+struct Projection {
+  const MapParams<T>& p;
+  const Slots& slots;
+  T* packed;  // the sets of weights, by phase and slot
+  T* x_dbl;   // [B, H, W, slots per cell, M]; slots that a phase does not have are left as they are
 
-// M rows of D weights to [ceil(M / lanes)][D][lanes], with zeros behind the last row.
-template <class T>
-void pack(const ProjectionParams<T>& p, int64_t set, T* packed) {
+  const int64_t M = p.R + 2 * p.N;
   const int64_t lanes = kernels<T>().lanes;
-  std::fill_n(packed, packed_size(p), T(0));
-  for (int64_t m = 0; m < p.M; ++m) {
-    const T* row = p.weight + (set * p.M + m) * p.D;
-    T* const to = packed + m / lanes * p.D * lanes + m % lanes;
-    for (int64_t d = 0; d < p.D; ++d) to[d * lanes] = row[d];
+  const int64_t set_size = ceil_div(M, lanes) * lanes * p.D;
+  const int64_t parts = ceil_div(ceil_div(p.W, p.step), kCells);  // of a row
+
+  size_t packed_bytes() const { return slots.sets.size() * slots.per_cell * set_size * sizeof(T) + kAlignment; }
+  size_t x_dbl_bytes() const { return p.B * p.H * p.W * slots.per_cell * M * sizeof(T) + kAlignment; }
+
+  T* packed_set(size_t phase, size_t slot) const { return packed + (phase * slots.per_cell + slot) * set_size; }
+
+  // M rows of D weights to [ceil(M / lanes)][D][lanes], with zeros behind the last row.
+  void pack(const T* weight, T* to) const {
+    std::fill_n(to, set_size, T(0));
+    for (int64_t m = 0; m < M; ++m)
+      for (int64_t d = 0; d < p.D; ++d) to[(m / lanes * p.D + d) * lanes + m % lanes] = weight[m * p.D + d];
   }
-}
-
-template <class T>
-struct Rows {
-  const ProjectionParams<T>& p;
-  const T* packed;
-  int64_t packed_size;
 
   // A part of a row of an image, phase by phase.
   static void project_part(void* argument, int64_t task) {
-    const Rows& self = *static_cast<const Rows*>(argument);
+    const Projection& self = *static_cast<const Projection*>(argument);
     const auto& p = self.p;
     const int64_t i = task / self.parts, first = task % self.parts * kCells * p.step;
-    const int64_t slots = p.slots->per_cell, row = i % p.H % p.step;
+    const int64_t per_cell = self.slots.per_cell, row = i % p.H % p.step;
     for (int64_t col = 0; col < std::min(p.step, p.W - first); ++col) {
       const int64_t phase = row * p.step + col, cell = i * p.W + first + col;
       const int64_t count = std::min(kCells, ceil_div(p.W - first - col, p.step));
-      for (size_t j = 0; j < p.slots->sets[phase].size(); ++j) {
-        const T* packed = self.packed + (phase * slots + j) * self.packed_size;
-        T* const to = p.x_dbl + (cell * slots + j) * p.M;
-        const int64_t from = cell * p.D, x_stride = p.step * p.D, stride = p.step * slots * p.M;
-        if (p.half_x) kernels<T>().project_half(p.half_x + from, x_stride, packed, p.D, p.M, to, stride, count);
-        else kernels<T>().project(p.x + from, x_stride, packed, p.D, p.M, to, stride, count);
+      for (size_t j = 0; j < self.slots.sets[phase].size(); ++j) {
+        const T* weight = self.packed_set(phase, j);
+        T* const to = self.x_dbl + (cell * per_cell + j) * self.M;
+        const int64_t from = cell * p.D, x_stride = p.step * p.D, stride = p.step * per_cell * self.M;
+        if (p.half_x) kernels<T>().project_half(p.half_x + from, x_stride, weight, p.D, self.M, to, stride, count);
+        else kernels<T>().project(p.x + from, x_stride, weight, p.D, self.M, to, stride, count);
       }
     }
   }
 
-  int64_t parts = ceil_div(ceil_div(p.W, p.step), kCells);
+  void run(const T* x_proj, const Host& host) {
+    for (size_t phase = 0; phase < slots.sets.size(); ++phase)
+      for (size_t j = 0; j < slots.sets[phase].size(); ++j)
+        pack(x_proj + slots.sets[phase][j] * M * p.D, packed_set(phase, j));
+    host.parallel_for(host.pool, p.B * p.H * parts, &project_part, this);
+  }
 };
 
 }  // namespace
@@ -73,24 +78,27 @@ Slots assign_slots(std::vector<Route>& routes, int64_t step) {
 }
 
 template <class T>
-size_t projection_workspace(const ProjectionParams<T>& p) {
-  return p.slots->per_cell * p.step * p.step * packed_size(p) * sizeof(T) + kLine;
+size_t projected_workspace(MapParams<T> p, const Slots& slots, int threads) {
+  p.P = slots.per_cell;
+  const Projection<T> projection{p, slots, nullptr, nullptr};
+  const size_t scan = make_plan(p, Direction::kForward, threads).workspace_bytes();
+  return projection.x_dbl_bytes() + std::max(projection.packed_bytes(), scan);
 }
 
 template <class T>
-void project(const ProjectionParams<T>& p, const Host& host, void* workspace) {
-  T* const packed = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(workspace) + kLine - 1) / kLine * kLine);
-  const int64_t size = packed_size(p);
-  for (size_t phase = 0; phase < p.slots->sets.size(); ++phase)
-    for (size_t j = 0; j < p.slots->sets[phase].size(); ++j)
-      pack(p, p.slots->sets[phase][j], packed + (phase * p.slots->per_cell + j) * size);
-  Rows<T> rows{p, packed, size};
-  host.parallel_for(host.pool, p.B * p.H * rows.parts, &Rows<T>::project_part, &rows);
+void run_projected(MapParams<T> p, const Slots& slots, const T* x_proj, const Host& host, void* workspace) {
+  p.P = slots.per_cell;
+  Projection<T> projection{p, slots, nullptr, aligned<T>(workspace)};
+  void* const rest = static_cast<char*>(workspace) + projection.x_dbl_bytes();
+  projection.packed = aligned<T>(rest);
+  projection.run(x_proj, host);
+  p.x_dbl = projection.x_dbl;
+  run(p, make_plan(p, Direction::kForward, host.threads), host, rest);
 }
 
-#define MMEVM_INSTANTIATE(T)                                         \
-  template size_t projection_workspace(const ProjectionParams<T>&); \
-  template void project(const ProjectionParams<T>&, const Host&, void*);
+#define MMEVM_INSTANTIATE(T)                                              \
+  template size_t projected_workspace(MapParams<T>, const Slots&, int); \
+  template void run_projected(MapParams<T>, const Slots&, const T*, const Host&, void*);
 MMEVM_INSTANTIATE(float)
 MMEVM_INSTANTIATE(double)
 

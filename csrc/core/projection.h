@@ -1,4 +1,4 @@
-// The projection of a map's cells to what their scans read: low-rank time steps, B and C.
+// The scan of a map that projects its cells itself, to what the scan reads: low-rank time steps, B and C.
 #pragma once
 
 #include <vector>
@@ -7,8 +7,8 @@
 
 namespace mmevm {
 
-// A cell is projected for the routes of its own phase alone. What `x_dbl` holds of a cell are its slots; a route's
-// `projection` is a slot then, and the sets of weights stand here.
+// A cell is projected for the routes of its own phase alone. What is kept of a cell are its slots; a route's `projection`
+// is a slot then, and the sets of weights stand here.
 struct Slots {
   int64_t per_cell = 1;
   std::vector<std::vector<int64_t>> sets;  // by phase: row * step + column
@@ -18,20 +18,10 @@ struct Slots {
 Slots assign_slots(std::vector<Route>& routes, int64_t step);
 
 template <class T>
-struct ProjectionParams {
-  int64_t B, H, W, D, M, step;
-  const Slots* slots;
-  const T* x;       // [B, H, W, D]
-  const BFloat16* half_x;  // if it is not null, the map instead of x
-  const T* weight;  // [sets, M, D]
-  T* x_dbl;         // [B, H, W, slots per cell, M]; slots that a phase does not have are left as they are
-};
+size_t projected_workspace(MapParams<T> params, const Slots& slots, int threads);
 
+// As `run` in scan.h, forward. `x_proj` is [sets, R + 2N, D]; P and x_dbl of the parameters are not read.
 template <class T>
-size_t projection_workspace(const ProjectionParams<T>& params);
-
-// As `run` in scan.h.
-template <class T>
-void project(const ProjectionParams<T>& params, const Host& host, void* workspace);
+void run_projected(MapParams<T> params, const Slots& slots, const T* x_proj, const Host& host, void* workspace);
 
 }  // namespace mmevm

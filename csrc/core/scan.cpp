@@ -6,6 +6,7 @@
 
 #include "checks.h"
 #include "kernels.h"
+#include "workspace.h"
 
 namespace mmevm {
 namespace {
@@ -31,8 +32,6 @@ template <class T>
 int64_t channels(const SequenceParams<T>& p) { return p.D / p.G; }
 template <class T>
 int64_t channels(const MapParams<T>& p) { return p.D; }
-
-constexpr size_t kAlignment = 64;
 
 template <class Params>
 struct Run {
@@ -78,8 +77,7 @@ Plan make_plan(const Params& params, Direction direction, int threads) {
 
 template <class Params>
 void run(const Params& params, const Plan& plan, const Host& host, void* workspace) {
-  const auto aligned = (reinterpret_cast<uintptr_t>(workspace) + kAlignment - 1) / kAlignment * kAlignment;
-  Run<Params> all{params, plan, entry(params), reinterpret_cast<char*>(aligned)};
+  Run<Params> all{params, plan, entry(params), aligned<char>(workspace)};
   if (plan.runners > 0) host.parallel_for(host.pool, plan.runners, &Run<Params>::runner, &all);
 }
 

@@ -23,6 +23,14 @@ struct BFloat16 {
   uint16_t bits;
 };
 
+// `static`, because a copy that is compiled for one instruction set must not serve another.
+static inline float value_of(BFloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 // One route of a visual scan: which cells of the map it visits, in which order, with which parameters.
 // mmevm/ops/routes.py describes the fields; their order here is the order of the operator's flat list of integers.
 struct Route {

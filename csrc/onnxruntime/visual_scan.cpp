@@ -106,7 +106,6 @@ class Kernel {
     MapParams<float> p{};
     Routes routes = check_inputs(x, x_proj, dt_weight, dt_bias, A, Ds, p);
     const Slots slots = assign_slots(routes.list, step_);
-    p.P = slots.per_cell;
     p.step = step_;
     p.accumulate = routes.overlap;
     p.routes = routes.list.data(), p.n_routes = routes.size();
@@ -117,20 +116,14 @@ class Kernel {
     void* y = nullptr;
     check(api_->mutable_data()(output, &y));
     p.y = static_cast<float*>(y);
-    const int64_t cells = p.B * p.H * p.W, M = p.R + 2 * p.N;
+    const int64_t cells = p.B * p.H * p.W;
     if (cells == 0) return;
     if (p.accumulate || !routes.complete) std::memset(p.y, 0, sizeof(float) * cells * p.D);
 
     const Threads threads{api_, context};
     const Host host = threads.host();
-    const std::unique_ptr<float[]> x_dbl(new float[cells * p.P * M]);
-    const ProjectionParams<float> projection{p.B, p.H, p.W, p.D, M, step_, &slots, x.data, nullptr, x_proj.data, x_dbl.get()};
-    p.x_dbl = x_dbl.get();
-    const Plan plan = make_plan(p, Direction::kForward, host.threads);
-    const size_t bytes = std::max(plan.workspace_bytes(), projection_workspace(projection));
-    const std::unique_ptr<char[]> workspace(new char[bytes]);
-    project(projection, host, workspace.get());
-    run(p, plan, host, workspace.get());
+    const std::unique_ptr<char[]> workspace(new char[projected_workspace(p, slots, host.threads)]);
+    run_projected(p, slots, x_proj.data, host, workspace.get());
   }
 
  private:

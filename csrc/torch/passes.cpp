@@ -2,7 +2,6 @@
 // mmevm/ops/passes.py checks what it gives them; what is checked here keeps them within their memory.
 #include "../core/passes.h"
 
-#include <cstring>
 #include <memory>
 #include <type_traits>
 
@@ -59,14 +58,9 @@ class Values {
   explicit Values(const Tensor& t) : tensor_(as_contiguous(t)) {
     const ScalarType own = scalar_type(t);
     if (own == ScalarType::BFloat16) {
-      const auto* bits = static_cast<const uint16_t*>(tensor_->const_data_ptr());
+      const auto* values = pointer<BFloat16>(*tensor_);
       copy_.resize(tensor_->numel());
-      for (size_t i = 0; i < copy_.size(); ++i) {
-        const uint32_t wide = uint32_t(bits[i]) << 16;
-        float value;
-        std::memcpy(&value, &wide, sizeof(value));
-        copy_[i] = value;
-      }
+      for (size_t i = 0; i < copy_.size(); ++i) copy_[i] = value_of(values[i]);
     } else if (own != (std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float)) {
       tensor_ = as_contiguous(t, std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float);
     }
@@ -255,26 +249,18 @@ Tensor scan_projected(const MapInputs& in, const Tensor& x_proj, const MapSize& 
   const Slots slots = assign_slots(routes.list, in.step);
   MapParams<T> p{};
   static_cast<MapSize&>(p) = size;
-  p.P = slots.per_cell;
-  const int64_t M = p.R + 2 * p.N;
-  const Host host = torch_host();
-  const std::unique_ptr<T[]> x_dbl(new T[p.B * p.H * p.W * p.P * M]);
   p.step = in.step, p.accumulate = routes.overlap, p.routes = routes.list.data(), p.n_routes = routes.size();
   if (half) p.half_x = pointer<BFloat16>(x);
   else p.x = pointer<T>(x);
-  p.x_dbl = x_dbl.get();
   p.dt_weight = dt_weight.data(), p.dt_bias = dt_bias.data(), p.A = A.data(), p.Ds = Ds.data(), p.log_A = true;
   const Sizes sizes{p.B, p.H, p.W, p.D};
   const ScalarType result = half_y ? ScalarType::BFloat16 : type;
   const Tensor y = routes.overlap || !routes.complete ? zeros(sizes, result, x) : empty(sizes, result, x);
   if (half_y) p.half_y = mutable_pointer<BFloat16>(y);
   else p.y = mutable_pointer<T>(y);
-  const ProjectionParams<T> projection{p.B, p.H, p.W, p.D, M, in.step, &slots, p.x, p.half_x, weight.data(), x_dbl.get()};
-  const Plan plan = make_plan(p, Direction::kForward, host.threads);
-  const size_t bytes = std::max(plan.workspace_bytes(), projection_workspace(projection));
-  const std::unique_ptr<char[]> workspace(new char[bytes]);
-  project(projection, host, workspace.get());
-  run(p, plan, host, workspace.get());
+  const Host host = torch_host();
+  const std::unique_ptr<char[]> workspace(new char[projected_workspace(p, slots, host.threads)]);
+  run_projected(p, slots, weight.data(), host, workspace.get());
   return to(y, scalar_type(in.x));
 }
 

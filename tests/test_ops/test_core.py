@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmevm.ops import Route, es2d_routes
+from mmevm.ops import Route, es2d_routes, visual_scan
 from mmevm.ops.routes import flatten
 from tests.emulation.build import load_core_host
 
-from .samples import PAIR, SHARED, map_inputs
+from .samples import PAIR, SHARED, SS2D, map_inputs, relative_error
 
 pytestmark = pytest.mark.usefixtures('extension')
 
@@ -59,6 +59,26 @@ def test_scans_equal_those_of_pytorch_bit_by_bit(
     assert scan_map(*common, _pointers(results)) == copies
     assert all(torch.equal(a, b) for a, b in zip(results, (y, states, dx), strict=False))
     assert all(result.isfinite().all() for result in results)
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize('routes, step', [(SS2D, 1), (PAIR, 1), (es2d_routes(), 2)])
+def test_scans_that_project_their_cells_stay_within_their_workspace(
+    routes: list[Route], step: int, threads: int
+) -> None:
+    run = load_core_host().scan_projected
+    run.restype = ctypes.c_bool
+    B, H, W, D, N, R, K = 2, 13, 101, 70, 5, 3, 1 + max(route.parameters for route in routes)
+    routes = [route._replace(projection=route.parameters) for route in routes]
+    x, x_proj = torch.randn(B, H, W, D), torch.randn(K, R + 2 * N, D) * D**-0.5
+    weight, bias, A, Ds = torch.randn(K, D, R), torch.randn(K, D), -torch.rand(K, D, N), torch.randn(K, D)
+    flat, y = flatten(routes), torch.zeros_like(x)
+    sizes, inputs = _integers([B, H, W, D, N, R, K]), _pointers([x, x_proj, weight, bias, A, Ds])
+    step_, count = ctypes.c_int64(step), ctypes.c_int64(len(flat))
+    assert run(sizes, step_, _integers(flat), count, threads, inputs, ctypes.c_void_p(y.data_ptr()))
+    x_dbl = torch.einsum('bhwd,pmd->bhwpm', x, x_proj)
+    expected = visual_scan(x, x_dbl, weight, A, Ds, routes=routes, step=step, dt_bias=bias, backend='reference')
+    assert relative_error(y, expected) < 2e-5
 
 
 def test_routes_that_do_not_fit_are_refused(scan_map: Callable[..., int]) -> None:
