@@ -122,7 +122,8 @@ def make_extensions(cuda: bool) -> list[Extension]:
     if cuda:
         # The extension names them, so that a GPU without code for it is left to Triton.
         architectures = os.environ['TORCH_CUDA_ARCH_LIST'].replace(';', ' ').split()
-        macros = [*macros, ('USE_CUDA', None), ('MMEVM_CUDA_ARCHITECTURES', ','.join(architectures))]
+        # Not by commas, at which nvcc would divide the macro.
+        macros = [*macros, ('USE_CUDA', None), ('MMEVM_CUDA_ARCHITECTURES', '/'.join(architectures))]
         sources = source_files('core/checks.cpp', 'cuda/*.cpp', 'cuda/*.cu')
         compile_args = {'cxx': cxx_flags, 'nvcc': flags}
         extensions.append(

@@ -263,7 +263,7 @@ sources=()
 while (($#)); do
   case $1 in
     -o) output=$2 && shift ;;
-    *.cpp) sources+=("$1") ;;
+    *.cpp | *.cu) sources+=("$1") ;;
     *.o) objects+=("$1") ;;
   esac
   shift
@@ -272,18 +272,37 @@ if ((${#sources[@]})); then echo "${sources[@]##*/csrc/}" >"$output"; else cat "
 """
 
 
-def test_without_a_working_nvcc_the_cpu_kernels_are_built_all_the_same(build_wheel, tmp_path):
+def write_nvcc(folder: Path, compile: str) -> Path:
+    """Writes an nvcc of torch's release that compiles by a line of bash."""
     import torch
 
     if torch.version.cuda is None:
         pytest.skip('torch is built without CUDA, so that nvcc is not tried')
-    nvcc = write_script(
-        tmp_path / 'toolkit' / 'bin' / 'nvcc',
-        '#!/bin/sh\ncase "$*" in\n'
+    return write_script(
+        folder / 'toolkit' / 'bin' / 'nvcc',
+        '#!/bin/bash\ncase "$*" in\n'
         f'*--version*) echo "Cuda compilation tools, release {torch.version.cuda}, V0" ;;\n'
-        f'*--dryrun*) echo "#$ TOP={tmp_path}/toolkit" ;;\n'
-        '*) echo "error: unsupported GNU version" >&2; exit 1 ;;\nesac\n',
+        f'*--dryrun*) echo "#$ TOP={folder}/toolkit" ;;\n'
+        f'*) {compile} ;;\nesac\n',
     )
+
+
+@pytest.mark.parametrize('architectures', ['7.5 8.6;9.0+PTX', None])
+def test_nvcc_takes_every_list_of_architectures(build_wheel, tmp_path, architectures):
+    compiler = write_script(tmp_path / 'c++', FAKE_COMPILER)
+    # It divides macros at commas, as the real one does.
+    refuse = 'for a in "$@"; do case $a in -D*,[0-9]*) echo "error: macro names must be identifiers" >&2; exit 1;; esac; done'
+    nvcc = write_nvcc(tmp_path, f'{refuse}; exec {compiler} "$@"')
+    given = {'TORCH_CUDA_ARCH_LIST': architectures} if architectures else {}
+    result = build_wheel(MMEVM_BUILD_EXT='1', FORCE_CUDA='1', CUDA_HOME=str(nvcc.parents[1]), CXX=str(compiler), **given)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = tmp_path.glob('wheels/*.whl')
+    with zipfile.ZipFile(wheel) as archive:
+        assert 'cuda/visual_scan.cpp' in archive.read('mmevm/_C_cuda.abi3.so').decode()
+
+
+def test_without_a_working_nvcc_the_cpu_kernels_are_built_all_the_same(build_wheel, tmp_path):
+    nvcc = write_nvcc(tmp_path, 'echo "error: unsupported GNU version" >&2; exit 1')
     compiler = write_script(tmp_path / 'c++', FAKE_COMPILER)
     result = build_wheel(CUDA_HOME=str(nvcc.parent.parent), TORCH_CUDA_ARCH_LIST='9.0', CXX=str(compiler))
     output = result.stdout + result.stderr

@@ -3,10 +3,10 @@
 namespace mmevm::cuda {
 namespace {
 
-#define MMEVM_TEXT(...) #__VA_ARGS__
-#define MMEVM_TEXT_OF(...) MMEVM_TEXT(__VA_ARGS__)
+#define MMEVM_TEXT(x) #x
+#define MMEVM_TEXT_OF(x) MMEVM_TEXT(x)
 
-// What the kernels are compiled for: TORCH_CUDA_ARCH_LIST, with commas.
+// What the kernels are compiled for: TORCH_CUDA_ARCH_LIST, with slashes.
 std::string architectures() { return MMEVM_TEXT_OF(MMEVM_CUDA_ARCHITECTURES); }
 
 }  // namespace
