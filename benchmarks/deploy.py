@@ -46,6 +46,9 @@ PEERS = (
 COUNTERPARTS = {'evm_tiny': 'regnety_008', 'evm_small': 'regnety_016', 'evm_base': SWIN}
 """The network whose time in ONNX Runtime is what ours is measured against."""
 
+PAUSE = 0.05
+"""Seconds before each call, in which the runtimes' own threads go to sleep."""
+
 RUNTIMES = ('ONNX Runtime', 'ONNX Runtime, function', 'OpenVINO', 'PyTorch')
 COLUMNS = {
     'model': '{model}',
@@ -186,7 +189,7 @@ def main() -> None:
             found += open_all(name, networks.build(name, args.resolution), args.resolution, Path(folder))
         for config in args.detector:
             found += open_all(Path(config).stem, Detector(config), args.detector_size, Path(folder))
-        times = timing.interleaved({str(i): run for i, (_, run) in enumerate(found)}, args.repeats, args.warmup)
+        times = timing.interleaved({str(i): run for i, (_, run) in enumerate(found)}, args.repeats, args.warmup, pause=PAUSE)
     rows = [row for row, _ in found]
     for i, row in enumerate(rows):
         row.update(timing.summarise(times[str(i)]), times=times[str(i)])

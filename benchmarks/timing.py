@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 def interleaved(
-    callables: Mapping[str, Callable[[], Any]], repeats: int, warmup: int, settle: int = 1
+    callables: Mapping[str, Callable[[], Any]], repeats: int, warmup: int, settle: int = 1, pause: float = 0
 ) -> dict[str, list[float]]:
     """Time callables in turn, one call of each per round, so that drift of the machine affects all of them alike.
 
@@ -43,6 +43,7 @@ def interleaved(
         repeats (int): Timed rounds, at least 1.
         warmup (int): Untimed rounds before them.
         settle (int): Untimed calls directly before each timed one.
+        pause (float): Seconds of rest before those, where a neighbour's threads are others, and still spin for work.
 
     Returns:
         dict[str, list[float]]: Milliseconds of every timed call, by name; equal positions come from the same round.
@@ -50,7 +51,7 @@ def interleaved(
     Raises:
         ValueError: If ``repeats`` is below 1.
     """
-    return take_turns({name: partial(_time, run, settle) for name, run in callables.items()}, repeats, warmup)
+    return take_turns({name: partial(_time, run, settle, pause) for name, run in callables.items()}, repeats, warmup)
 
 
 def take_turns(
@@ -91,7 +92,8 @@ def take_turns(
     return times
 
 
-def _time(function: Callable[[], Any], settle: int) -> float:
+def _time(function: Callable[[], Any], settle: int, pause: float) -> float:
+    time.sleep(pause)
     for _ in range(settle):
         function()
     start = time.perf_counter()

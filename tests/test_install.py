@@ -291,10 +291,12 @@ def write_nvcc(folder: Path, compile: str) -> Path:
 def test_nvcc_takes_every_list_of_architectures(build_wheel, tmp_path, architectures):
     compiler = write_script(tmp_path / 'c++', FAKE_COMPILER)
     # It divides macros at commas, as the real one does.
-    refuse = 'for a in "$@"; do case $a in -D*,[0-9]*) echo "error: macro names must be identifiers" >&2; exit 1;; esac; done'
+    refuse = 'for a in "$@"; do case $a in -D*,[0-9]*) echo "macro names must be identifiers" >&2; exit 1;; esac; done'
     nvcc = write_nvcc(tmp_path, f'{refuse}; exec {compiler} "$@"')
     given = {'TORCH_CUDA_ARCH_LIST': architectures} if architectures else {}
-    result = build_wheel(MMEVM_BUILD_EXT='1', FORCE_CUDA='1', CUDA_HOME=str(nvcc.parents[1]), CXX=str(compiler), **given)
+    result = build_wheel(
+        MMEVM_BUILD_EXT='1', FORCE_CUDA='1', CUDA_HOME=str(nvcc.parents[1]), CXX=str(compiler), **given
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     (wheel,) = tmp_path.glob('wheels/*.whl')
     with zipfile.ZipFile(wheel) as archive:

@@ -128,13 +128,13 @@ MMEVM_INLINE Moments moments(const Data* row, int64_t C, double eps) {
 template <class V, class Data>
 void gated_norm_tokens(const GatedNormParams<Data>& p, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
-    Data* const row = p.y + t * p.C;
+    const Data* const row = p.x + t * p.C;
     const Moments m = moments<V>(row, p.C, p.eps);
     for_channels<V>(p.C, [&](int64_t c, auto valid) {
       const auto z = load_channels<V>(p.gate + t * p.C + c, valid);
       auto v = (load_channels<V>(row + c, valid) - m.mean) * m.inverse_deviation;
       v = V::fma(v, load_channels<V>(p.weight + c, valid), load_channels<V>(p.bias + c, valid));
-      store_channels<V>(row + c, v * (z * sigmoid<V>(z)), valid);
+      store_channels<V>(p.y + t * p.C + c, v * (z * sigmoid<V>(z)), valid);
     });
   }
 }
@@ -163,7 +163,7 @@ void gated_mean_elements(const GatedMeanParams<Data>& p, int64_t begin, int64_t 
     const int64_t i = begin + c;
     const auto z = load_channels<V>(p.gate + i, valid);
     const auto sum = load_channels<V>(p.a + i, valid) + load_channels<V>(p.b + i, valid);
-    store_channels<V>(p.a + i, sum * 0.5f * (z * sigmoid<V>(z)), valid);
+    store_channels<V>(p.y + i, sum * 0.5f * (z * sigmoid<V>(z)), valid);
   });
 }
 
@@ -189,7 +189,7 @@ void scaled_sum_tokens(const ScaledSumParams<Data>& p, int64_t begin, int64_t en
       auto v = load_channels<V>(p.x + i, valid);
       v = V::fma(load_channels<V>(p.a + i, valid), load_channels<V>(scale_a + c, valid), v);
       v = V::fma(load_channels<V>(p.b + i, valid), load_channels<V>(scale_b + c, valid), v);
-      store_channels<V>(p.a + i, v, valid);
+      store_channels<V>(p.y + i, v, valid);
     });
   }
 }

@@ -45,14 +45,14 @@ struct BatchNormParams {
   const Data* residual;  // [tokens, C] or null
 };
 
-// y = layer_norm(y) * silu(gate), in place.
+// y = layer_norm(x) * silu(gate). y may be x.
 template <class Data>
 struct GatedNormParams {
   int64_t tokens, C;
-  Data* y;           // [tokens, C]
-  const Data* gate;  // [tokens, C]
+  const Data *x, *gate;        // [tokens, C]
   const float *weight, *bias;  // [C]
   double eps;
+  Data* y;  // [tokens, C]
 };
 
 // y = x / sqrt(mean(x^2) + eps) * weight.
@@ -65,12 +65,12 @@ struct RmsNormParams {
   Data* y;  // [tokens, C]
 };
 
-// a = (a + b) / 2 * silu(gate), in place.
+// y = (a + b) / 2 * silu(gate). y may be a.
 template <class Data>
 struct GatedMeanParams {
   int64_t elements;
-  Data* a;
-  const Data *b, *gate;
+  const Data *a, *b, *gate;
+  Data* y;
 };
 
 // The mean over an image's tokens of their layer norm.
@@ -83,13 +83,13 @@ struct NormMeanParams {
   float* mean;  // [B, C]
 };
 
-// a = x + a * scale_a + b * scale_b, in place.
+// y = x + a * scale_a + b * scale_b. y may be a.
 template <class Data>
 struct ScaledSumParams {
   int64_t B, tokens, C;
-  const Data *x, *b;               // [B, tokens, C]
-  Data* a;                         // [B, tokens, C]
+  const Data *x, *a, *b;           // [B, tokens, C]
   const float *scale_a, *scale_b;  // [B, C]
+  Data* y;                         // [B, tokens, C]
 };
 
 template <class Params>

@@ -34,13 +34,14 @@ struct OrtApi {
   auto dimension_count() const { return at<OrtStatus*(const OrtTensorTypeAndShapeInfo*, size_t* out)>(61); }
   auto dimensions() const { return at<OrtStatus*(const OrtTensorTypeAndShapeInfo*, int64_t* out, size_t count)>(62); }
   auto shape() const { return at<OrtStatus*(const OrtValue*, OrtTensorTypeAndShapeInfo** out)>(65); }
-  auto attribute() const { return at<OrtStatus*(const OrtKernelInfo*, const char* name, int64_t* out)>(86); }
+  auto attribute_float() const { return at<OrtStatus*(const OrtKernelInfo*, const char* name, float* out)>(85); }
+  auto attribute_int() const { return at<OrtStatus*(const OrtKernelInfo*, const char* name, int64_t* out)>(86); }
   auto input() const { return at<OrtStatus*(const OrtKernelContext*, size_t index, const OrtValue** out)>(90); }
   auto output() const {
     return at<OrtStatus*(OrtKernelContext*, size_t index, const int64_t* sizes, size_t count, OrtValue** out)>(91);
   }
   auto release_shape() const { return at<void(OrtTensorTypeAndShapeInfo*)>(99); }
-  auto attributes() const {
+  auto attribute_ints() const {
     return at<OrtStatus*(const OrtKernelInfo*, const char* name, int64_t* out, size_t* size)>(163);
   }
   auto parallel_for() const {

@@ -174,8 +174,8 @@ void gated_norm_(StableIValue* stack, uint64_t, uint64_t) {
   const double eps = arguments.take<double>();
   with_data(y, [&](auto data) {
     using Data = decltype(data);
-    run_pass(GatedNormParams<Data>{tokens(y), y.size(3), mutable_pointer<Data>(y), pointer<Data>(gate), weight.data(),
-                                   bias.data(), eps});
+    run_pass(GatedNormParams<Data>{tokens(y), y.size(3), pointer<Data>(y), pointer<Data>(gate), weight.data(), bias.data(),
+                                   eps, mutable_pointer<Data>(y)});
   });
 }
 
@@ -201,7 +201,8 @@ void gated_mean_(StableIValue* stack, uint64_t, uint64_t) {
   check_map(gate, "gate", a);
   with_data(a, [&](auto data) {
     using Data = decltype(data);
-    run_pass(GatedMeanParams<Data>{a.numel(), mutable_pointer<Data>(a), pointer<Data>(b), pointer<Data>(gate)});
+    run_pass(GatedMeanParams<Data>{a.numel(), pointer<Data>(a), pointer<Data>(b), pointer<Data>(gate),
+                                   mutable_pointer<Data>(a)});
   });
 }
 
@@ -234,8 +235,8 @@ void scaled_sum_(StableIValue* stack, uint64_t, uint64_t) {
   const auto scale_b = parameter(arguments.tensor(), "scale_b", "[B, 1, 1, C]", {B, 1, 1, C});
   with_data(a, [&](auto data) {
     using Data = decltype(data);
-    run_pass(ScaledSumParams<Data>{B, a.size(1) * a.size(2), C, pointer<Data>(x), pointer<Data>(b),
-                                   mutable_pointer<Data>(a), scale_a.data(), scale_b.data()});
+    run_pass(ScaledSumParams<Data>{B, a.size(1) * a.size(2), C, pointer<Data>(x), pointer<Data>(a), pointer<Data>(b),
+                                   scale_a.data(), scale_b.data(), mutable_pointer<Data>(a)});
   });
 }
 

@@ -21,13 +21,13 @@ from mmevm.ops.routes import flatten, unflatten
 DOMAIN = 'mmevm'
 OPSET = 18
 """Of the standard operators; ONNX Runtime has it since 1.14."""
-_OPSET = Opset(DOMAIN, 1)
+MMEVM = Opset(DOMAIN, 1)
 op: Any = opset18
 _ANY = FLOAT[...]  # type: ignore[misc, type-arg]
 
 
 # The body is not Python: onnxscript compiles it. Integers are tensors of one element, in the names of mmevm.ops.
-@script(_OPSET, default_opset=op)
+@script(MMEVM, default_opset=op)
 def VisualScan(
     x: FLOAT,
     x_proj: FLOAT,
@@ -132,7 +132,7 @@ def VisualScan(
     return op.Reshape(op.Transpose(y, perm=[1, 0, 2]), op.Shape(x))
 
 
-@script(_OPSET, default_opset=op)
+@script(MMEVM, default_opset=op)
 def SelectiveScan(u: FLOAT, delta: FLOAT, A: FLOAT, Bs: FLOAT, Cs: FLOAT, Ds: FLOAT, delta_bias: FLOAT, softplus: int):
     """The one-dimensional scan: ``y, last_state = mmevm.ops.selective_scan(…)`` for groups of channels, in float32.
 
@@ -178,7 +178,7 @@ FUNCTIONS: dict[str, Any] = {'VisualScan': VisualScan, 'SelectiveScan': Selectiv
 """What the nodes of our domain mean, by their name."""
 
 
-def _register(name: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]) -> None:
+def register(name: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]) -> None:
     """Give a node a schema: such a node exporters leave alone, where they inline functions."""
     tensor = 'tensor(float)'
     onnx.defs.register_schema(
@@ -193,8 +193,8 @@ def _register(name: str, inputs: Sequence[str], outputs: Sequence[str], attribut
     )
 
 
-_register('VisualScan', INPUTS, ['y'], {'step': OpSchema.AttrType.INT, 'routes': OpSchema.AttrType.INTS})
-_register(
+register('VisualScan', INPUTS, ['y'], {'step': OpSchema.AttrType.INT, 'routes': OpSchema.AttrType.INTS})
+register(
     'SelectiveScan',
     ('u', 'delta', 'A', 'Bs', 'Cs', 'Ds', 'delta_bias'),
     ['y', 'last_state'],
@@ -206,7 +206,7 @@ def visual_scan_node(
     x: Any, x_proj: Any, dt_weight: Any, dt_bias: Any, A: Any, Ds: Any, step: int, routes: Sequence[int]
 ) -> Any:
     """Translate :func:`.operators.scan_map` for ``torch.onnx.export``."""
-    return _OPSET.VisualScan(x, x_proj, dt_weight, dt_bias, A, Ds, step=step, routes=routes)
+    return MMEVM.VisualScan(x, x_proj, dt_weight, dt_bias, A, Ds, step=step, routes=routes)
 
 
 def projected_scan_nodes(
@@ -221,7 +221,7 @@ def projected_scan_nodes(
     save_states: bool,
 ) -> Any:
     """Translate a scan of a map that is projected already: its projections go through the node as further channels."""
-    _require_float(x, x_dbl)
+    require_float(x, x_dbl)
     paths = sorted(unflatten(list(routes)))
     starts = Counter((route.row, route.col) for route in paths)
     if set(starts) != set(product(range(step), repeat=2)) or len(set(starts.values())) > 1:
@@ -233,7 +233,7 @@ def projected_scan_nodes(
     flat = op.Reshape(x_dbl, op.Constant(value_ints=[0, 0, 0, more]))
     wider = op.Constant(value_ints=[0, 0, 0, 0, more, 0])
     along = op.Constant(value_ints=[0, 0, 0, more])
-    y = _OPSET.VisualScan(
+    y = MMEVM.VisualScan(
         op.Concat(x, flat, axis=-1),
         op.Constant(value=onnx.numpy_helper.from_array(select)),
         op.Pad(dt_weight, wider),
@@ -259,10 +259,10 @@ def selective_scan_nodes(
     save_states: bool,
 ) -> Any:
     """Translate the one-dimensional scan."""
-    _require_float(u, delta, Bs, Cs)
+    require_float(u, delta, Bs, Cs)
     D = A.shape[0]
     Ds, delta_bias = (_zeros(D) if value is None else value for value in (Ds, delta_bias))
-    y, state = _OPSET.SelectiveScan(u, delta, A, Bs, Cs, Ds, delta_bias, softplus=int(delta_softplus))
+    y, state = MMEVM.SelectiveScan(u, delta, A, Bs, Cs, Ds, delta_bias, softplus=int(delta_softplus))
     return y, state, _zeros(0)
 
 
@@ -270,6 +270,6 @@ def _zeros(*sizes: int) -> Any:
     return op.Constant(value=onnx.numpy_helper.from_array(np.zeros(sizes, np.float32)))
 
 
-def _require_float(*tensors: Any) -> None:
+def require_float(*tensors: Any) -> None:
     if any(tensor.dtype != onnx_ir.DataType.FLOAT for tensor in tensors):
         raise NotImplementedError('scans are exported in float32 only; call .float() on the model')

@@ -13,6 +13,7 @@ import torch
 from onnxscript import optimizer
 from torch import nn
 
+from mmevm.deploy import fused
 from mmevm.deploy.boxes import TRANSLATIONS as BOX_TRANSLATIONS
 from mmevm.deploy.functions import DOMAIN, FUNCTIONS, OPSET
 from mmevm.deploy.layers import TRANSLATIONS, exportable
@@ -44,12 +45,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _tracing() -> Iterator[None]:
+def _tracing(further: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
     if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'AUTO'):
         raise UsageError(f'Exporting needs torch 2.6 or newer, this is {torch.__version__}.')
     # With sizes that are symbols, looking up its cache takes longer than PyTorch's fake tensors take without.
     config = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with _quiet(), torch.no_grad(), exportable(), config:
+    with _quiet(), torch.no_grad(), exportable(further), config:
         yield
 
 
@@ -89,9 +90,9 @@ def to_onnx(
     Raises:
         UsageError: PyTorch cannot export the module.
     """
-    translations = TRANSLATIONS | BOX_TRANSLATIONS
+    translations = TRANSLATIONS | BOX_TRANSLATIONS | fused.TRANSLATIONS
     try:
-        with _tracing():
+        with _tracing(fused.SUBSTITUTES):
             program = _trace(module, channels, dtype)
             exported = torch.onnx.export(
                 program, custom_translation_table=translations, opset_version=OPSET, optimize=False, verbose=False
@@ -201,7 +202,7 @@ def _finish(model: ir.Model, outputs: Sequence[str]) -> ir.Model:
         value.metadata_props.clear()
     model.metadata_props.clear()
     for name in {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}:
-        function: Any = ir.from_proto(FUNCTIONS[name].to_function_proto())
+        function: Any = ir.from_proto((FUNCTIONS | fused.FUNCTIONS)[name].to_function_proto())
         model.functions[function.identifier()] = function
         model.opset_imports[DOMAIN] = 1
     return model

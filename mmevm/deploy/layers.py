@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
@@ -17,7 +17,7 @@ from mmevm.deploy import operators  # noqa: F401 (registers them)
 from mmevm.deploy.functions import projected_scan_nodes, selective_scan_nodes, visual_scan_node
 from mmevm.layers import vim
 from mmevm.layers.basic import is_plain
-from mmevm.layers.blocks import EVSSBlock, InvertedResidual
+from mmevm.layers.blocks import InvertedResidual
 from mmevm.layers.mixers import ES2D, ROUTES, SS2D, ScanMixer
 from mmevm.layers.patch import PatchMerging
 from mmevm.layers.vim import BidirectionalMamba, causal_conv, insert_middle, split_middle
@@ -67,15 +67,6 @@ def _convolve_residual(self: InvertedResidual, x: Tensor) -> Tensor:
     gate = self.se.conv_expand(F.relu(self.se.conv_reduce(y.mean(dim=(2, 3), keepdim=True))))
     y = self.conv_pw2(y * gate.sigmoid())
     return (x + y).permute(0, 2, 3, 1)
-
-
-def _fuse_branches(self: EVSSBlock, x: Tensor) -> Tensor:
-    y = self.norm(x)
-    mixed = self.op(y)
-    if not self.fusion:
-        return x + mixed
-    local = self._convolve(y)
-    return x + mixed * self.se(mixed) + local * self.se(local)
 
 
 def _merge_nodes(x: Any) -> Any:
@@ -151,7 +142,6 @@ _SUBSTITUTES: list[tuple[Any, str, Any]] = [
     (ES2D, 'scan', _scan_phases),
     (SS2D, 'scan', _scan_cross),
     (BidirectionalMamba, 'scan', staticmethod(_scan_direction)),
-    (EVSSBlock, 'forward', _fuse_branches),
     (InvertedResidual, 'forward', _convolve_residual),
     (PatchMerging, 'forward', _merge_patches),
     (vim_backbone, 'resize_position', _resize_position),
@@ -160,9 +150,13 @@ _SUBSTITUTES: list[tuple[Any, str, Any]] = [
 
 
 @contextmanager
-def exportable() -> Iterator[None]:
-    """Replace what a graph for every size of image cannot hold, for as long as the context lasts."""
-    substitutes = list(_SUBSTITUTES)
+def exportable(further: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
+    """Replace what a graph for every size of image cannot hold, for as long as the context lasts.
+
+    Args:
+        further (Sequence[tuple[Any, str, Any]]): Further owners, names in them, and what stands for those.
+    """
+    substitutes = [*_SUBSTITUTES, *further]
     if 'mmseg.models.utils.wrappers' in sys.modules:
         substitutes.append((sys.modules['mmseg.models.utils.wrappers'].Upsample, 'forward', _upsample))
     originals = [(owner, name, vars(owner)[name]) for owner, name, _ in substitutes]

@@ -70,10 +70,24 @@ def _is_served(t: Tensor, dtype: torch.dtype) -> bool:
     return plain and t.device.type == 'cpu' and t.dtype in (dtype, torch.float32) and t.is_contiguous()
 
 
+def serves(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Return whether there is a pass for kernels that cover so many rows and columns before and after their cell."""
+    return (before[0] + 1 + after[0], before[1] + 1 + after[1]) in _KERNELS
+
+
 def _operators() -> torch._ops._OpNamespace:
     if not torch.compiler.is_compiling():
         join_torch_counter('mmevm')
     return torch.ops.mmevm
+
+
+def fold(weight: Tensor, bias: Tensor | None, norm: NormStatistics | None) -> tuple[Tensor, Tensor | None]:
+    """Fold a batch norm into the convolution before it: weight Tensor[C, 1, rows, columns] and bias Tensor[C]."""
+    if norm is None:
+        return weight, bias
+    scale = norm.weight * torch.rsqrt(norm.var + norm.eps)
+    shift = norm.bias - norm.mean * scale
+    return weight * scale.view(-1, 1, 1, 1), shift if bias is None else torch.addcmul(shift, bias, scale)
 
 
 def depthwise_conv(
@@ -99,15 +113,10 @@ def depthwise_conv(
     Returns:
         Tensor[B, H, W, C].
     """
-    size = (before[0] + 1 + after[0], before[1] + 1 + after[1])
-    if size in _KERNELS and available(x, weight, bias, *(norm[:4] if norm else ())):
+    if serves(before, after) and available(x, weight, bias, *(norm[:4] if norm else ())):
         tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
         return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, _INDEX[activation])
-    if norm:
-        scale = norm.weight * torch.rsqrt(norm.var + norm.eps)
-        shift = norm.bias - norm.mean * scale
-        weight = weight * scale.view(-1, 1, 1, 1)
-        bias = shift if bias is None else torch.addcmul(shift, bias, scale)
+    weight, bias = fold(weight, bias, norm)
     # Padded at both ends by the longer side, so that one convolution serves; what is too much is cut off.
     padding = (max(before[0], after[0]), max(before[1], after[1]))
     y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=weight.shape[0]).permute(0, 2, 3, 1)
