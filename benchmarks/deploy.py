@@ -130,7 +130,9 @@ def open_all(name: str, model: nn.Module, size: int, folder: Path) -> list[tuple
     path = folder / 'model.onnx'
     images = torch.randn(1, 3, size, size)
     outputs = getattr(model, 'outputs', ['scores'])
-    onnx_ir.save(to_onnx(model if hasattr(model, 'outputs') else Outputs(model), outputs), path)
+    whole = model if hasattr(model, 'outputs') else Outputs(model)
+    strict = getattr(getattr(model, 'patch_embed', None), 'strict_img_size', False)  # timm's Swin: one size only
+    onnx_ir.save(to_onnx(whole, outputs, size=(size, size) if strict else None), path)
     scans = 'VisualScan' in {node.op_type for node in onnx.load(path).graph.node}
     openers: dict[str, Callable[[], Run | None]] = {
         'ONNX Runtime': functools.partial(open_onnxruntime, path, images, scans),

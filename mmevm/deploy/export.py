@@ -55,12 +55,14 @@ class Plan(NamedTuple):
         verify (bool): It is compared with PyTorch.
         inline (bool): Its scans are in standard operators.
         images (Sequence[Path]): What 8-bit products are calibrated on; none keep float32.
+        size (tuple[int, int], optional): Fixed height and width of the images.
     """
 
     out: Path
     verify: bool = True
     inline: bool = False
     images: Sequence[Path] = ()
+    size: tuple[int, int] | None = None
 
 
 def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -87,6 +89,13 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         '--inline', action='store_true', help='standard operators alone, for runtimes that know no functions (OpenVINO)'
     )
+    parser.add_argument(
+        '--image-size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='fix the size of the images, for models and runtimes that take one size only',
+    )
     parser.add_argument('--no-verify', dest='verify', action='store_false', help='skip the comparison with PyTorch')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE')
     return vars(parser.parse_args(argv))
@@ -104,6 +113,7 @@ def export(
     verify: bool = True,
     int8: str | None = None,
     inline: bool = False,
+    image_size: Sequence[int] | None = None,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Export a config's model to a file.
@@ -118,6 +128,7 @@ def export(
         format (str): 'onnx', or 'pt2' for a program of ``torch.export``.
         verify (bool): Compare with PyTorch at three sizes.
         inline (bool): Write the scans in standard operators alone instead of as nodes with a function.
+        image_size (Sequence[int], optional): Height and width, which are then fixed.
         int8 (str, optional): Folder of images, as the model will see them, on which 8-bit products are calibrated.
         cfg_options (Mapping[str, Any], optional): Changes to the config by dotted key.
 
@@ -125,7 +136,8 @@ def export(
         UsageError: The model cannot be exported, or the file does not agree.
         CheckpointError: The checkpoint does not fit.
     """
-    plan = Plan(Path(out), verify, inline, calibration_images(int8) if int8 else [])
+    size = _image_size(image_size) if image_size else None
+    plan = Plan(Path(out), verify, inline, calibration_images(int8) if int8 else [], size)
     _require_target(plan, format)
     cfg = load_config(config, cfg_options)
     if checkpoint:
@@ -155,6 +167,13 @@ def export(
         'mmevm_version': __version__,
     }
     _write(exported, metadata, plan)
+
+
+def _image_size(sides: Sequence[int]) -> tuple[int, int]:
+    height, width = sides
+    if min(sides) < 1:
+        raise UsageError(f'--image-size must be at least 1 x 1, got {height} x {width}')
+    return height, width
 
 
 def _require_target(plan: Plan, format: str) -> None:
@@ -270,7 +289,7 @@ def _write(exported: ExportedModel, metadata: Mapping[str, Any], plan: Plan) -> 
 def _write_onnx(
     exported: ExportedModel, metadata: Mapping[str, str], dtype: torch.dtype, draft: Path, plan: Plan
 ) -> None:
-    model = to_onnx(exported, [*exported.outputs, *exported.checked], dtype=dtype)
+    model = to_onnx(exported, [*exported.outputs, *exported.checked], dtype=dtype, size=plan.size)
     model.producer_name, model.producer_version = 'mmevm', __version__
     model.metadata_props.update(metadata)
     onnx_ir.save(model, draft)
@@ -297,11 +316,12 @@ def _run(session: Any, images: Tensor) -> list[Tensor]:
 def _write_program(
     exported: ExportedModel, metadata: Mapping[str, str], dtype: torch.dtype, draft: Path, plan: Plan
 ) -> None:
-    program = to_program(Results(exported), dtype=dtype)
+    program = to_program(Results(exported), dtype=dtype, size=plan.size)
     if plan.verify:
         module, n = program.module(), len(exported.outputs)
         # The maps before thresholds and suppression are no outputs of the program.
-        check(exported, lambda images: [*module(images), *exported(images)[n:]], dtype, {})
+        fixed = dict(zip((2, 3), plan.size, strict=True)) if plan.size else {}
+        check(exported, lambda images: [*module(images), *exported(images)[n:]], dtype, fixed)
     else:
         print('[3/4] not compared with PyTorch', flush=True)
     content = io.BytesIO()

@@ -54,18 +54,23 @@ def _tracing(further: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
         yield
 
 
-def _trace(module: nn.Module, channels: int, dtype: torch.dtype) -> Any:
-    batch, height, width = _SAMPLE
-    images = torch.zeros(batch, channels, height, width, dtype=dtype)
-    axes = dict.fromkeys(AXES, torch.export.Dim.AUTO)
+def _trace(module: nn.Module, channels: int, dtype: torch.dtype, size: tuple[int, int] | None) -> Any:
+    batch, *sample = _SAMPLE
+    images = torch.zeros(batch, channels, *(size or sample), dtype=dtype)
+    axes = dict.fromkeys(AXES if size is None else [0], torch.export.Dim.AUTO)
     return torch.export.export(module, (images,), dynamic_shapes=(axes,), strict=False)
 
 
-def to_program(module: nn.Module, channels: int = 3, dtype: torch.dtype = torch.float32) -> Any:
+def to_program(
+    module: nn.Module,
+    channels: int = 3,
+    dtype: torch.dtype = torch.float32,
+    size: tuple[int, int] | None = None,
+) -> Any:
     """Export a module in evaluation mode to a ``torch.export.ExportedProgram``; see :func:`to_onnx`."""
     try:
         with _tracing():
-            return _trace(module, channels, dtype)
+            return _trace(module, channels, dtype, size)
     except UsageError:
         raise
     except Exception as error:  # of any layer
@@ -73,7 +78,11 @@ def to_program(module: nn.Module, channels: int = 3, dtype: torch.dtype = torch.
 
 
 def to_onnx(
-    module: nn.Module, outputs: Sequence[str], channels: int = 3, dtype: torch.dtype = torch.float32
+    module: nn.Module,
+    outputs: Sequence[str],
+    channels: int = 3,
+    dtype: torch.dtype = torch.float32,
+    size: tuple[int, int] | None = None,
 ) -> ir.Model:
     """Export a module in evaluation mode.
 
@@ -82,6 +91,7 @@ def to_onnx(
         outputs (Sequence[str]): Their names.
         channels (int): Of the images.
         dtype (torch.dtype): Of the images.
+        size (tuple[int, int], optional): Height and width, which are then fixed.
 
     Returns:
         onnx_ir.Model: Its input is ``images`` [batch, channels, height, width]; an axis on whose size the module
@@ -93,7 +103,7 @@ def to_onnx(
     translations = TRANSLATIONS | BOX_TRANSLATIONS | fused.TRANSLATIONS
     try:
         with _tracing(fused.SUBSTITUTES):
-            program = _trace(module, channels, dtype)
+            program = _trace(module, channels, dtype, size)
             exported = torch.onnx.export(
                 program, custom_translation_table=translations, opset_version=OPSET, optimize=False, verbose=False
             )
