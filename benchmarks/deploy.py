@@ -191,7 +191,9 @@ def main() -> None:
             found += open_all(name, networks.build(name, args.resolution), args.resolution, Path(folder))
         for config in args.detector:
             found += open_all(Path(config).stem, Detector(config), args.detector_size, Path(folder))
-        times = timing.interleaved({str(i): run for i, (_, run) in enumerate(found)}, args.repeats, args.warmup, pause=PAUSE)
+        times = timing.interleaved(
+            {str(i): run for i, (_, run) in enumerate(found)}, args.repeats, args.warmup, pause=PAUSE
+        )
     rows = [row for row, _ in found]
     for i, row in enumerate(rows):
         row.update(timing.summarise(times[str(i)]), times=times[str(i)])

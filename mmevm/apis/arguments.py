@@ -74,7 +74,7 @@ def parse_test_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse the arguments of ``tools/test.py`` (default: the process's own) to those of :func:`~.evaluate.evaluate`."""
     parser = argparse.ArgumentParser(description='Evaluate a trained detector, segmenter or classifier.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('checkpoint', help='checkpoint file or URL, or an exported model (.onnx)')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument('--show', action='store_true', help='show each image with its predictions in a window')
     parser.add_argument('--show-dir', help='folder for images with predictions')

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.utils import get_object_from_string
 
 from mmevm.apis.arguments import parse_test_args
+from mmevm.apis.exported import SUFFIX, SameClasses, use_exported
 from mmevm.apis.own_data import save_config, use_data
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.datasets import evaluators
@@ -71,7 +72,7 @@ def evaluate(
 
     Args:
         config (str): Config file.
-        checkpoint (str): Checkpoint file or URL.
+        checkpoint (str): Checkpoint file or URL, or an exported model (``.onnx``).
         out (str, optional): Pickle file for the predictions.
         show (bool): Show each image with its predictions in a window.
         show_dir (str, optional): Folder for images with predictions.
@@ -90,7 +91,8 @@ def evaluate(
             save_config(cfg, 'test_config.py')
     check_data(cfg, ('test',), f'python tools/test.py {config} {checkpoint}')
     check_classes(cfg, ('test',))
-    cfg.load_from = checkpoint
+    exported = checkpoint.endswith(SUFFIX)
+    cfg.load_from = None if exported else checkpoint
     if out and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out must end with .pkl or .pickle, got {out}')
     if show or show_dir:
@@ -98,16 +100,27 @@ def evaluate(
             raise UsageError(_NO_DRAWING)
         _set_drawing(cfg, task, show, show_dir, wait_time)
     _skip_mask_metrics(cfg)
-    if tta:
+    if exported and tta:
+        raise UsageError('--tta: exported models predict without augmentation. Leave out --tta.')
+    if exported:
+        use_exported(cfg, checkpoint)
+    elif tta:
         set_tta(cfg)
     runner = build_runner(cfg, skip_broken)
-    strict = StrictWeights(checkpoint, complete=True)
-    runner.register_hook(strict)
-    if 'runner_type' in cfg:  # MMEngine's FlexibleRunner initialises models for evaluations, too
-        skip_overwritten(runner, strict, checkpoint)
+    if exported:
+        runner.register_hook(SameClasses())
+    else:
+        _load_strictly(runner, checkpoint)
     if out:
         runner.test_evaluator.metrics.append(get_object_from_string(task.dump_metric)(out_file_path=out))
     runner.test()
+
+
+def _load_strictly(runner: Any, checkpoint: str) -> None:
+    strict = StrictWeights(checkpoint, complete=True)
+    runner.register_hook(strict)
+    if 'runner_type' in runner.cfg:  # MMEngine's FlexibleRunner initialises models for evaluations, too
+        skip_overwritten(runner, strict, checkpoint)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from mmevm.apis.exported import SUFFIX, open_exported
 from mmevm.data.adaptation import adapt, check_fit, require_task
 from mmevm.data.checks import leave_out
 from mmevm.data.classes import match_classes
@@ -40,7 +41,7 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
         UsageError: The dataset has problems or is one for another task.
     """
     kind = require_task(cfg, config)
-    meta = {} if checkpoint is None or '://' in checkpoint else read_meta(os.path.expanduser(checkpoint))
+    meta = _meta(checkpoint)
     data = read_data(path, kind, skip_broken, None if checkpoint is None else str(meta.get('cfg', '')))
     check_fit(cfg, data, config, process_count(cfg.launcher))
     if skip_broken:
@@ -52,6 +53,15 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     adapt(cfg, data, Path(os.path.abspath(cfg.work_dir)) / 'data')
     if is_first:
         _show(data, Path(cfg.work_dir) / SHEET)
+
+
+def _meta(checkpoint: str | None) -> dict[str, Any]:
+    """Return what a checkpoint or an exported model says of itself."""
+    if checkpoint is None or '://' in checkpoint:
+        return {}
+    if checkpoint.endswith(SUFFIX):
+        return {'dataset_meta': {'classes': open_exported(checkpoint).names}}
+    return read_meta(os.path.expanduser(checkpoint))
 
 
 def _require_usable(data: UserData, command: str, is_first: bool) -> None:
