@@ -3,12 +3,13 @@
 #include <algorithm>
 
 #include "kernels.h"
+#include "tasks.h"
 #include "workspace.h"
 
 namespace mmevm {
 namespace {
 
-constexpr int64_t kCells = 48;  // of one phase, that a task projects at most
+constexpr int64_t kCells = 24;  // of one phase, that a task projects at most; 24, 12 or 8 are projected at once
 
 template <class T>
 struct Projection {
@@ -27,37 +28,37 @@ struct Projection {
 
   T* packed_set(size_t phase, size_t slot) const { return packed + (phase * slots.per_cell + slot) * set_size; }
 
-  // M rows of D weights to [ceil(M / lanes)][D][lanes], with zeros behind the last row.
+  // M rows of D weights to [ceil(M / lanes)][D][lanes], with zeros behind the last row. By squares, which the cache holds.
   void pack(const T* weight, T* to) const {
     std::fill_n(to, set_size, T(0));
-    for (int64_t m = 0; m < M; ++m)
-      for (int64_t d = 0; d < p.D; ++d) to[(m / lanes * p.D + d) * lanes + m % lanes] = weight[m * p.D + d];
+    for (int64_t m0 = 0; m0 < M; m0 += lanes, to += lanes * p.D)
+      for (int64_t d0 = 0; d0 < p.D; d0 += lanes)
+        for (int64_t m = m0; m < std::min(M, m0 + lanes); ++m)
+          for (int64_t d = d0; d < std::min(p.D, d0 + lanes); ++d) to[d * lanes + m - m0] = weight[m * p.D + d];
   }
 
   // A part of a row of an image, phase by phase.
-  static void project_part(void* argument, int64_t task) {
-    const Projection& self = *static_cast<const Projection*>(argument);
-    const auto& p = self.p;
-    const int64_t i = task / self.parts, first = task % self.parts * kCells * p.step;
-    const int64_t per_cell = self.slots.per_cell, row = i % p.H % p.step;
+  void project_part(int64_t task) const {
+    const int64_t i = task / parts, first = task % parts * kCells * p.step;
+    const int64_t per_cell = slots.per_cell, row = i % p.H % p.step;
     for (int64_t col = 0; col < std::min(p.step, p.W - first); ++col) {
       const int64_t phase = row * p.step + col, cell = i * p.W + first + col;
       const int64_t count = std::min(kCells, ceil_div(p.W - first - col, p.step));
-      for (size_t j = 0; j < self.slots.sets[phase].size(); ++j) {
-        const T* weight = self.packed_set(phase, j);
-        T* const to = self.x_dbl + (cell * per_cell + j) * self.M;
-        const int64_t from = cell * p.D, x_stride = p.step * p.D, stride = p.step * per_cell * self.M;
-        if (p.half_x) kernels<T>().project_half(p.half_x + from, x_stride, weight, p.D, self.M, to, stride, count);
-        else kernels<T>().project(p.x + from, x_stride, weight, p.D, self.M, to, stride, count);
+      for (size_t j = 0; j < slots.sets[phase].size(); ++j) {
+        const T* weight = packed_set(phase, j);
+        T* const to = x_dbl + (cell * per_cell + j) * M;
+        const int64_t from = cell * p.D, x_stride = p.step * p.D, stride = p.step * per_cell * M;
+        if (p.half_x) kernels<T>().project_half(p.half_x + from, x_stride, weight, p.D, M, to, stride, count);
+        else kernels<T>().project(p.x + from, x_stride, weight, p.D, M, to, stride, count);
       }
     }
   }
 
-  void run(const T* x_proj, const Host& host) {
+  void run(const T* x_proj, const Host& host) const {
     for (size_t phase = 0; phase < slots.sets.size(); ++phase)
       for (size_t j = 0; j < slots.sets[phase].size(); ++j)
         pack(x_proj + slots.sets[phase][j] * M * p.D, packed_set(phase, j));
-    host.parallel_for(host.pool, p.B * p.H * parts, &project_part, this);
+    for_tasks(host, p.B * p.H * parts, [&](int64_t, int64_t task) { project_part(task); });
   }
 };
 

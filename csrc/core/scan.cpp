@@ -2,10 +2,10 @@
 #include "scan.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "checks.h"
 #include "kernels.h"
+#include "tasks.h"
 #include "workspace.h"
 
 namespace mmevm {
@@ -33,28 +33,12 @@ int64_t channels(const SequenceParams<T>& p) { return p.D / p.G; }
 template <class T>
 int64_t channels(const MapParams<T>& p) { return p.D; }
 
-template <class Params>
-struct Run {
-  const Params& params;
-  const Plan& plan;
-  const Entry<Params>& entry;
-  char* workspace;
-  std::atomic<int64_t> next{0};
-
-  Task task(int64_t i) const {
-    const int64_t split = i % plan.copies, route = i / plan.copies % plan.routes;
-    const int64_t block = split * plan.blocks_per_task;
-    return {i / plan.copies / plan.routes, route, plan.routes_per_task, block,
-            std::min(plan.blocks, block + plan.blocks_per_task), split};
-  }
-
-  // A runner takes the next task until there is none.
-  static void runner(void* argument, int64_t i) {
-    auto& self = *static_cast<Run*>(argument);
-    for (int64_t k; (k = self.next.fetch_add(1, std::memory_order_relaxed)) < self.plan.tasks;)
-      self.entry.run(self.params, self.plan.direction, self.task(k), self.workspace + i * self.plan.runner_bytes);
-  }
-};
+Task task_of(const Plan& plan, int64_t i) {
+  const int64_t split = i % plan.copies, route = i / plan.copies % plan.routes;
+  const int64_t block = split * plan.blocks_per_task;
+  return {i / plan.copies / plan.routes, route, plan.routes_per_task, block,
+          std::min(plan.blocks, block + plan.blocks_per_task), split};
+}
 
 }  // namespace
 
@@ -77,8 +61,10 @@ Plan make_plan(const Params& params, Direction direction, int threads) {
 
 template <class Params>
 void run(const Params& params, const Plan& plan, const Host& host, void* workspace) {
-  Run<Params> all{params, plan, entry(params), aligned<char>(workspace)};
-  if (plan.runners > 0) host.parallel_for(host.pool, plan.runners, &Run<Params>::runner, &all);
+  char* const scratch = aligned<char>(workspace);
+  for_tasks(host, plan.tasks, [&](int64_t runner, int64_t i) {
+    entry(params).run(params, plan.direction, task_of(plan, i), scratch + runner * plan.runner_bytes);
+  });
 }
 
 #define MMEVM_INSTANTIATE(Params)                                 \
