@@ -49,5 +49,6 @@ template <>
 const Passes<float>& passes<float>() { return chosen().passes->full; }
 template <>
 const Passes<BFloat16>& passes<BFloat16>() { return chosen().passes->half; }
+const TrainingPasses& training_passes() { return chosen().passes->training; }
 
 }  // namespace mmevm

@@ -14,6 +14,8 @@
 
 #include "pass_kernels.h"
 
+#include "training_kernels.h"
+
 // Routes that share cells run one after the other inside a task, so that no two threads add to the same cell.
 template <class V, template <class> class Source, class Params>
 void run_task(const Params& p, Direction direction, const Task& task, void* memory) {
@@ -55,4 +57,13 @@ constexpr Passes<Data> make_passes() {
           &gated_mean_elements<V, Data>, &add_normed_tokens<V, Data>, &scaled_sum_tokens<V, Data>};
 }
 
-constexpr PassTables make_pass_tables() { return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>()}; }
+template <class V>
+constexpr TrainingPasses make_training_passes() {
+  return {&depthwise_gradient_blocks<V>, &sum_tokens<V>,          &sum_squares<V>,         &normalise<V>,
+          &sum_batch_gradients<V>,       &batch_gradients<V>,     &norm_gate<V>,           &norm_gate_gradients<V>,
+          &norm_mean_gradients<V>,       &blend<V>,               &blend_gradients<V>};
+}
+
+constexpr PassTables make_pass_tables() {
+  return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>(), make_training_passes<Vec<float>>()};
+}

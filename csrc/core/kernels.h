@@ -3,6 +3,7 @@
 
 #include "passes.h"
 #include "scan.h"
+#include "training.h"
 
 namespace mmevm {
 
@@ -43,6 +44,25 @@ struct Passes {
   void (*scaled_sum)(const ScaledSumParams<Data>&, int64_t begin, int64_t end);
 };
 
+// The passes of training.h; training_kernels.h says what they get.
+struct TrainingPasses {
+  void (*depthwise_gradients)(const DepthwiseGradients&, const float* packed, float* rings, float* dweight, int64_t begin,
+                              int64_t end);
+  void (*sum_tokens)(const float* x, int64_t C, float* sums, int64_t begin, int64_t end);
+  void (*sum_squares)(const float* x, const float* mean, int64_t C, float* sums, int64_t begin, int64_t end);
+  void (*normalise)(const BatchStatistics&, const float* scale, const float* shift, int64_t begin, int64_t end);
+  void (*sum_batch_gradients)(const BatchStatisticsGradients&, const float* scale, const float* shift, float* sums,
+                              int64_t begin, int64_t end);
+  void (*batch_gradients)(const BatchStatisticsGradients&, const float* scale, const float* shift, const float* means,
+                          int64_t begin, int64_t end);
+  void (*norm_gate)(const NormGate&, int64_t begin, int64_t end);
+  void (*norm_gate_gradients)(const NormGateGradients&, float* sums, int64_t begin, int64_t end);
+  void (*norm_mean_gradients)(const NormMeanGradients&, const float* gradient, int64_t b, float* sums, int64_t begin,
+                              int64_t end);
+  void (*blend)(const Blend&, int64_t begin, int64_t end);
+  void (*blend_gradients)(const BlendGradients&, int64_t b, float* sums, int64_t begin, int64_t end);
+};
+
 // Defined in kernels_<isa>.cpp; the x86 tables are null on other machines.
 extern const Kernels<float>* const kernels_default;
 extern const Kernels<float>* const kernels_avx2;
@@ -53,6 +73,7 @@ extern const Kernels<double>* const kernels_double;
 struct PassTables {
   Passes<float> full;
   Passes<BFloat16> half;
+  TrainingPasses training;
 };
 extern const PassTables* const passes_default;
 extern const PassTables* const passes_avx2;
@@ -71,5 +92,6 @@ template <>
 const Passes<float>& passes<float>();
 template <>
 const Passes<BFloat16>& passes<BFloat16>();
+const TrainingPasses& training_passes();
 
 }  // namespace mmevm

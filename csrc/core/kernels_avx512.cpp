@@ -1,5 +1,6 @@
 // The kernels for x86-64 with AVX-512 (F, BW, DQ, VL).
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>

@@ -1,5 +1,6 @@
 // The kernels for any processor, and the float64 ones.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>

@@ -201,9 +201,15 @@ MMEVM_INLINE typename V::reg sigmoid(typename V::reg x) {
   return (x < 0 ? t : V::set(T(1))) / (t + T(1));
 }
 
-// x times the normal distribution's integral up to x. The tail's polynomial: Abramowitz and Stegun, 7.1.26.
+// The normal distribution: its density at x, and its integral from |x| on. The latter's polynomial: Abramowitz and Stegun,
+// 7.1.26.
 template <class V>
-MMEVM_INLINE typename V::reg gelu(typename V::reg x) {
+struct Normal {
+  typename V::reg density, tail;
+};
+
+template <class V>
+MMEVM_INLINE Normal<V> normal(typename V::reg x) {
   using T = typename V::scalar;
   const auto a = abs_of<V>(x);
   const auto t = T(1) / (T(1) + a * T(0.23164189));  // 0.3275911 / sqrt(2)
@@ -213,6 +219,19 @@ MMEVM_INLINE typename V::reg gelu(typename V::reg x) {
   p = p * t + T(0.1274147960);
   auto exponent = x * x * T(-0.7213475204444817);
   exponent = exponent < T(-100) ? V::set(T(-100)) : exponent;  // subnormal numbers are slow
-  const auto tail = p * t * V::exp2(exponent);
-  return x * (x < 0 ? tail : T(1) - tail);
+  const auto e = V::exp2(exponent);
+  return {e * T(0.3989422804014327), p * t * e};
+}
+
+// x times the normal distribution's integral up to x.
+template <class V>
+MMEVM_INLINE typename V::reg gelu(typename V::reg x) {
+  const auto tail = normal<V>(x).tail;
+  return x * (x < 0 ? tail : typename V::scalar(1) - tail);
+}
+
+template <class V>
+MMEVM_INLINE typename V::reg gelu_derivative(typename V::reg x) {
+  const auto [density, tail] = normal<V>(x);
+  return (x < 0 ? tail : typename V::scalar(1) - tail) + x * density;
 }

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmevm.ops.passes import ACTIVATIONS, NormStatistics, batch_norm_, depthwise_conv, norm_mean, rms_norm
+from mmevm.ops import training
+from mmevm.ops.passes import NormStatistics, batch_norm_, depthwise_conv, norm_mean, rms_norm
+from mmevm.ops.training import ACTIVATIONS
 from mmevm.ops.transforms import in_transform
 
 _PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.Sequential)
@@ -52,6 +54,11 @@ def pointwise(x: Tensor, conv: nn.Module) -> Tensor:
     return F.linear(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
 
 
+def depthwise(x: Tensor, conv: nn.Module) -> Tensor:
+    """Apply a 3 x 3 depthwise convolution, or what replaces it, to Tensor[B, H, W, C]. Returns: Tensor[B, H, W, C]."""
+    return depthwise_conv(x, conv.weight, conv.bias) if is_plain(conv) else channels_last(conv, x)
+
+
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:
     """Call a layer of channels-first maps with Tensor[B, H, W, C_in]. Returns: Tensor[B, H, W, C_out]."""
     return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -87,7 +94,8 @@ def depthwise_norm(x: Tensor, conv: nn.Module, norm: nn.Module, activation: str 
     statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
     if statistics:
         return depthwise_conv(x, conv.weight, conv.bias, statistics, activation)
-    return _activate(channels_last(norm, channels_last(conv, x)), activation, conv, norm)
+    y = depthwise(x, conv) if norm.training else channels_last(conv, x)
+    return _normalise(y, norm, activation, conv)
 
 
 def pointwise_norm(
@@ -112,16 +120,19 @@ def pointwise_norm(
     statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
     if statistics:
         return batch_norm_(pointwise(x, conv), statistics, activation, residual)
-    y = _activate(channels_last(norm, pointwise(x, conv)), activation, conv, norm)
+    y = _normalise(pointwise(x, conv), norm, activation, conv)
     return y if residual is None else residual + y
 
 
-def _activate(y: Tensor, activation: str | None, *layers: nn.Module) -> Tensor:
-    """Activate what the layers returned."""
-    # A ReLU in place, unless a hook may have kept the map, or a tracer would record that.
-    if activation == 'relu' and not (torch.jit.is_tracing() or has_hooks(*layers)):
-        return F.relu_(y)
-    return ACTIVATIONS[activation](y)
+def _normalise(y: Tensor, norm: nn.Module, activation: str | None, conv: nn.Module) -> Tensor:
+    """Apply the norm behind a convolution, and the activation, to Tensor[B, H, W, C]."""
+    if may_fold(conv, norm) and training.norm_serves(norm, y):
+        return training.batch_norm(y, norm, activation)
+    y = norm(y.permute(0, 3, 1, 2))
+    # A ReLU in place, unless a hook may have kept the map, or a tracer would record that; and before the map becomes a
+    # view, whose gradients would be copied.
+    in_place = activation == 'relu' and not (torch.jit.is_tracing() or has_hooks(conv, norm))
+    return (F.relu_(y) if in_place else ACTIVATIONS[activation](y)).permute(0, 2, 3, 1)
 
 
 class BranchAttention(nn.Module):
@@ -162,8 +173,11 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        squeezed = x.mean(dim=(1, 2), keepdim=True)
-        return x * torch.sigmoid(pointwise(F.relu(pointwise(squeezed, self.conv_reduce)), self.conv_expand))
+        fused = training.available(x)
+        # The gradient of a mean would be a map in memory, that of a sum is a view.
+        mean = x.sum(dim=(1, 2), keepdim=True) / (x.shape[1] * x.shape[2]) if fused else x.mean(dim=(1, 2), keepdim=True)
+        gate = torch.sigmoid(pointwise(F.relu(pointwise(mean, self.conv_reduce)), self.conv_expand))
+        return training.blend(None, x, gate) if fused and training.available(gate) else x * gate
 
 
 class RMSNorm(nn.Module):

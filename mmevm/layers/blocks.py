@@ -18,7 +18,9 @@ from mmevm.layers.basic import (
     pointwise_norm,
 )
 from mmevm.layers.mixers import ES2D, SS2D
-from mmevm.ops.passes import ACTIVATIONS, scaled_sum_
+from mmevm.ops import training
+from mmevm.ops.passes import scaled_sum_
+from mmevm.ops.training import ACTIVATIONS
 
 
 class EVSSBlock(nn.Module):
@@ -57,6 +59,8 @@ class EVSSBlock(nn.Module):
         if self._owns_mixed() and _keeps_all(self.drop_path):
             return scaled_sum_(mixed, self.se(mixed), local, self.se(local), x)
         gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
+        if training.available(x, mixed, local, gates):
+            return training.blend(x, mixed, gates[:, :1].contiguous(), local, gates[:, 1:].contiguous())
         return torch.addcmul(torch.addcmul(x, mixed, gates[:, :1]), local, gates[:, 1:])
 
     def _owns_mixed(self) -> bool:

@@ -23,20 +23,20 @@ def _chunks(length: int) -> int:
     return -(-length // CHUNK)
 
 
-def _must_be_differentiable() -> bool:
+def must_be_differentiable() -> bool:
     """Whether gradients will be differentiated again (``create_graph=True``) or are computed under ``torch.func``."""
     return torch.is_grad_enabled() or in_transform()
 
 
-def _reference_gradients(
-    scan: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]
+def reference_gradients(
+    formula: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]
 ) -> Gradients:
     """Gradients by the reference's formula: slow, but differentiable any number of times, unlike the kernels'."""
     present = [i for i, t in enumerate(inputs) if t is not None]
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(present, tensors, strict=True))
-        return scan(*(given.get(i) for i in range(len(inputs))))
+        return formula(*(given.get(i) for i in range(len(inputs))))
 
     outputs, pull_back, *_ = torch.func.vjp(run, *(inputs[i] for i in present))
     seeds = (torch.zeros_like(o) if g is None else g for g, o in zip(grad_outputs, outputs, strict=True))
@@ -76,16 +76,16 @@ def _selective_scan_backward(
     namespace: str, ctx: Any, dy: Tensor | None, dlast_state: Tensor | None, _: None
 ) -> Gradients:
     *tensors, states = ctx.saved_tensors
-    if _must_be_differentiable():
+    if must_be_differentiable():
         scan = partial(reference.selective_scan, delta_softplus=ctx.delta_softplus)
-        return (*_needed(ctx, _reference_gradients(scan, tensors, (dy, dlast_state))), None, None)
+        return (*needed(ctx, reference_gradients(scan, tensors, (dy, dlast_state))), None, None)
     operators = getattr(torch.ops, namespace)
     if dy is None:
         dy = torch.zeros_like(tensors[0])
     if not states.numel():
         _, _, states = operators.selective_scan(*tensors, ctx.delta_softplus, True)
     grads = operators._selective_scan_backward(dy, dlast_state, *tensors, states, ctx.delta_softplus)
-    return (*_needed(ctx, grads), None, None)
+    return (*needed(ctx, grads), None, None)
 
 
 def _visual_scan_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -116,22 +116,22 @@ def _visual_scan_setup(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 def _visual_scan_backward(namespace: str, ctx: Any, dy: Tensor | None, _: None) -> Gradients:
     *tensors, states = ctx.saved_tensors
-    if _must_be_differentiable():
+    if must_be_differentiable():
 
         def scan(*inputs: Any) -> tuple[Tensor]:
             return (reference.visual_scan(*inputs, ctx.step, unflatten(ctx.routes)),)  # type: ignore[call-arg,arg-type]
 
-        return (*_needed(ctx, _reference_gradients(scan, tensors, (dy,))), None, None, None)
+        return (*needed(ctx, reference_gradients(scan, tensors, (dy,))), None, None, None)
     operators = getattr(torch.ops, namespace)
     if dy is None:
         dy = torch.zeros_like(tensors[0])
     if not states.numel():
         _, states = operators.visual_scan(*tensors, ctx.step, ctx.routes, True)
     grads = operators._visual_scan_backward(dy, *tensors, states, ctx.step, ctx.routes)
-    return (*_needed(ctx, grads), None, None, None)
+    return (*needed(ctx, grads), None, None, None)
 
 
-def _needed(ctx: Any, grads: Gradients) -> Gradients:
+def needed(ctx: Any, grads: Gradients) -> Gradients:
     """Drops the gradients that nobody asked for, those of absent inputs among them."""
     return tuple(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False))
 

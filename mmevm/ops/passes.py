@@ -1,31 +1,22 @@
 """Fused passes over channels-last maps, for inference on the CPU: what lies between a network's matrix products.
 
 Each function has a formula in plain PyTorch, which defines it. Where :func:`available` says so, the extension computes
-it in one pass over the map. There are no gradients: with gradients enabled, the formulas run.
+it in one pass over the map. With gradients enabled, :mod:`mmevm.ops.training` does so where it can, and the formulas
+run elsewhere.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.ops import extension
+from mmevm.ops import extension, training
 from mmevm.ops.flops import join_torch_counter
 from mmevm.ops.routes import Route, flatten
-from mmevm.ops.transforms import need_plain_operations
+from mmevm.ops.training import ACTIVATIONS, ACTIVATION_INDEX
+from mmevm.ops.transforms import is_exporting, need_plain_operations
 
-# The order of csrc/core/passes.h.
-ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
-    None: lambda x: x,
-    'relu': F.relu,
-    'silu': F.silu,
-    'gelu': F.gelu,
-}
-"""Activations by name."""
-
-_INDEX = {name: i for i, name in enumerate(ACTIVATIONS)}
 _KERNELS = ((3, 3), (1, 4))
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -54,15 +45,10 @@ def available(x: Tensor, *others: Tensor | None) -> bool:
     """
     if torch.is_grad_enabled() or extension.LOAD_ERROR is not None or x.dtype not in _DTYPES:
         return False
-    if torch.jit.is_tracing() or _is_exporting():
+    if torch.jit.is_tracing() or is_exporting():
         return False
     present = [x, *(t for t in others if t is not None)]
     return all(_is_served(t, x.dtype) for t in present) and not need_plain_operations(*present)
-
-
-def _is_exporting() -> bool:
-    # torch.compile takes itself for an export, too.
-    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def _is_served(t: Tensor, dtype: torch.dtype) -> bool:
@@ -115,7 +101,9 @@ def depthwise_conv(
     """
     if serves(before, after) and available(x, weight, bias, *(norm[:4] if norm else ())):
         tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
-        return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, _INDEX[activation])
+        return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, ACTIVATION_INDEX[activation])
+    if weight.shape[2:] == (3, 3) and norm is None and before == after and training.available(x, weight, bias):
+        return training.depthwise_activation(x, weight, bias, activation)
     weight, bias = fold(weight, bias, norm)
     # Padded at both ends by the longer side, so that one convolution serves; what is too much is cut off.
     padding = (max(before[0], after[0]), max(before[1], after[1]))
@@ -140,7 +128,7 @@ def batch_norm_(
         Tensor[B, H, W, C].
     """
     if available(y, *norm[:4], residual) and (residual is None or residual.dtype == y.dtype):
-        _operators().batch_norm_(y, *norm, _INDEX[activation], residual)
+        _operators().batch_norm_(y, *norm, ACTIVATION_INDEX[activation], residual)
         return y
     mean, var, weight, bias, eps = norm
     y = F.batch_norm(y.permute(0, 3, 1, 2), mean, var, weight, bias, eps=eps).permute(0, 2, 3, 1)
@@ -162,6 +150,8 @@ def gated_norm_(y: Tensor, gate: Tensor, norm: nn.LayerNorm) -> Tensor:
     if available(y, gate, norm.weight, norm.bias) and gate.dtype == y.dtype:
         _operators().gated_norm_(y, gate, norm.weight, norm.bias, norm.eps)
         return y
+    if training.available(y, gate, norm.weight, norm.bias):
+        return training.norm_gate(y, gate, norm)
     return norm(y) * F.silu(gate)
 
 
@@ -177,6 +167,8 @@ def norm_mean(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """
     if available(x, norm.weight, norm.bias):
         return _operators().norm_mean(x, norm.weight, norm.bias, norm.eps)
+    if training.available(x, norm.weight, norm.bias):
+        return training.norm_mean(x, norm)
     return norm(x).mean(dim=(1, 2), keepdim=True)
 
 
@@ -196,6 +188,8 @@ def scaled_sum_(a: Tensor, scale_a: Tensor, b: Tensor, scale_b: Tensor, x: Tenso
     if available(a, scale_a, b, scale_b, x) and a.dtype == b.dtype == x.dtype:
         _operators().scaled_sum_(a, x, scale_a, b, scale_b)
         return a
+    if training.available(x, a, scale_a, b, scale_b):
+        return training.blend(x, a, scale_a, b, scale_b)
     return torch.addcmul(torch.addcmul(x, a, scale_a), b, scale_b)
 
 

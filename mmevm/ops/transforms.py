@@ -1,4 +1,4 @@
-"""Where derivatives are taken in ways that only plain operations support: ``torch.func`` and forward mode."""
+"""Where only plain operations serve: derivatives by ``torch.func`` and in forward mode, and exported programs."""
 
 import torch
 from torch import Tensor
@@ -9,6 +9,11 @@ def in_transform() -> bool:
     """Return whether a ``torch.func`` transform (``grad``, ``vmap``, ``jvp``, …) runs the code that calls this."""
     # Of the questions that PyTorch answers, the one to which torch.compile has the right answer, too.
     return torch._C._functorch.maybe_current_level() is not None
+
+
+def is_exporting() -> bool:
+    """Return whether ``torch.export`` runs, as which ``torch.compile`` would count, too."""
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def need_plain_operations(*tensors: Tensor | None) -> bool:
