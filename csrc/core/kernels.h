@@ -61,6 +61,8 @@ struct TrainingPasses {
                               int64_t end);
   void (*blend)(const Blend&, int64_t begin, int64_t end);
   void (*blend_gradients)(const BlendGradients&, int64_t b, float* sums, int64_t begin, int64_t end);
+  void (*project_gradient)(const float* dy, int64_t dy_stride, const float* x, int64_t x_stride, int64_t out, int64_t in,
+                           int64_t count, float* sums);
 };
 
 // Defined in kernels_<isa>.cpp; the x86 tables are null on other machines.

@@ -69,6 +69,10 @@ int64_t floats_of(const NormGate&, int) { return 0; }
 int64_t floats_of(const NormGateGradients& p, int) { return Sums(p.tokens, p.C, 2 * p.C).floats(); }
 int64_t floats_of(const NormMeanGradients& p, int) { return p.B * p.C + Sums(p.tokens, p.C, p.C).floats(); }
 int64_t floats_of(const Blend&, int) { return 0; }
+int64_t packed_floats(const PhaseProjection& p) { return blocks_of(p.out) * lanes() * p.in; }
+int64_t floats_of(const PhaseProjection& p, int) { return p.n_sets * packed_floats(p); }
+Sums phase_sums(const PhaseProjectionGradients& p) { return {p.B * p.H, kTask / 8, p.n_sets * p.out * p.in}; }
+int64_t floats_of(const PhaseProjectionGradients& p, int) { return phase_sums(p).floats(); }
 int64_t floats_of(const BlendGradients& p, int) { return Sums(p.tokens, p.C, 2 * p.C).floats(); }
 
 void run_pass(const DepthwiseGradients& p, const Host& host, float* packed) {
@@ -161,6 +165,40 @@ void run_pass(const BlendGradients& p, const Host& host, float* memory) {
     std::copy_n(total, p.C, p.dscale_a + b * p.C);
     if (p.b) std::copy_n(total + p.C, p.C, p.dscale_b + b * p.C);
   }
+}
+
+// Calls body(set, first cell, cells) for the phases in rows [begin, end) of all images.
+template <class Params, class Body>
+void for_phases(const Params& p, int64_t begin, int64_t end, const Body& body) {
+  for (int64_t row = begin; row < end; ++row)
+    for (int64_t col = 0; col < std::min(p.step, p.W); ++col)
+      body(p.sets[row % p.H % p.step * p.step + col], row * p.W + col, ceil_div(p.W - col, p.step));
+}
+
+void run_pass(const PhaseProjection& p, const Host& host, float* packed) {
+  const int64_t L = lanes(), size = packed_floats(p);
+  std::fill_n(packed, p.n_sets * size, 0.0f);
+  for (int64_t set = 0; set < p.n_sets; ++set)
+    for (int64_t o = 0; o < p.out; ++o)
+      for (int64_t i = 0; i < p.in; ++i)
+        packed[set * size + (o / L * p.in + i) * L + o % L] =
+            p.weight[set * p.out * p.in + (p.transposed ? i * p.out + o : o * p.in + i)];
+  share(host, p.B * p.H, ceil_div(kTask, p.W * p.in), [&](int64_t, int64_t begin, int64_t end) {
+    for_phases(p, begin, end, [&](int64_t set, int64_t cell, int64_t count) {
+      kernels<float>().project(p.x + cell * p.in, p.step * p.in, packed + set * size, p.in, p.out, p.y + cell * p.out,
+                               p.step * p.out, count);
+    });
+  });
+}
+
+void run_pass(const PhaseProjectionGradients& p, const Host& host, float* memory) {
+  const float* total = phase_sums(p).add(host, memory, [&](float* to, int64_t begin, int64_t end) {
+    for_phases(p, begin, end, [&](int64_t set, int64_t cell, int64_t count) {
+      training_passes().project_gradient(p.dy + cell * p.out, p.step * p.out, p.x + cell * p.in, p.step * p.in, p.out, p.in,
+                                         count, to + set * p.out * p.in);
+    });
+  });
+  std::copy_n(total, p.n_sets * p.out * p.in, p.dweight);
 }
 
 }  // namespace

@@ -73,6 +73,25 @@ struct BlendGradients {
   float *da, *dscale_a, *db, *dscale_b;  // as a, scale_a, b, scale_b
 };
 
+// y[b, h, w] = weight[set of the phase of (h, w)] x[b, h, w]: the phase of a cell is its row and column modulo the step.
+struct PhaseProjection {
+  int64_t B, H, W, in, out, step;
+  const int64_t* sets;     // [step * step], by row and column
+  int64_t n_sets;
+  const float *x, *weight;  // [B, H, W, in]; [n_sets, out, in] or, if it is transposed, [n_sets, in, out]
+  bool transposed;
+  float* y;  // [B, H, W, out]
+};
+
+// dweight = the sum over the cells of a set of dy x^T; the gradient of x is a projection by the transposed weight.
+struct PhaseProjectionGradients {
+  int64_t B, H, W, in, out, step;
+  const int64_t* sets;
+  int64_t n_sets;
+  const float *dy, *x;  // [B, H, W, out], [B, H, W, in]
+  float* dweight;       // [n_sets, out, in]
+};
+
 #define MMEVM_TRAINING_PASSES(X) \
   X(DepthwiseGradients)          \
   X(BatchStatistics)             \
@@ -81,7 +100,9 @@ struct BlendGradients {
   X(NormGateGradients)           \
   X(NormMeanGradients)           \
   X(Blend)                       \
-  X(BlendGradients)
+  X(BlendGradients)              \
+  X(PhaseProjection)             \
+  X(PhaseProjectionGradients)
 
 #define MMEVM_DECLARE(Params)                         \
   size_t pass_workspace(const Params&, int threads); \

@@ -248,3 +248,44 @@ void blend_gradients(const BlendGradients& p, int64_t b, float* sums, int64_t be
       if (p.b) one(t * p.C + c, c, p.b, p.scale_b, p.db, sums + p.C, valid);
     });
 }
+
+// `rows` rows of dweight, `panels` registers of each: sums over `count` tokens of dy x^T.
+template <class V, int rows, int panels>
+MMEVM_INLINE void add_products(const float* dy, int64_t dy_stride, const float* x, int64_t x_stride, int64_t count, float* to,
+                               int64_t to_stride, int64_t valid) {
+  typename V::reg sums[rows][panels] = {};
+  for (int64_t t = 0; t < count; ++t) {
+    typename V::reg v[panels];
+    for (int j = 0; j < panels; ++j) v[j] = load_channels<V>(x + t * x_stride + j * V::lanes, valid - j * V::lanes);
+    for (int r = 0; r < rows; ++r) {
+      const auto factor = V::set(dy[t * dy_stride + r]);
+      for (int j = 0; j < panels; ++j) sums[r][j] = V::fma(factor, v[j], sums[r][j]);
+    }
+  }
+  for (int r = 0; r < rows; ++r)
+    for (int j = 0; j < panels; ++j) {
+      const int64_t left = valid - j * V::lanes;
+      add_channels<V>(to + r * to_stride + j * V::lanes, sums[r][j], left);
+    }
+}
+
+template <class V, int panels>
+MMEVM_INLINE void add_product_panels(const float* dy, int64_t dy_stride, const float* x, int64_t x_stride, int64_t out,
+                                     int64_t count, float* to, int64_t to_stride, int64_t valid) {
+  constexpr int rows = V::lanes == 16 ? 8 : 4;
+  int64_t r = 0;
+  for (; r + rows <= out; r += rows)
+    add_products<V, rows, panels>(dy + r, dy_stride, x, x_stride, count, to + r * to_stride, to_stride, valid);
+  for (; r < out; ++r) add_products<V, 1, panels>(dy + r, dy_stride, x, x_stride, count, to + r * to_stride, to_stride, valid);
+}
+
+// Adds dy x^T of `count` tokens at the strides to sums [out][in].
+template <class V>
+void project_gradient(const float* dy, int64_t dy_stride, const float* x, int64_t x_stride, int64_t out, int64_t in,
+                      int64_t count, float* sums) {
+  constexpr int64_t group = 3 * V::lanes;
+  int64_t d = 0;
+  for (; d + group <= in; d += group)
+    add_product_panels<V, 3>(dy, dy_stride, x + d, x_stride, out, count, sums + d, in, group);
+  for (; d < in; d += V::lanes) add_product_panels<V, 1>(dy, dy_stride, x + d, x_stride, out, count, sums + d, in, in - d);
+}

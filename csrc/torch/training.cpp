@@ -24,6 +24,8 @@ constexpr const char* kTrainingSchemas[] = {
     "blend(Tensor? x, Tensor a, Tensor scale_a, Tensor? b, Tensor? scale_b) -> Tensor",
     "_blend_backward(Tensor dy, Tensor a, Tensor scale_a, Tensor? b, Tensor? scale_b) "
     "-> (Tensor da, Tensor dscale_a, Tensor db, Tensor dscale_b)",
+    "phase_projection(Tensor x, Tensor weight, int step, int[] sets) -> Tensor",
+    "_phase_projection_backward(Tensor dy, Tensor x, Tensor weight, int step, int[] sets) -> (Tensor dx, Tensor dweight)",
 };
 
 // The first map: [B, H, W, C] in float32, to which the others are compared.
@@ -196,6 +198,49 @@ void blend_backward(StableIValue* stack, uint64_t, uint64_t) {
   boxed::give<4>(stack, {da, dscale_a, db, dscale_b});
 }
 
+// The weight [sets, out, in], the step, and the sets of the phases.
+struct Phases {
+  Phases(Arguments& arguments, int64_t in) : weight(arguments.tensor()) {
+    if (weight.dim() != 3) fail("`weight` must have shape [sets, out, in], got ", weight.dim(), " dimensions");
+    values = parameter(weight, "weight", "[sets, out, in]", {weight.size(0), weight.size(1), in});
+    step = arguments.take<int64_t>();
+    sets = arguments.take<Sizes>();
+    if (step < 1 || int64_t(sets.size()) != step * step) fail("`sets` must have step * step entries, got ", sets.size());
+    for (const int64_t set : sets)
+      if (set < 0 || set >= weight.size(0)) fail("`sets` must be below ", weight.size(0), ", got ", set);
+  }
+
+  const Tensor weight;
+  Values<float> values;
+  int64_t step;
+  Sizes sets;
+};
+
+void phase_projection(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = first_map(arguments, "x");
+  const Phases phases(arguments, x.size(3));
+  const int64_t B = x.size(0), H = x.size(1), W = x.size(2), out = phases.weight.size(1);
+  const Tensor y = empty({B, H, W, out}, ScalarType::Float, x);
+  run_pass(PhaseProjection{B, H, W, x.size(3), out, phases.step, phases.sets.data(), phases.weight.size(0), read(x),
+                           phases.values.data(), false, data(y)});
+  boxed::give<1>(stack, {y});
+}
+
+void phase_projection_backward(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor dy = first_map(arguments, "dy"), x = first_map(arguments, "x");
+  const Phases phases(arguments, x.size(3));
+  const int64_t B = x.size(0), H = x.size(1), W = x.size(2), in = x.size(3), out = phases.weight.size(1);
+  check_shape(shape(dy), "dy", "[B, H, W, out]", {B, H, W, out});
+  const Tensor dx = new_map(x), dweight = empty({phases.weight.size(0), out, in}, ScalarType::Float, x);
+  run_pass(PhaseProjection{B, H, W, out, in, phases.step, phases.sets.data(), phases.weight.size(0), read(dy),
+                           phases.values.data(), true, data(dx)});
+  run_pass(PhaseProjectionGradients{B, H, W, in, out, phases.step, phases.sets.data(), phases.weight.size(0), read(dy),
+                                    read(x), data(dweight)});
+  boxed::give<2>(stack, {dx, dweight});
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mmevm, m) {
@@ -213,6 +258,8 @@ STABLE_TORCH_LIBRARY_IMPL(mmevm, CPU, m) {
   m.impl("_norm_average_backward", &norm_average_backward);
   m.impl("blend", &blend);
   m.impl("_blend_backward", &blend_backward);
+  m.impl("phase_projection", &phase_projection);
+  m.impl("_phase_projection_backward", &phase_projection_backward);
 }
 
 }  // namespace mmevm

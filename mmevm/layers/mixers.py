@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmevm.layers.basic import channels_last, is_plain
-from mmevm.ops import Route, es2d_routes, es2d_scan, visual_scan
+from mmevm.ops import Route, es2d_routes, es2d_scan, training, visual_scan
 from mmevm.ops.passes import available, depthwise_conv, gated_norm_, projected_scan
 from mmevm.ops.transforms import need_plain_operations
 
@@ -48,6 +48,8 @@ def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
         return _project_by_copies(x, weight, step)
     if not torch.is_grad_enabled():
         return _project(x, weight.mT, step)
+    if training.available(x, weight):
+        return training.project_phases(x, weight, step)
     return PhaseProjection.apply(x, weight, step)
 
 

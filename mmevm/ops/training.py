@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmevm.ops import extension
 from mmevm.ops.autograd import must_be_differentiable, needed, reference_gradients
+from mmevm.ops.routes import es2d_routes
 from mmevm.ops.transforms import is_exporting, need_plain_operations
 
 # The order of csrc/core/passes.h.
@@ -128,6 +129,21 @@ def blend(
     return torch.ops.mmevm.blend(x, a, scale_a, b, scale_b)
 
 
+def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
+    """Project every cell of a map by the parameter set of its phase, as :func:`mmevm.ops.es2d_scan` scans it.
+
+    Args:
+        x (Tensor[B, H, W, D]): Map.
+        weight (Tensor[4, M, D]): One projection per parameter set.
+        step (int): Distance between neighbouring cells of a phase.
+
+    Returns:
+        Tensor[B, H, W, M].
+    """
+    sets = {(route.row, route.col): route.parameters for route in es2d_routes(step)}
+    return torch.ops.mmevm.phase_projection(x, weight, step, [sets[phase] for phase in sorted(sets)])
+
+
 # The operators' formulas, with the operators' arguments.
 def _depthwise_formula(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> Outputs:
     y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=weight.shape[0])
@@ -154,6 +170,12 @@ def _blend_formula(
     return (y if b is None else torch.addcmul(y, b, scale_b),)
 
 
+def _phase_projection_formula(x: Tensor, weight: Tensor, step: int, sets: list[int]) -> Outputs:
+    H, W = x.shape[1:3]
+    phases = torch.arange(H)[:, None] % step * step + torch.arange(W) % step
+    return (torch.einsum('bhwd,hwmd->bhwm', x, weight[torch.tensor(sets)[phases]]),)
+
+
 def _blend_backward(dy: Tensor, x: Tensor | None, *scaled: Tensor | None) -> tuple[Tensor, ...]:
     return (dy, *torch.ops.mmevm._blend_backward(dy, *scaled))
 
@@ -164,6 +186,7 @@ FORMULAS: dict[str, tuple[Formula, int]] = {
     'norm_gate': (_norm_gate_formula, 4),
     'norm_average': (_norm_average_formula, 3),
     'blend': (_blend_formula, 5),
+    'phase_projection': (_phase_projection_formula, 2),
 }
 """The operators' formulas by name, and how many of their arguments are tensors."""
 
@@ -210,12 +233,14 @@ def _register() -> None:
         '_norm_average_backward': lambda dy, x, weight, bias, _: of_inputs(dy, x, weight, bias),
         'blend': lambda x, a, *_: _like(a),
         '_blend_backward': lambda dy, *tensors: of_inputs(dy, *tensors),
+        'phase_projection': lambda x, weight, *_: x.new_empty(*x.shape[:3], weight.shape[1]),
+        '_phase_projection_backward': lambda dy, x, weight, *_: of_inputs(dy, x, weight),
     }
     for name, fake in fakes.items():
         torch.library.register_fake(f'mmevm::{name}', fake)
     for name, (_, n_tensors) in FORMULAS.items():
         torch.library.register_autograd(
-            f'mmevm::{name}', partial(_backward, name), setup_context=lambda ctx, inputs, output, n=n_tensors: _setup(n, ctx, inputs, output)
+            f'mmevm::{name}', partial(_backward, name), setup_context=partial(_setup, n_tensors)
         )
 
 
