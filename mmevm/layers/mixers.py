@@ -188,11 +188,14 @@ class ScanMixer(nn.Module):
             return self.out_proj(y * F.silu(*gate) if self.gate else y)
         # Two products instead of one: each half is then contiguous for what follows.
         weight_x, *weight_z = self.in_proj.weight.split(self.d_inner)
-        y = depthwise_conv(F.linear(x, weight_x), self.conv2d.weight, self.conv2d.bias, activation='silu')
-        y = self.scan(y)
+        y = self.convolve_and_scan(F.linear(x, weight_x))
         if self.gate:
             return self.out_proj(gated_norm_(y, F.linear(x, *weight_z), self.out_norm))
         return self.out_proj(self.out_norm(y))
+
+    def convolve_and_scan(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
+        return self.scan(depthwise_conv(x, self.conv2d.weight, self.conv2d.bias, activation='silu'))
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
@@ -238,6 +241,17 @@ class ES2D(ScanMixer):
             raise ValueError(f'`step_size` must be at least 2 for the atrous scan, got {step_size}')
         super().__init__(channels, d_state, expand)
         self.step_size = step_size
+
+    def convolve_and_scan(self, x: Tensor) -> Tensor:
+        """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
+        conv, x_proj = self.conv2d, self.x_proj_weight
+        fused = type(self) is ES2D and training.available(x, conv.weight, conv.bias, x_proj, self.A_logs)
+        # A compiler keeps what it likes, and fuses the rest.
+        if not fused or torch.compiler.is_compiling():
+            return super().convolve_and_scan(x)
+        parameters = self.scan_parameters(x)
+        order = (parameters[name] for name in ('dt_weight', 'dt_bias', 'A', 'Ds'))
+        return training.convolve_and_scan(x, conv.weight, conv.bias, x_proj, *order, self.step_size)
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.ops import extension
+from mmevm.ops import extension, reference
 from mmevm.ops.autograd import must_be_differentiable, needed, reference_gradients
-from mmevm.ops.routes import es2d_routes
+from mmevm.ops.backends import operators
+from mmevm.ops.routes import es2d_routes, flatten
 from mmevm.ops.transforms import is_exporting, need_plain_operations
 
 # The order of csrc/core/passes.h.
@@ -140,8 +141,77 @@ def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
     Returns:
         Tensor[B, H, W, M].
     """
+    return torch.ops.mmevm.phase_projection(x, weight, step, _sets_of_phases(step))
+
+
+def _sets_of_phases(step: int) -> list[int]:
+    """Return the parameter sets of the phases in the order of their rows, then of their columns."""
     sets = {(route.row, route.col): route.parameters for route in es2d_routes(step)}
-    return torch.ops.mmevm.phase_projection(x, weight, step, [sets[phase] for phase in sorted(sets)])
+    return [sets[phase] for phase in sorted(sets)]
+
+
+def convolve_and_scan(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    x_proj: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    Ds: Tensor,
+    step: int,
+) -> Tensor:
+    """Depthwise 3 x 3 convolution, SiLU, projection and atrous scan; for the gradients only ``x`` and states are kept.
+
+    Args:
+        x (Tensor[B, H, W, D]): Map.
+        weight (Tensor[D, 1, 3, 3]), bias (Tensor[D], optional): The convolution.
+        x_proj (Tensor[4, R + 2N, D]): See :func:`project_phases`.
+        dt_weight, dt_bias, A, Ds (Tensor): See :func:`mmevm.ops.es2d_scan`.
+        step (int): Distance between neighbouring cells of a phase.
+
+    Returns:
+        Tensor[B, H, W, D].
+    """
+    return _ConvolvedScan.apply(x, weight, bias, x_proj, dt_weight, dt_bias, A, Ds, step)
+
+
+class _ConvolvedScan(torch.autograd.Function):
+    """:func:`convolve_and_scan`: the backward pass computes the convolved map and its projection a second time."""
+
+    @staticmethod
+    def prepare(x: Tensor, weight: Tensor, bias: Tensor | None, x_proj: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Return the map that is scanned, and its projection."""
+        y = depthwise_activation(x, weight, bias, 'silu')
+        return y, project_phases(y, x_proj, step).unsqueeze(-2)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, x_proj: Tensor, *rest: Any) -> Tensor:
+        dt_weight, dt_bias, A, Ds, ctx.step = rest
+        y, x_dbl = _ConvolvedScan.prepare(x, weight, bias, x_proj, ctx.step)
+        routes = flatten(es2d_routes(ctx.step))
+        scan = operators('compiled').visual_scan
+        scanned, states = scan(y, x_dbl, dt_weight, dt_bias, A, Ds, ctx.step, routes, True)
+        ctx.save_for_backward(x, weight, bias, x_proj, *rest[:-1], states)
+        return scanned
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, states = ctx.saved_tensors
+        if must_be_differentiable():
+            formula = partial(_convolved_scan_formula, step=ctx.step)
+            return (*needed(ctx, reference_gradients(formula, inputs, (dy,))), None)
+        x, weight, bias, x_proj, dt_weight, dt_bias, A, Ds = inputs
+        step, routes, kernels = ctx.step, flatten(es2d_routes(ctx.step)), torch.ops.mmevm
+        y, x_dbl = _ConvolvedScan.prepare(x, weight, bias, x_proj, step)
+        of_scan = (y, x_dbl, dt_weight, dt_bias, A, Ds, states, step, routes)
+        dscanned, dx_dbl, *of_parameters = kernels._visual_scan_backward(dy.contiguous(), *of_scan)
+        dprojected, dx_proj = kernels._phase_projection_backward(
+            dx_dbl.squeeze(-2), y, x_proj, step, _sets_of_phases(step)
+        )
+        silu = ACTIVATION_INDEX['silu']
+        of_conv = kernels._depthwise_activation_backward(dscanned.add_(dprojected), x, weight, bias, silu)
+        return (*needed(ctx, (*of_conv, dx_proj, *of_parameters)), None)
 
 
 # The operators' formulas, with the operators' arguments.
@@ -174,6 +244,14 @@ def _phase_projection_formula(x: Tensor, weight: Tensor, step: int, sets: list[i
     H, W = x.shape[1:3]
     phases = torch.arange(H)[:, None] % step * step + torch.arange(W) % step
     return (torch.einsum('bhwd,hwmd->bhwm', x, weight[torch.tensor(sets)[phases]]),)
+
+
+def _convolved_scan_formula(
+    x: Tensor, weight: Tensor, bias: Tensor | None, x_proj: Tensor, *parameters: Tensor, step: int
+) -> Outputs:
+    (y,) = _depthwise_formula(x, weight, bias, ACTIVATION_INDEX['silu'])
+    (x_dbl,) = _phase_projection_formula(y, x_proj, step, _sets_of_phases(step))
+    return (reference.visual_scan(y, x_dbl.unsqueeze(-2), *parameters, step, es2d_routes(step)),)
 
 
 def _blend_backward(dy: Tensor, x: Tensor | None, *scaled: Tensor | None) -> tuple[Tensor, ...]:
