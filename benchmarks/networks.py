@@ -74,6 +74,17 @@ def build(name: str, resolution: int) -> nn.Module:
     return timm.create_model(name, pretrained=False, **sized).eval()
 
 
+def build_maps(name: str) -> nn.Module:
+    """Return a backbone with its maps at strides 4 to 32, with random weights in training mode; see build."""
+    if is_ours(name):
+        return _backbone(name, 0).train()
+    import timm
+
+    reductions = timm.create_model(name, pretrained=False, features_only=True).feature_info.reduction()
+    indices = [i for i, reduction in enumerate(reductions) if reduction >= 4]
+    return timm.create_model(name, pretrained=False, features_only=True, out_indices=indices).train()
+
+
 def resident(model: nn.Module, images: Tensor) -> int:
     """Return the bytes of weights and images, which are allocated before and after a pass."""
     return sum(t.nbytes for t in (*model.parameters(), *model.buffers(), images))

@@ -158,6 +158,22 @@ def test_memory_compares_the_step_with_and_without_scan(run: Run, extension: Non
     assert 1 <= real['ratio'] < 2
 
 
+@pytest.mark.openmmlab
+def test_training_step_compares_backbones_and_detectors(run: Run, extension: None) -> None:
+    pytest.importorskip('timm')
+    pytest.importorskip('mmdet')
+    settings = ['--size', 64, '--batch', 2, '--repeats', 2, '--warmup', 0]
+    rows = run('training_step', '--models', 'evm_tiny', 'pvt_v2_b0', *settings)['rows']
+    assert [(row['part'], row['model']) for row in rows] == [
+        (part, model) for part in ('backbone', 'retinanet') for model in ('evm_tiny', 'pvt_v2_b0')
+    ]
+    for ours, base in zip(rows[::2], rows[1::2], strict=True):
+        assert ours['ratio'] == pytest.approx(ours['median'] / base['median']) and base['ratio'] == 1
+        assert 1 <= ours['noscan_ratio'] < 1.2 and 'noscan_ratio' not in base
+        # Weights, their gradients and AdamW's two moments.
+        assert all(row['peak'] > 0.95 * 4 * 4e6 * row['params'] for row in (ours, base))
+
+
 @pytest.mark.parametrize('mixer', [ES2D, SS2D])
 @pytest.mark.parametrize('H, W', [(2, 2), (8, 6), (7, 8), (8, 5), (9, 11)])
 def test_composed_scan_equals_the_mixers(
