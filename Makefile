@@ -58,6 +58,11 @@ test-torch: $(VENV_TORCH)/.ready ## Run operator, parity and export tests of the
 test-cuda-resources: env ## Compile the CUDA kernels for four architectures; compare registers, spills and occupancy (4 minutes)
 	$(VENV)/bin/python -m tests.test_ops.cuda_resources
 
+test-arm: ## Compile csrc/core for 64-bit ARM, check it in an emulator (needs g++-aarch64-linux-gnu and qemu-user)
+	@mkdir -p build/arm
+	aarch64-linux-gnu-g++ -std=c++17 -O2 -Wall -static -Icsrc csrc/core/*.cpp tests/emulation/check_core.cpp -o build/arm/check_core
+	qemu-aarch64 build/arm/check_core
+
 lint: env ## Check format, code and types
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check -q .
