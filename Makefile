@@ -17,7 +17,7 @@ PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-re
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-fast test-openmmlab test-compiled-mmcv
-.PHONY: test-torch test-cuda-resources lint docs wheel clean
+.PHONY: test-torch test-cuda-resources test-arm lint docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,6 +1,8 @@
-"""Our networks over image sizes on a CPU: latency, throughput, peak memory and cost per pixel, in one run.
+"""Our networks and timm's over image sizes on a CPU: latency, throughput, peak memory and cost per pixel, in one run.
 
-The cost of a scan is linear in the number of pixels, so the cost per pixel should not grow.
+The cost of a scan is linear in the number of pixels, so the cost per pixel should not grow. That of attention between
+all tokens, as in DeiT, grows; that of attention in windows, of linear attention and of convolutions does not. Networks
+that are made for one image size are built for each.
 
 The peak is that of torch's CPU allocator over one forward pass, parameters, buffers and images included, and so the
 same in every run; see ``memory.py`` for how it is measured and what it excludes.
@@ -22,7 +24,19 @@ except ModuleNotFoundError as error:
 
 TOLERANCE = 0.15
 
-MODELS = ('evm_tiny', 'evm_small', 'evm_base', 'vmamba_tiny', 'vmamba_tiny_s1l8', 'vim_tiny', 'vim_small')
+MODELS = (
+    'evm_tiny',
+    'evm_small',
+    'evm_base',
+    'vmamba_tiny',
+    'vmamba_tiny_s1l8',
+    'vim_tiny',
+    'vim_small',
+    'swin_tiny_patch4_window7_224',
+    'efficientvit_b1',
+    'mobilenetv4_conv_medium',
+    'deit_tiny_patch16_224',
+)
 
 COLUMNS = {
     'model': '{model}',
@@ -44,7 +58,7 @@ def make_cases(args: argparse.Namespace) -> tuple[list[timing.Row], list[Callabl
         forward pass.
     """
     rows, callables = [], []
-    for name in args.models:
+    for name in filter(networks.is_ours, args.models) if args.dense else args.models:
         model = None
         for resolution in args.resolutions:
             if model is None or networks.is_sized(name):
@@ -86,16 +100,18 @@ def verdicts(rows: list[timing.Row]) -> list[str]:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', nargs='+', default=MODELS, help='family_variant of ours (default: %(default)s)')
+    parser.add_argument(
+        '--models', nargs='+', default=MODELS, help='ours, such as evm_tiny, and names of timm (default: %(default)s)'
+    )
     parser.add_argument(
         '--resolutions',
         nargs='+',
         type=int,
-        default=[224, 384, 512, 768, 1024],
+        default=[224, 448, 672, 896, 1344],
         help='image sides (default: %(default)s)',
     )
     parser.add_argument('--batch', type=int, default=1, help='images per forward pass (default: %(default)s)')
-    parser.add_argument('--dense', action='store_true', help='the backbone with its four maps, not the classifier')
+    parser.add_argument('--dense', action='store_true', help='our backbones with their four maps, not classifiers')
     timing.add_arguments(parser, repeats=11, warmup=1)
     return parser.parse_args()
 

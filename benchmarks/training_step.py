@@ -1,11 +1,11 @@
 """One training step of EVM-T beside PVTv2-B0 and ResNet-18, as backbones and inside a RetinaNet, in one run.
 
-A step is the forward pass in training mode, the backward pass and AdamW's step, in float32. The backbones return feature
-maps, and their loss is the sum of the maps' means; the RetinaNet is that of ``configs/retinanet_evm_t.py`` with its own
-loss for a few boxes. The other backbones are timm's.
+A step is the forward pass in training mode, the backward pass and AdamW's step, in float32. The backbones return
+feature maps, and their loss is the sum of the maps' means; the RetinaNet is that of ``configs/retinanet_evm_t.py`` with
+its own loss for a few boxes. The other backbones are timm's.
 
-The peak is that of torch's CPU allocator, weights, images and the optimizer's state included; see ``memory.py`` for how it
-is measured and what it excludes. It is compared with that of the same network without its scans.
+The peak is that of torch's CPU allocator, weights, images and the optimizer's state included; see ``memory.py`` for how
+it is measured and what it excludes. It is compared with that of the same network without its scans.
 """
 
 import argparse
@@ -154,7 +154,7 @@ def main() -> None:
     rows = measure(args)
     title = f'Training step, {args.size} × {args.size}, batch {args.batch}, {torch.get_num_threads()} threads'
     note = (
-        f'Forward and backward pass and the step of AdamW, float32, random weights; {args.repeats} rounds, each with one '
+        f'Forward and backward pass and AdamW, float32, random weights; {args.repeats} rounds, each with '
         'timed call of every line of a part, in shuffled order. Peak memory: weights, images, the state of AdamW and '
         "what torch allocates during the step; oneDNN's scratch memory and the allocator's gaps come on top."
     )

@@ -269,8 +269,12 @@ def resolution() -> str:
     rows = results('resolution')['rows']
     sizes = sorted({row['resolution'] for row in rows})
     cells = {(row['model'], row['resolution']): f'{row["median"]:.0f}{_SLASH}{row["peak_mib"]:.0f}' for row in rows}
-    lines = [(NAMES[name], *(cells[name, size] for size in sizes)) for name in dict.fromkeys(r['model'] for r in rows)]
-    header = ' | '.join(['ms / MiB', *(f'{size}²' for size in sizes)])
+    growth = {row['model']: f'{row["relative"]:.2f}' for row in rows if row['resolution'] == sizes[-1]}
+    lines = [
+        (NAMES.get(name, f'`{name}`'), *(cells[name, size] for size in sizes), growth[name])
+        for name in dict.fromkeys(row['model'] for row in rows)
+    ]
+    header = ' | '.join(['ms / MiB', *(f'{size}²' for size in sizes), f'cost per pixel, {sizes[-1]}² / {sizes[0]}²'])
     return f'{table(header, lines)}\n\n{origin("resolution")}'
 
 
@@ -299,6 +303,25 @@ def memory() -> str:
     return f'{table(header, rows)}\n\n{origin("memory")}'
 
 
+def training_step() -> str:
+    """A training step of EVM-T beside those of networks of its class."""
+    parts = {'backbone': 'backbone', 'retinanet': 'RetinaNet'}
+    rows = [
+        (
+            parts[row['part']],
+            NAMES.get(row['model'], f'`{row["model"]}`'),
+            f'{row["params"]:.1f}',
+            f'{row["median"]:.0f}',
+            f'{row["ratio"]:.2f}',
+            f'{row["peak_mib"]:.0f}',
+            f'{row["noscan_ratio"]:.2f}' if 'noscan_ratio' in row else '–',
+        )
+        for row in results('training_step')['rows']
+    ]
+    header = 'part | model | params, M | median, ms | × `pvt_v2_b0` | peak, MiB | peak × without a scan'
+    return f'{table(header, rows)}\n\n{origin("training_step")}'
+
+
 TABLES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
@@ -312,6 +335,7 @@ TABLES: dict[str, Callable[[], str]] = {
         latency_timm,
         upstream,
         resolution,
+        training_step,
         memory,
         deploy,
     )

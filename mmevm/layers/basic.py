@@ -175,7 +175,9 @@ class SqueezeExcite(nn.Module):
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
         fused = training.available(x)
         # The gradient of a mean would be a map in memory, that of a sum is a view.
-        mean = x.sum(dim=(1, 2), keepdim=True) / (x.shape[1] * x.shape[2]) if fused else x.mean(dim=(1, 2), keepdim=True)
+        mean = (
+            x.sum(dim=(1, 2), keepdim=True) / (x.shape[1] * x.shape[2]) if fused else x.mean(dim=(1, 2), keepdim=True)
+        )
         gate = torch.sigmoid(pointwise(F.relu(pointwise(mean, self.conv_reduce)), self.conv_expand))
         return training.blend(None, x, gate) if fused and training.available(gate) else x * gate
 

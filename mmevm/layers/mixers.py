@@ -250,8 +250,7 @@ class ES2D(ScanMixer):
         if not fused or torch.compiler.is_compiling():
             return super().convolve_and_scan(x)
         parameters = self.scan_parameters(x)
-        order = (parameters[name] for name in ('dt_weight', 'dt_bias', 'A', 'Ds'))
-        return training.convolve_and_scan(x, conv.weight, conv.bias, x_proj, *order, self.step_size)
+        return training.convolve_and_scan(x, conv.weight, conv.bias, x_proj, step=self.step_size, **parameters)
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""

@@ -48,6 +48,10 @@ def _depthwise(x: Shape, weight: Shape) -> int:
     return math.prod(x) * math.prod(weight[2:])
 
 
+def _phases(x: Shape, weight: Shape) -> int:
+    return math.prod(x) * weight[1]
+
+
 def _projected(x: Shape, x_proj: Shape, dt_weight: Shape, A: Shape, Ds: Any, step: int, routes: list[int]) -> int:
     """The scans, and a product of every cell with each set of the projection that its routes name."""
     projections = {(route.row, route.col, route.projection) for route in unflatten(routes)}
@@ -64,6 +68,10 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     '_selective_scan_backward': lambda *a, **_: 4 * _sequence(*(a[2 + i] for i in _SELECTIVE_SCAN)),
     '_visual_scan_backward': lambda *a, **_: 4 * _map(*(a[1 + i + (i > 5)] for i in _VISUAL_SCAN)),
     'depthwise_conv': lambda *a, **_: 2 * _depthwise(a[0], a[1]),
+    'depthwise_activation': lambda *a, **_: 2 * _depthwise(a[0], a[1]),
+    '_depthwise_activation_backward': lambda *a, **_: 4 * _depthwise(a[1], a[2]),
+    'phase_projection': lambda *a, **_: 2 * _phases(a[0], a[1]),
+    '_phase_projection_backward': lambda *a, **_: 4 * _phases(a[1], a[2]),
     'projected_visual_scan': lambda *a, **_: 2 * _projected(a[0], a[1], *(a[i] for i in _VISUAL_SCAN[1:])),
 }
 

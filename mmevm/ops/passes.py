@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmevm.ops import extension, training
 from mmevm.ops.flops import join_torch_counter
 from mmevm.ops.routes import Route, flatten
-from mmevm.ops.training import ACTIVATIONS, ACTIVATION_INDEX
+from mmevm.ops.training import ACTIVATION_INDEX, ACTIVATIONS
 from mmevm.ops.transforms import is_exporting, need_plain_operations
 
 _KERNELS = ((3, 3), (1, 4))

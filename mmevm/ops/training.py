@@ -1,8 +1,8 @@
 """Fused passes over channels-last maps with gradients, for training on the CPU: as :mod:`mmevm.ops.passes`.
 
-Each operator has a formula in plain PyTorch, which defines it and gives its second derivatives. What its gradients need of
-the forward pass is computed again from the inputs, so that autograd keeps only these. Whoever calls one of the functions
-asks :func:`available` first.
+Each operator has a formula in plain PyTorch, which defines it and gives its second derivatives. What its gradients need
+of the forward pass is computed again from the inputs, so that autograd keeps only these. Whoever calls one of the
+functions asks :func:`available` first.
 """
 
 from collections.abc import Callable
@@ -55,6 +55,10 @@ def _is_served(t: Tensor) -> bool:
     return plain and t.dtype == torch.float32 and t.device.type == 'cpu' and t.is_contiguous() and t.numel() > 0
 
 
+def _kernels() -> Any:
+    return operators('compiled')
+
+
 def depthwise_activation(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
     """Depthwise 3 x 3 convolution within a border of zeros, and its activation.
 
@@ -67,7 +71,7 @@ def depthwise_activation(x: Tensor, weight: Tensor, bias: Tensor | None, activat
     Returns:
         Tensor[B, H, W, C].
     """
-    return torch.ops.mmevm.depthwise_activation(x, weight, bias, ACTIVATION_INDEX[activation])
+    return _kernels().depthwise_activation(x, weight, bias, ACTIVATION_INDEX[activation])
 
 
 def norm_serves(norm: nn.Module, x: Tensor) -> bool:
@@ -93,12 +97,12 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, activation: str | None = None) -
     Returns:
         Tensor[B, H, W, C].
     """
-    operator, index = torch.ops.mmevm.batch_norm_activation, ACTIVATION_INDEX[activation]
+    operator, index = _kernels().batch_norm_activation, ACTIVATION_INDEX[activation]
     y, mean, var = operator(x, norm.weight, norm.bias, norm.eps, index)
     with torch.no_grad():
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
-        if norm.running_mean is not None:
+        if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
             count = x.numel() // x.shape[-1]
             norm.running_mean.lerp_(mean, norm.momentum)
             norm.running_var.lerp_(var * (count / (count - 1)), norm.momentum)
@@ -107,12 +111,12 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, activation: str | None = None) -
 
 def norm_gate(x: Tensor, gate: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Return ``norm(x) * silu(gate)``. Args: x, gate (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-    return torch.ops.mmevm.norm_gate(x, gate, norm.weight, norm.bias, norm.eps)
+    return _kernels().norm_gate(x, gate, norm.weight, norm.bias, norm.eps)
 
 
 def norm_mean(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Return the mean of ``norm(x)`` over each image. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C]."""
-    return torch.ops.mmevm.norm_average(x, norm.weight, norm.bias, norm.eps)
+    return _kernels().norm_average(x, norm.weight, norm.bias, norm.eps)
 
 
 def blend(
@@ -127,7 +131,7 @@ def blend(
     Returns:
         Tensor[B, H, W, C].
     """
-    return torch.ops.mmevm.blend(x, a, scale_a, b, scale_b)
+    return _kernels().blend(x, a, scale_a, b, scale_b)
 
 
 def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
@@ -141,7 +145,7 @@ def project_phases(x: Tensor, weight: Tensor, step: int) -> Tensor:
     Returns:
         Tensor[B, H, W, M].
     """
-    return torch.ops.mmevm.phase_projection(x, weight, step, _sets_of_phases(step))
+    return _kernels().phase_projection(x, weight, step, _sets_of_phases(step))
 
 
 def _sets_of_phases(step: int) -> list[int]:
@@ -156,9 +160,9 @@ def convolve_and_scan(
     bias: Tensor | None,
     x_proj: Tensor,
     dt_weight: Tensor,
-    dt_bias: Tensor,
     A: Tensor,
     Ds: Tensor,
+    dt_bias: Tensor,
     step: int,
 ) -> Tensor:
     """Depthwise 3 x 3 convolution, SiLU, projection and atrous scan; for the gradients only ``x`` and states are kept.
@@ -190,7 +194,7 @@ class _ConvolvedScan(torch.autograd.Function):
         dt_weight, dt_bias, A, Ds, ctx.step = rest
         y, x_dbl = _ConvolvedScan.prepare(x, weight, bias, x_proj, ctx.step)
         routes = flatten(es2d_routes(ctx.step))
-        scan = operators('compiled').visual_scan
+        scan = _kernels().visual_scan
         scanned, states = scan(y, x_dbl, dt_weight, dt_bias, A, Ds, ctx.step, routes, True)
         ctx.save_for_backward(x, weight, bias, x_proj, *rest[:-1], states)
         return scanned
@@ -202,7 +206,7 @@ class _ConvolvedScan(torch.autograd.Function):
             formula = partial(_convolved_scan_formula, step=ctx.step)
             return (*needed(ctx, reference_gradients(formula, inputs, (dy,))), None)
         x, weight, bias, x_proj, dt_weight, dt_bias, A, Ds = inputs
-        step, routes, kernels = ctx.step, flatten(es2d_routes(ctx.step)), torch.ops.mmevm
+        step, routes, kernels = ctx.step, flatten(es2d_routes(ctx.step)), _kernels()
         y, x_dbl = _ConvolvedScan.prepare(x, weight, bias, x_proj, step)
         of_scan = (y, x_dbl, dt_weight, dt_bias, A, Ds, states, step, routes)
         dscanned, dx_dbl, *of_parameters = kernels._visual_scan_backward(dy.contiguous(), *of_scan)
@@ -233,11 +237,9 @@ def _norm_average_formula(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -
     return (F.layer_norm(x, weight.shape, weight, bias, eps).mean(dim=(1, 2), keepdim=True),)
 
 
-def _blend_formula(
-    x: Tensor | None, a: Tensor, scale_a: Tensor, b: Tensor | None, scale_b: Tensor | None
-) -> Outputs:
+def _blend_formula(x: Tensor | None, a: Tensor, scale_a: Tensor, b: Tensor | None, scale_b: Tensor | None) -> Outputs:
     y = a * scale_a if x is None else torch.addcmul(x, a, scale_a)
-    return (y if b is None else torch.addcmul(y, b, scale_b),)
+    return (y if b is None or scale_b is None else torch.addcmul(y, b, scale_b),)
 
 
 def _phase_projection_formula(x: Tensor, weight: Tensor, step: int, sets: list[int]) -> Outputs:
@@ -251,7 +253,8 @@ def _convolved_scan_formula(
 ) -> Outputs:
     (y,) = _depthwise_formula(x, weight, bias, ACTIVATION_INDEX['silu'])
     (x_dbl,) = _phase_projection_formula(y, x_proj, step, _sets_of_phases(step))
-    return (reference.visual_scan(y, x_dbl.unsqueeze(-2), *parameters, step, es2d_routes(step)),)
+    dt_weight, dt_bias, A, Ds = parameters
+    return (reference.visual_scan(y, x_dbl.unsqueeze(-2), dt_weight, dt_bias, A, Ds, step, es2d_routes(step)),)
 
 
 def _blend_backward(dy: Tensor, x: Tensor | None, *scaled: Tensor | None) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmevm.layers import ES2D, EVSSBlock, InvertedResidual
 from mmevm.ops import training
@@ -153,9 +154,7 @@ MODULES = {'ES2D': partial(ES2D, 24), 'EVSS': partial(EVSSBlock, 24), 'InRes': p
 
 @pytest.mark.parametrize('name', MODULES)
 @pytest.mark.parametrize('H, W', [(8, 8), (7, 10)])
-def test_blocks_train_as_without_the_operators(
-    name: str, H: int, W: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_train_as_without_the_operators(name: str, H: int, W: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module = MODULES[name]()
     x = torch.randn(2, H, W, 12 if name == 'InRes' else 24)
     with torch.profiler.profile() as profile:
@@ -175,6 +174,18 @@ def test_compiled_blocks_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
         module, x = MODULES[name](), torch.randn(2, 6, 6, 12 if name == 'InRes' else 24)
         got = step(module, x, lambda m, x: torch.compile(m, backend='aot_eager', fullgraph=True)(x))
         assert_same_step(got, plain(monkeypatch, module, x))
+
+
+def test_flops_are_those_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = EVSSBlock(24).train(), torch.randn(2, 6, 8, 24)
+    counts = []
+    for patched in (False, True):
+        with monkeypatch.context() as patch, FlopCounterMode(display=False) as counter:
+            if patched:
+                patch.setattr(training, 'available', lambda *tensors: False)
+            y = module(x)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0 and y.requires_grad
 
 
 def test_second_derivatives_of_the_convolved_scan() -> None:
@@ -239,7 +250,8 @@ def test_operators_stay_within_their_memory(call: Callable[..., object], message
 @pytest.mark.parametrize('capability', ['default', 'avx2'])
 @pytest.mark.parametrize('threads', [1], indirect=True)
 def test_other_instruction_sets(capability: str) -> None:
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, '-k', 'agree_with_their_formulas and 3']
+    tests = 'agree_with_their_formulas and 3'
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, '-k', tests]
     environment = {**os.environ, 'MMEVM_CPU_CAPABILITY': capability}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
