@@ -15,6 +15,7 @@ SCRIPTS = {
     'tools/train.py': 'train a detector, segmentor or classifier from a config',
     'tools/test.py': 'evaluate a checkpoint',
     'tools/check_data.py': 'what is in a dataset of your own, and what is wrong with it',
+    'tools/tile_data.py': 'cut large images and their boxes into tiles',
     'tools/export.py': 'export a model to one ONNX file',
     'tools/publish_model.py': 'strip a training checkpoint to what others need',
     'tools/analysis/complexity.py': 'parameters and FLOPs of configs',

@@ -48,12 +48,13 @@ def write_coco(data: UserData, split: Split, name: str, folder: Path) -> dict[st
         prefix = _inside(data.root, split.prefix)
         file = _inside(data.root, split.annotations)
         return dict(data_root=str(data.root), ann_file=file, data_prefix=dict(img='' if prefix == '.' else prefix))
-    content = _coco(data, split)
+    content = coco_content(data, split)
     file = _write(folder, name, '.json', json.dumps(content))
     return dict(data_root=str(data.root), ann_file=file, data_prefix=dict(img=''))
 
 
-def _coco(data: UserData, split: Split) -> dict[str, Any]:
+def coco_content(data: UserData, split: Split) -> dict[str, Any]:
+    """Return what a COCO file says of a split; names of images are relative to the dataset's folder."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     numbers = [sample.number for sample in split.samples]
