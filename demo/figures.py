@@ -20,6 +20,7 @@ _PALETTE = (
     '#aaffc3 #000075 #a9a9a9 #e6beff'
 ).split()
 _RIGHT, _WRONG, _OTHER = '#2a9d3a', '#d62728', '#9aa5b1'
+_TRUE = '#ffe119'
 _LOSSES = {'loss': ('total', '#222222'), 'loss_cls': ('classification', '#1f77b4'), 'loss_bbox': ('box', '#d62728')}
 # Label, colour, and what the value is divided by: mmseg and mmpretrain write percents.
 _METRICS = {
@@ -141,6 +142,75 @@ def draw_detections(
     return _save(figure, path)
 
 
+def draw_found(
+    annotations: str | os.PathLike,
+    results: str | os.PathLike,
+    images: str | os.PathLike,
+    path: str | os.PathLike,
+    score_threshold: float = 0.3,
+) -> str:
+    """Draw a dataset's first image twice: with the annotated boxes, and with the predicted ones.
+
+    Predictions are green where they meet an annotated box of their class at an IoU of 0.5 or more that no better one
+    has taken, and red elsewhere.
+
+    Args:
+        annotations (str | os.PathLike): COCO annotation file.
+        results (str | os.PathLike): COCO results file of boxes.
+        images (str | os.PathLike): Folder to which the images' names are relative.
+        path (str | os.PathLike): PNG or JPEG file to write.
+        score_threshold (float): Predictions below it are left out.
+
+    Returns:
+        str: Absolute path of the file.
+    """
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(annotations)
+    image = next(iter(coco.imgs.values()))
+    pixels = _read(Path(images) / image['file_name'])
+    truth = [entry for entry in coco.imgToAnns[image['id']] if not entry['iscrowd']]
+    predicted = [entry for entry in json.loads(Path(results).read_text()) if entry['image_id'] == image['id']]
+    predicted = [entry for entry in predicted if entry['score'] >= score_threshold]
+    is_right = match(truth, predicted)
+    titles = (
+        f'annotated: {len(truth)}',
+        f'predicted: {len(predicted)}, {sum(is_right)} of them right (green)',
+    )
+    figure = Figure(figsize=(14, 14 / 2 * pixels.shape[0] / pixels.shape[1] + 0.3), dpi=110, layout='constrained')
+    colors = ([_TRUE] * len(truth), [_RIGHT if right else _WRONG for right in is_right])
+    for axes, title, entries, edges in zip(figure.subplots(1, 2), titles, (truth, predicted), colors, strict=True):
+        axes.imshow(pixels)
+        axes.axis('off')
+        axes.set_title(title, fontsize=11, loc='left')
+        for entry, color in zip(entries, edges, strict=True):
+            x, y, w, h = entry['bbox']
+            axes.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=color, linewidth=1.2))
+    return _save(figure, path)
+
+
+def match(truth: Sequence[Mapping], predicted: Sequence[Mapping], threshold: float = 0.5) -> list[bool]:
+    """Return for each prediction whether it is right: the best ones choose first, and each annotation is taken once."""
+    from pycocotools import mask as coding
+
+    if not truth or not predicted:
+        return [False] * len(predicted)
+    overlaps = coding.iou(
+        np.array([entry['bbox'] for entry in predicted], dtype=float),
+        np.array([entry['bbox'] for entry in truth], dtype=float),
+        [0] * len(truth),
+    )
+    is_right = [False] * len(predicted)
+    for index in sorted(range(len(predicted)), key=lambda i: -predicted[i]['score']):
+        same = np.array([entry['category_id'] == predicted[index]['category_id'] for entry in truth])
+        best = int(np.argmax(overlaps[index] * same))
+        if overlaps[index, best] * same[best] >= threshold:
+            is_right[index] = True
+            overlaps[:, best] = 0
+    return is_right
+
+
 def overlay(image: np.ndarray, labels: np.ndarray, colors: Mapping[int, str]) -> np.ndarray:
     """Overlay colours on an image where its labels have one.
 
@@ -207,12 +277,13 @@ def draw_classes(axes: Axes, label: int, scores: np.ndarray, names: Sequence[str
 
 
 def draw_classifications(
-    items: Sequence[tuple[str, int, np.ndarray]], names: Sequence[str], path: str | os.PathLike
+    items: Sequence[tuple[str | np.ndarray, int, np.ndarray]], names: Sequence[str], path: str | os.PathLike
 ) -> str:
     """Draw images with their five likeliest classes, three in a row.
 
     Args:
-        items (Sequence[tuple[str, int, ndarray]]): Image file, true class, and a score for each class.
+        items (Sequence[tuple[str | ndarray, int, ndarray]]): Image file or uint8 image [H, W], true class, and a score
+            for each class.
         names (Sequence[str]): Names of all classes.
         path (str | os.PathLike): PNG file to write.
 
@@ -224,8 +295,8 @@ def draw_classifications(
     panels = figure.subplots(lines, 6, squeeze=False, width_ratios=[1, 1.1] * 3)
     for axes in panels.flat:
         axes.axis('off')
-    for (left, right), (file, label, scores) in zip(panels.reshape(-1, 2), items, strict=False):
-        left.imshow(Image.open(file).convert('RGB'))
+    for (left, right), (image, label, scores) in zip(panels.reshape(-1, 2), items, strict=False):
+        left.imshow(image if isinstance(image, np.ndarray) else Image.open(image).convert('RGB'), cmap='gray')
         right.axis('on')
         draw_classes(right, label, scores, names)
     return _save(figure, path)

@@ -18,12 +18,14 @@ T = TypeVar('T')
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def parse_args(description: str) -> argparse.Namespace:
-    """Read a demo's command line."""
+def parse_args(description: str, models: Sequence[str] = ()) -> argparse.Namespace:
+    """Read a demo's command line; of several models, the first one is the default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         '--keep', action='store_true', help='evaluate and draw the last training run instead of a new one'
     )
+    if models:
+        parser.add_argument('--model', choices=models, default=models[0], help='default: %(default)s')
     return parser.parse_args()
 
 
@@ -66,7 +68,9 @@ def newest(folder: Path, pattern: str) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) -> tuple[str, dict[str, float]]:
+def train_and_test(
+    config: str, work: Path, keep: bool, *test_arguments: str, data: Path | None = None
+) -> tuple[str, dict[str, float]]:
     """Train a config and evaluate its last checkpoint.
 
     Args:
@@ -74,11 +78,13 @@ def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) ->
         work (Path): Work folder below the repository, emptied first; the evaluation goes to ``test/`` in it.
         keep (bool): Evaluate the training run that is there.
         *test_arguments (str): Further arguments of ``tools/test.py``.
+        data (Path, optional): A dataset for ``--data``.
 
     Returns:
         tuple[str, dict[str, float]]: How long the training took, in words, and the metrics by name.
     """
     took = 'an earlier training run'
+    source = () if data is None else ('--data', str(data))
     if keep:
         shutil.rmtree(ROOT / work / 'test', ignore_errors=True)
     else:
@@ -89,6 +95,7 @@ def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) ->
             config,
             '--work-dir',
             str(work),
+            *source,
         )
         took = f'{seconds / 60:.1f} minutes of training'
     checkpoint = newest(work, '*_*.pth').relative_to(ROOT)
@@ -99,6 +106,7 @@ def train_and_test(config: str, work: Path, keep: bool, *test_arguments: str) ->
         str(checkpoint),
         '--work-dir',
         str(work / 'test'),
+        *source,
         *test_arguments,
     )
     return took, json.loads(newest(work, 'test/*/*.json').read_text(encoding='utf-8'))

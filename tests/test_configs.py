@@ -1,9 +1,11 @@
 """Every config: it follows its recipe, its model's parts fit, its optimizer groups are right, its data can be read."""
 
 import copy
+import json
 from functools import cache
 from math import ceil
 from pathlib import Path
+from struct import pack
 
 import pytest
 import torch
@@ -94,7 +96,7 @@ STRIDES = {
 def test_model_takes_the_maps_of_its_backbone(name: str) -> None:
     cfg, model = _read(name), shell(name).eval()
     with torch.device('meta'), torch.no_grad():
-        maps = model.backbone(torch.zeros(1, 3, 64, 64))
+        maps = model.backbone(torch.zeros(1, cfg.model.backbone.get('in_channels', 3), 64, 64))
         maps = model.neck(maps) if model.with_neck else maps
         if cfg.default_scope == 'mmpretrain':
             assert model.head(maps).shape == (1, cfg.model.head.num_classes)
@@ -109,7 +111,8 @@ def test_model_takes_the_maps_of_its_backbone(name: str) -> None:
             for head, size in ((model.roi_head.bbox_head, 7), (model.roi_head.mask_head, 14)):
                 head(torch.zeros(1, maps[0].shape[1], size, size))
         else:
-            channels = {'rtmdet': [80] * 3, 'ssdlite': [6 * 81] * 6}.get(name.split('_')[0], [9 * 80] * 5)
+            classes = cfg.model.bbox_head.num_classes
+            channels = {'rtmdet': [80] * 3, 'ssdlite': [6 * 81] * 6}.get(name.split('_')[0], [9 * classes] * 5)
             assert [x.shape[1] for x in model.bbox_head(maps)[0]] == channels
 
 
@@ -228,8 +231,32 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             path = out / f'digits/{split}/{digit}/0000.png'
             path.parent.mkdir(parents=True)
             Image.new('RGB', (64, 64)).save(path)
+    write_fashion(out / 'fashion')
+    write_trees(out / 'trees')
     roots = {'mmdet': coco.data_root, 'mmseg': ade20k.data_root, 'mmpretrain': imagenet.data_root}
-    return roots | {'digits': out / 'digits'}
+    return roots | {name: out / name for name in ('digits', 'fashion', 'trees')}
+
+
+def write_fashion(root: Path) -> None:
+    """Two training and two test images in the files of Fashion-MNIST."""
+    root.mkdir()
+    for split in ('train', 't10k'):
+        (root / f'{split}-images-idx3-ubyte').write_bytes(pack('>4i', 0x803, 2, 28, 28) + bytes(2 * 28 * 28))
+        (root / f'{split}-labels-idx1-ubyte').write_bytes(pack('>2i', 0x801, 2) + bytes([3, 7]))
+
+
+def write_trees(root: Path) -> None:
+    """Two training and two validation tiles with a tree each, as ``tools/tile_data.py`` writes them."""
+    (root / 'annotations').mkdir(parents=True)
+    for split in ('train', 'val'):
+        (root / split).mkdir()
+        content = dict(images=[], annotations=[], categories=[dict(id=1, name='tree')])
+        for index in (1, 2):
+            Image.effect_noise((400, 400), 50).convert('RGB').save(root / f'{split}/{index}.png')
+            content['images'].append(dict(id=index, file_name=f'{split}/{index}.png', width=400, height=400))
+            tree = dict(bbox=[180, 180, 40, 40], area=1600, iscrowd=0)
+            content['annotations'].append(dict(id=index, image_id=index, category_id=1, **tree))
+        (root / f'annotations/{split}.json').write_text(json.dumps(content))
 
 
 @pytest.fixture(scope='module')
@@ -266,15 +293,17 @@ EXPECTED = {
     '3x': (None, (800, 800)),  # one of several
     'demo': ((128, 128), (128, 128)),
     'demo_classifier': ((64, 64), (64, 64)),
+    'fashion': ((48, 48), (48, 48)),
+    'trees': ((320, 320), (400, 400)),
 }
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_pipelines_read_the_real_layout(name: str, mini: dict[str, Path], sizes) -> None:
     cfg, words = load(name), name.split('_')
-    kind = '_'.join(words[:2]) if name.startswith('demo_c') else words[-1] if words[-1] in EXPECTED else words[0]
+    kind = words[-1] if words[-1] in EXPECTED else '_'.join(words[:2]) if name.startswith('demo_c') else words[0]
     train, test = EXPECTED[kind]
-    root = mini['digits' if 'digits' in name else cfg.default_scope]
+    root = mini[words[-1] if words[-1] in mini else cfg.default_scope]
     assert sizes(cfg.default_scope, cfg.train_dataloader.dataset, root) == train or train is None
     for phase in ('val', 'test'):
         assert sizes(cfg.default_scope, cfg[f'{phase}_dataloader'].dataset, root) == test

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.baselines import constant_mask_ap50, constant_miou, constant_top1
+from demo.baselines import box_grid_ap50, constant_mask_ap50, constant_miou, constant_top1
 
 
 def test_constant_top1_takes_its_class_from_the_training() -> None:
@@ -52,3 +52,10 @@ def test_constant_mask_ap50_is_right_where_objects_lie_as_in_the_training(
     train = write(tmp_path / 'train.json', [(10, 10, 30, 30), (10, 10, 30, 30), (0, 0, 4, 4)])
     # COCO's precision is read at 101 recalls.
     assert constant_mask_ap50(train, write(tmp_path / 'val.json', boxes)) == pytest.approx(expected, abs=0.01)
+
+
+def test_box_grid_ap50_is_right_for_objects_on_the_grid(tmp_path: Path) -> None:
+    train = write(tmp_path / 'train.json', [(0, 0, 8, 12), (0, 0, 12, 8)])  # on average 10 x 10
+    on, beside = write(tmp_path / 'on.json', [(10, 20, 20, 30)]), write(tmp_path / 'beside.json', [(15, 25, 25, 35)])
+    # One of the grid's 16 boxes, which all have the same score.
+    assert 0 < box_grid_ap50(train, on) <= 1 and box_grid_ap50(train, beside) == 0

@@ -164,3 +164,19 @@ def test_curves_have_three_panels(scalars: Path, tmp_path: Path) -> None:
     drawn = pixels(figures.draw_curves(scalars, tmp_path / 'curves.png', 'title'))
     colourful = drawn.max(axis=-1) - drawn.min(axis=-1) > 60
     assert all(third.any() for third in np.array_split(colourful, 3, axis=1))
+
+
+def test_found_objects_are_right_once() -> None:
+    truth = [dict(bbox=[0, 0, 10, 10], category_id=1), dict(bbox=[20, 0, 10, 10], category_id=1)]
+    boxes = [([0, 1, 10, 10], 1, 0.4), ([0, 0, 10, 10], 1, 0.9), ([20, 0, 10, 10], 2, 0.8), ([26, 0, 10, 10], 1, 0.7)]
+    predicted = [dict(bbox=box, category_id=category, score=score) for box, category, score in boxes]
+    assert figures.match(truth, predicted) == [False, True, False, False]
+    assert figures.match([], predicted) == [False] * 4 and figures.match(truth, []) == []
+
+
+def test_found_objects_are_drawn_beside_the_annotated_ones(coco: list[Path], tmp_path: Path) -> None:
+    drawn = pixels(figures.draw_found(*coco, tmp_path / 'out.png'))
+    left, right = np.array_split(drawn, 2, axis=1)
+    yellow, green = [255, 225, 25], [42, 157, 58]
+    assert (np.abs(left - yellow).sum(2) < 60).any() and not (np.abs(right - yellow).sum(2) < 60).any()
+    assert (np.abs(right - green).sum(2) < 60).any() and not (np.abs(left - green).sum(2) < 60).any()

@@ -1,0 +1,15 @@
+# A narrow and shallow Vim on Fashion-MNIST: 7 x 7 patches.
+_base_ = '_base_/fashion_mnist.py'
+
+model = dict(
+    backbone=dict(
+        type='mmevm.Vim',
+        arch=dict(dims=[64], depths=[4]),
+        in_channels=1,
+        img_size=48,
+        patch_stride=5,
+        out_indices=(3,),
+        out_type='cls_token',
+    ),
+    head=dict(in_channels=64),
+)
