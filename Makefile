@@ -16,8 +16,8 @@ PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls test test-fast test-openmmlab test-compiled-mmcv
-.PHONY: test-torch test-cuda-resources test-arm lint docs wheel clean
+.PHONY: help env env-openmmlab demo demo-seg demo-mask demo-cls demo-trees demo-fashion test test-fast test-openmmlab
+.PHONY: test-compiled-mmcv test-torch test-cuda-resources test-arm lint docs wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ demo-mask: env ## The same with Mask R-CNN on miniature COCO (5 minutes after ma
 
 demo-cls: env ## The same with a classifier on handwritten digits and miniature ImageNet (5 minutes after make env)
 	$(VENV)/bin/python tools/demo_cls.py
+
+demo-trees: env ## Find trees in airborne photographs, which are downloaded: tile, train, evaluate, draw (10 minutes)
+	$(VENV)/bin/python tools/demo_trees.py
+
+demo-fashion: env ## Train a narrow classifier on Fashion-MNIST, which is downloaded (25 minutes)
+	$(VENV)/bin/python tools/demo_fashion.py
 
 test: lint ## Lint, then run the whole test suite
 	$(TEST_ENVIRONMENT) $(VENV)/bin/python $(PYTEST)

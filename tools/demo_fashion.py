@@ -34,8 +34,8 @@ def report(work: Path, took: str, metrics: dict[str, float]) -> None:
     scores = [row['pred_score'].numpy() for row in pickle.loads((ROOT / work / 'results.pkl').read_bytes())]
     labels = read_labels(data)
     wrong = np.flatnonzero(np.argmax(scores, axis=1) != labels)
-    # Half of what is shown are mistakes.
-    shown = [*range(SHOWN - len(wrong[: SHOWN // 2])), *wrong[: SHOWN // 2].tolist()]
+    # The first images, and the first mistakes.
+    shown = [*range(min(SHOWN // 2, len(labels))), *wrong[: SHOWN // 2].tolist()]
     items = [(read_images(data)[index], int(labels[index]), scores[index]) for index in shown]
     sheet = draw_classifications(items, CLASSES, ROOT / work / 'predictions.png')
     curves = draw_curves(newest(work, '*/vis_data/scalars.json'), ROOT / work / 'curves.png', f'Fashion-MNIST: {took}')

@@ -12,12 +12,22 @@ from PIL import Image
 from demo import runs as demo
 from demo.mini_data import make_mini_data
 from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.tile_data import main as tile_data
 from mmevm.apis.train import main as run_train
+
+from .sources import write_fashion, write_wheel
 
 pytestmark = pytest.mark.openmmlab
 
 REPOSITORY = demo.ROOT
 SHORT = {
+    'trees': [
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        'model.test_cfg.score_thr=0.',
+        'train_dataloader.dataset.pipeline.2.scale=(64,64)',
+        'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
+    ],
     'upernet': ['train_cfg.max_iters=1', 'train_cfg.val_interval=1'],
     # One iteration has found nothing of which a detector is sure.
     'mask': ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'model.test_cfg.rcnn.score_thr=0.'],
@@ -49,6 +59,9 @@ def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if tool == 'tools/make_mini_data.py':
             subset = arguments[arguments.index('--only') + 1]
             make_mini_data(arguments[1], [subset], image_size=64, train_images=2, val_images=2)
+            return 0.0
+        if tool == 'tools/tile_data.py':
+            assert tile_data(arguments) == 0
             return 0.0
         main = dict(train=run_train, test=run_test)[Path(tool).stem]
         if '--cfg-options' not in arguments:
@@ -101,6 +114,35 @@ def test_classification_demo_trains_evaluates_draws_and_compares(few_images: Pat
     assert re.search(r'top-1 [\d.]+ %, top-5 [\d.]+ %; the most frequent class alone: 50\.0 %', report)
     require_figures(few_images / 'work_dirs/demo_cls/mini')
     assert tool.class_names('mini')[879] == 'umbrella' and tool.class_names('digits')[3] == '3'
+
+
+def test_tree_demo_trains_on_tiles_and_is_evaluated_on_other_photographs(
+    few_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = few_images / 'data/demo/trees'
+    folder.mkdir(parents=True)
+    write_wheel(folder, monkeypatch)
+    monkeypatch.setattr('sys.argv', ['demo_trees'])
+    load_tool('demo_trees').main()
+    printed = capsys.readouterr().out
+    assert re.search(r'other places: 1\.5 minutes of training\n +AP50 [\d.]+; a grid of the mean box: [\d.]+', printed)
+    work = few_images / 'work_dirs/demo_trees'
+    assert (work / 'predictions.jpg').stat().st_size and (work / 'curves.png').stat().st_size
+    log = next((work / 'test').glob('*/*.log')).read_text()
+    assert 'data/demo/trees/tiles/annotations/val.json' in log
+
+
+@pytest.mark.parametrize('model', ['evm', 'vmamba', 'vim'])
+def test_fashion_demo_trains_each_model(
+    model: str, few_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    write_fashion(few_images / 'installed', monkeypatch)
+    monkeypatch.setattr('sys.argv', ['demo_fashion', '--model', model])
+    load_tool('demo_fashion').main()
+    # The test split has four images, of the classes 0 to 3, and the training split eight, half of class 1.
+    printed = capsys.readouterr().out
+    assert re.search(r'on 4 test images: 1\.5 minutes of training\n +top-1 [\d.]+ %; .* alone: 25\.0 %', printed)
+    require_figures(few_images / 'work_dirs/demo_fashion' / model)
 
 
 def test_keep_without_a_training_says_so(few_images: Path) -> None:

