@@ -36,6 +36,14 @@ NAMES = {
 }
 """How the benchmarks' networks are called in prose."""
 
+DETECTORS = {
+    'retinanet_evm_t': 'RetinaNet, EfficientVMamba-T',
+    'rtmdet_evm_t': 'RTMDet, EfficientVMamba-T',
+    'retinanet_pvt_v2_b0': 'RetinaNet, PVTv2-B0',
+    'retinanet_r18': 'RetinaNet, ResNet-18',
+}
+"""How the detectors of ``benchmarks/equal_time.py`` are called in prose."""
+
 FAMILIES = {
     'EfficientVMamba (T / S / B)': 'classifier_evm_t classifier_evm_s classifier_evm_b',
     'VMamba, first design (T / S / B)': 'classifier_vmamba_t classifier_vmamba_s classifier_vmamba_b',
@@ -322,6 +330,23 @@ def training_step() -> str:
     return f'{table(header, rows)}\n\n{origin("training_step")}'
 
 
+def equal_time() -> str:
+    """Detectors that were trained for the same CPU time."""
+    rows = [
+        (
+            DETECTORS[row['detector']],
+            f'{row["params"]:.1f}',
+            row['iterations'],
+            f'{row["cpu"]:.0f}',
+            f'{row["ap50"]:.3f}',
+            f'{row["ap"]:.3f}',
+        )
+        for row in results('equal_time')['rows']
+    ]
+    header = 'detector | params, M | iterations of batch 4 | CPU time, s | AP50 | AP'
+    return f'{table(header, rows)}\n\n{origin("equal_time")}'
+
+
 TABLES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (
@@ -338,6 +363,7 @@ TABLES: dict[str, Callable[[], str]] = {
         training_step,
         memory,
         deploy,
+        equal_time,
     )
 }
 """Every table by the name under which a Markdown file asks for it."""

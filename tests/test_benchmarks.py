@@ -1,5 +1,6 @@
 """The benchmarks run and write plausible results. Nothing here depends on how fast the machine is."""
 
+import copy
 import importlib
 import json
 import sys
@@ -9,8 +10,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 
+from demo.mini_data import make_mini_data
 from mmevm.backbones import EfficientVMamba
+from mmevm.engine.tasks import build_model
 from mmevm.layers import ES2D, SS2D
 from mmevm.layers.mixers import ScanMixer
 from mmevm.ops import selective_scan
@@ -343,3 +347,46 @@ def test_gpu_benchmark_refuses_to_run_without_a_gpu_and_to_keep_a_dry_run(
     with pytest.raises(SystemExit, match='2'):
         load('gpu').parse_args()
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.openmmlab
+def test_equal_time_trains_a_detector_for_its_budget(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip('mmdet')
+    (coco,) = make_mini_data(tmp_path / 'data', ['coco'], image_size=64, train_images=4, val_images=2)
+    arguments = ['--seconds', 0.5, '--data-root', coco.data_root, '--work-dir', tmp_path / 'work']
+    (row,) = run('equal_time', 'retinanet_evm_t', *arguments)['rows']
+    assert 0.5 <= row['cpu'] < 20 and row['iterations'] >= 1 and row['epochs'] == row['iterations']
+    assert (tmp_path / 'work/retinanet_evm_t/last.pth').exists()
+
+
+@pytest.mark.openmmlab
+def test_equal_time_learning_rate_falls_with_the_time(load: Callable[[str], ModuleType]) -> None:
+    hook = load('equal_time').CpuBudgetHook(seconds=10)
+    group = dict(lr=2.0)
+    loop = SimpleNamespace(stop_training=False)
+    runner = SimpleNamespace(optim_wrapper=SimpleNamespace(param_groups=[group]), iter=0, train_loop=loop)
+    hook.before_train(runner)
+    rates = []
+    for runner.iter, hook.cpu in ((0, 0.0), (29, 0.0), (100, 0.0), (100, 5.0), (100, 11.0)):
+        hook.before_train_iter(runner, 0)
+        rates.append(group['lr'])
+    assert rates == pytest.approx([2 / 60, 1.0, 2.0, 2 * (0.01 + 0.99 / 2), 0.02])
+    hook.after_train_iter(runner, 0)
+    assert not loop.stop_training
+    hook.start -= 10
+    hook.after_train_iter(runner, 0)
+    assert loop.stop_training
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize('name', ['retinanet_evm_t', 'rtmdet_evm_t', 'retinanet_pvt_v2_b0', 'retinanet_r18'])
+def test_equal_time_detectors_differ_in_their_model_alone(name: str, load: Callable, tmp_path: Path) -> None:
+    equal_time = load('equal_time')
+    cfg, base = (equal_time.read_config(key, 1, tmp_path, tmp_path) for key in (name, 'retinanet_evm_t'))
+    model = build_model(cfg).eval()
+    build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    with torch.no_grad():
+        maps = model.neck(model.backbone(torch.zeros(1, 3, 64, 64)))
+        assert len(model.bbox_head(maps)[0]) == (3 if name == 'rtmdet_evm_t' else 5)
+    cfg.optim_wrapper.paramwise_cfg.pop('bypass_duplicate', None)
+    assert {key for key in cfg if cfg[key] != base[key]} <= {'model', 'work_dir'}
