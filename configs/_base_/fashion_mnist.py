@@ -3,8 +3,8 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(imports=['mmevm'], allow_failed_imports=False)
 
 data_root = 'data/demo/fashion-mnist'
-# Images of 28 x 28 pixels, enlarged so that patches of 4 x 4 pixels still resolve them.
-size = 48
+# Images of 28 x 28 pixels, enlarged so that patches of 4 x 4 pixels have 2 x 2 of their own.
+size = 56
 
 data_preprocessor = dict(num_classes=10, mean=[72.94], std=[90.02], to_rgb=False)
 model = dict(
@@ -21,7 +21,7 @@ model = dict(
 
 enlarge = dict(type='Resize', scale=(size, size))
 train_pipeline = [
-    dict(type='RandomCrop', crop_size=28, padding=2),
+    dict(type='RandomCrop', crop_size=28, padding=1),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     enlarge,
     dict(type='PackInputs'),
@@ -45,12 +45,12 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1, 5))
 
-max_epochs = 10
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
+max_epochs = 16
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
 val_cfg = test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=4e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
@@ -62,4 +62,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=1))
