@@ -4,7 +4,7 @@ _base_ = '_base_/fashion_mnist.py'
 model = dict(
     backbone=dict(
         type='mmevm.EfficientVMamba',
-        # With EVSS blocks in the first stage too, half an epoch ended at 85.0 % instead of 87.2 %.
+        # After half an epoch this has 87.2 %, and with EVSS blocks in the first two stages 85.0 %.
         arch=dict(dims=[32, 64, 128], depths=[1, 2, 2], blocks=['inres', 'evss', 'inres']),
         in_channels=1,
         out_indices=(2,),
