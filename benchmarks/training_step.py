@@ -154,7 +154,7 @@ def main() -> None:
     rows = measure(args)
     title = f'Training step, {args.size} × {args.size}, batch {args.batch}, {torch.get_num_threads()} threads'
     note = (
-        f'Forward and backward pass and AdamW, float32, random weights; {args.repeats} rounds, each with '
+        f'Forward and backward pass and AdamW, float32, random weights; {args.repeats} rounds, each with one '
         'timed call of every line of a part, in shuffled order. Peak memory: weights, images, the state of AdamW and '
         "what torch allocates during the step; oneDNN's scratch memory and the allocator's gaps come on top."
     )
