@@ -182,7 +182,7 @@ def origin(name: str) -> str:
     versions = ', '.join(f'{key} {said[key].partition("+")[0]}' for key in ('torch', 'timm', 'Python'))
     return (
         f'Measured on {said["date"][:10]} on {cores.replace("logical ", "")} of an {cpu} ({kernels}), '
-        f'{said["threads"]} threads, {versions}:\n`.venv/bin/{said["command"]}`.'
+        f'{said["threads"]} thread{"s" if said["threads"] != "1" else ""}, {versions}:\n`.venv/bin/{said["command"]}`.'
     )
 
 
