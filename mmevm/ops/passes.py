@@ -102,7 +102,7 @@ def depthwise_conv(
     if serves(before, after) and available(x, weight, bias, *(norm[:4] if norm else ())):
         tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
         return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, ACTIVATION_INDEX[activation])
-    if weight.shape[2:] == (3, 3) and norm is None and before == after and training.available(x, weight, bias):
+    if norm is None and before == after == (1, 1) and training.available(x, weight, bias):
         return training.depthwise_activation(x, weight, bias, activation)
     weight, bias = fold(weight, bias, norm)
     # Padded at both ends by the longer side, so that one convolution serves; what is too much is cut off.
