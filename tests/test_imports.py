@@ -27,7 +27,7 @@ BELOW = {
     'engine': ('_patches', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo'),
     'deploy': ('ops', 'layers', 'backbones', 'checkpoint', 'registry', 'errors', 'files', 'zoo', 'engine', 'version'),
     'data': ('registry', 'errors', 'files', 'engine'),
-    'apis': ('engine', 'data', 'files', 'checkpoint', 'registry', 'errors', 'zoo', 'version'),
+    'apis': ('engine', 'data', 'deploy', 'files', 'checkpoint', 'registry', 'errors', 'zoo', 'version'),
 }
 """What each part may import, besides itself; parts that are not named may import any."""
 

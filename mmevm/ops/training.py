@@ -40,14 +40,16 @@ Formula = Callable[..., Outputs]
 def available(*tensors: Tensor | None) -> bool:
     """Return whether the operators serve these maps and parameters.
 
-    They serve contiguous float32 tensors on the CPU with gradients enabled, outside of autocast, tracing, exporting and
-    ``torch.func``.
+    They serve contiguous float32 tensors on the CPU of which one needs a gradient, outside of autocast, tracing,
+    exporting and ``torch.func``.
     """
     if not torch.is_grad_enabled() or extension.LOAD_ERROR is not None or torch.is_autocast_enabled('cpu'):
         return False
     if torch.jit.is_tracing() or is_exporting():
         return False
-    return all(t is None or _is_served(t) for t in tensors) and not need_plain_operations(*tensors)
+    present = [t for t in tensors if t is not None]
+    is_needed = any(t.requires_grad for t in present)
+    return is_needed and all(_is_served(t) for t in present) and not need_plain_operations(*present)
 
 
 def _is_served(t: Tensor) -> bool:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
+from PIL import Image
 from sahi import AutoDetectionModel
 from sahi.predict import get_sliced_prediction
 
@@ -18,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDE, STEP = 96, 64
 # Nothing is merged: what the slices found can be compared with what the model finds in them.
 EVERYTHING = dict(postprocess_type='NMS', postprocess_match_metric='IOU', postprocess_match_threshold=1.0)
+
+
+@pytest.fixture(autouse=True)
+def pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restores Pillow's limit, which sahi removes for the whole process."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
 
 
 @pytest.fixture(scope='module')
