@@ -6,7 +6,7 @@
 
 #include "checks.h"
 #include "kernels.h"
-#include "share.h"
+#include "tasks.h"
 #include "workspace.h"
 
 namespace mmevm {

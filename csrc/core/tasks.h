@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "scan.h"
+#include "checks.h"
 
 namespace mmevm {
 
@@ -24,5 +24,21 @@ void for_tasks(const Host& host, int64_t tasks, const Body& body) {
   if (runners == 1) runner(&call, 0);
   else if (runners > 1) host.parallel_for(host.pool, runners, runner, &call);
 }
+
+constexpr int64_t kTasks = 4;  // for each thread, because some may start late
+
+// Calls body(task, begin, end) for ranges of [0, count) of about the same length, none shorter than `least`.
+template <class Body>
+void share(const Host& host, int64_t count, int64_t least, const Body& body) {
+  if (count == 0) return;
+  const int64_t most = host.threads == 1 ? 1 : kTasks * host.threads;
+  const int64_t tasks = std::clamp<int64_t>(count / std::max<int64_t>(least, 1), 1, most);
+  for_tasks(host, tasks, [&](int64_t, int64_t i) { body(i, count * i / tasks, count * (i + 1) / tasks); });
+}
+
+// Elements that a task should have at least: fewer are done sooner than another thread wakes up.
+constexpr int64_t kTask = 8192;
+
+inline int64_t tokens_per_task(int64_t C) { return ceil_div(kTask, std::max<int64_t>(C, 1)); }
 
 }  // namespace mmevm

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "kernels.h"
-#include "share.h"
+#include "tasks.h"
 #include "workspace.h"
 
 namespace mmevm {
