@@ -49,6 +49,7 @@ template <>
 const Passes<float>& passes<float>() { return chosen().passes->full; }
 template <>
 const Passes<BFloat16>& passes<BFloat16>() { return chosen().passes->half; }
+LinearPass linear_pass() { return chosen().passes->linear; }
 const TrainingPasses& training_passes() { return chosen().passes->training; }
 
 }  // namespace mmevm

@@ -14,6 +14,8 @@
 
 #include "pass_kernels.h"
 
+#include "product_kernels.h"
+
 #include "training_kernels.h"
 
 // Routes that share cells run one after the other inside a task, so that no two threads add to the same cell.
@@ -47,6 +49,7 @@ constexpr Kernels<typename V::scalar> make_table() {
   return {V::lanes,
           {&count_scratch<V, SequenceSource, SequenceParams<T>>, &run_task<V, SequenceSource, SequenceParams<T>>},
           {&count_scratch<V, MapSource, MapParams<T>>, &run_task<V, MapSource, MapParams<T>>},
+          &pack_panels<V>,
           &project<V, T, T>,
           project_half<V>()};
 }
@@ -65,5 +68,6 @@ constexpr TrainingPasses make_training_passes() {
 }
 
 constexpr PassTables make_pass_tables() {
-  return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>(), make_training_passes<Vec<float>>()};
+  return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>(), &linear<Vec<float>>,
+          make_training_passes<Vec<float>>()};
 }

@@ -24,7 +24,9 @@ struct Kernels {
   int lanes;
   Entry<SequenceParams<T>> sequence;
   Entry<MapParams<T>> map;
-  // y[r] = weight x[r] for `count` rows at the strides; `packed` is [ceil(M / lanes)][D][lanes], zeros behind M.
+  // Rows of n values to [ceil(rows / lanes)][n][lanes], zeros behind the last row.
+  void (*pack)(const T* from, int64_t rows, int64_t n, T* to);
+  // y[r] = weight x[r] for `count` rows at the strides; `packed` are M rows of D weights.
   void (*project)(const T* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride,
                   int64_t count);
   // The same of rows of BFloat16; null in the table for double.
@@ -43,6 +45,10 @@ struct Passes {
   void (*add_normed)(const NormMeanParams<Data>&, int64_t begin, int64_t end, float* sums);
   void (*scaled_sum)(const ScaledSumParams<Data>&, int64_t begin, int64_t end);
 };
+
+// As passes.h says, for channels [first, last) and tokens [begin, end); without a scale, the product alone.
+using LinearPass = void (*)(const LinearParams&, const float* scale, const float* shift, float* packed, int64_t first,
+                            int64_t last, int64_t begin, int64_t end);
 
 // The passes of training.h; training_kernels.h says what they get.
 struct TrainingPasses {
@@ -75,6 +81,7 @@ extern const Kernels<double>* const kernels_double;
 struct PassTables {
   Passes<float> full;
   Passes<BFloat16> half;
+  LinearPass linear;
   TrainingPasses training;
 };
 extern const PassTables* const passes_default;
@@ -94,6 +101,7 @@ template <>
 const Passes<float>& passes<float>();
 template <>
 const Passes<BFloat16>& passes<BFloat16>();
+LinearPass linear_pass();
 const TrainingPasses& training_passes();
 
 }  // namespace mmevm

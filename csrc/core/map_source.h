@@ -18,15 +18,14 @@ struct MapSource {
       : p(p), route(p.routes[task.route]), N(p.N), row_length(row_length_of(p)), blocks(task.block_end - task.block),
         length(extent(p.H) * extent(p.W)), bc_offset(p.R), task(task), first(task.block * W),
         channels((task.block_end * W < p.D ? task.block_end * W : p.D) - first), zero_row(scratch.zeros(row_length)),
-        dt_weight(scratch.zeros(blocks * p.R * W)), x(scratch.take(blocks * kChunk * W)),
+        dt_weight(scratch.take(blocks * p.R * W)), x(scratch.take(blocks * kChunk * W)),
         out(scratch.take(blocks * kChunk * W)) {
     if (direction == Direction::kBackward) {
       ddt_weight = scratch.zeros(blocks * p.R * W);
       dy = scratch.take(blocks * kChunk * W);
     }
     const T* weight = p.dt_weight + route.parameters * p.D * p.R;
-    for (int64_t i = 0; i < channels; ++i)
-      for (int64_t r = 0; r < p.R; ++r) dt_weight[(i / W * p.R + r) * W + i % W] = weight[(first + i) * p.R + r];
+    pack_panels<V>(weight + first * p.R, channels, p.R, dt_weight);
   }
 
   BlockParameters<V> parameters(Scratch<T>& scratch) const {
@@ -65,14 +64,9 @@ struct MapSource {
 
   // delta = softplus(dt_weight . dt + dt_bias) from the token's R low-rank values.
   void load_delta(int64_t k, const T* bias, T* raw, T* delta) const {
-    const T* weight = dt_weight + k * p.R * W;
-    const auto b = V::load(bias);
-    for (int t = 0; t < tokens; ++t) {
-      auto d = b;
-      for (int64_t r = 0; r < p.R; ++r) d += V::load(weight + r * W) * rows[t][r];
-      V::store(raw + t * W, d);
-      V::store(delta + t * W, softplus<V>(d));
-    }
+    int t = 0;
+    for (; t + 8 <= tokens; t += 8) load_deltas<8>(k, t, bias, raw, delta);
+    for (; t < tokens; ++t) load_deltas<1>(k, t, bias, raw, delta);
   }
 
   // Through the low-rank projection: to its weight, and to the R values of each token's row.
@@ -119,6 +113,22 @@ struct MapSource {
   static constexpr bool is_float = std::is_same_v<T, float>;
 
  private:
+  // Of some tokens at once, for sums that do not wait for each other.
+  template <int G>
+  void load_deltas(int64_t k, int t, const T* bias, T* raw, T* delta) const {
+    const T* weight = dt_weight + k * p.R * W;
+    typename V::reg d[G];
+    for (int j = 0; j < G; ++j) d[j] = V::load(bias);
+    for (int64_t r = 0; r < p.R; ++r) {
+      const auto w = V::load(weight + r * W);
+      for (int j = 0; j < G; ++j) d[j] = V::fma(V::set(rows[t + j][r]), w, d[j]);
+    }
+    for (int j = 0; j < G; ++j) {
+      V::store(raw + (t + j) * W, d[j]);
+      V::store(delta + (t + j) * W, softplus<V>(d[j]));
+    }
+  }
+
   template <int G>
   void store_ddelta_rows(int64_t k, int64_t r, const T* ddelta, T* drows) {
     typename V::reg weight[G], dweight[G], drow[G];

@@ -59,6 +59,13 @@ int64_t floats_of(const NormMeanParams<Data>& p, int threads) {
   return kTasks * threads * p.C;
 }
 
+// Output channels that a task computes.
+int64_t linear_group() { return 3 * lanes(); }
+bool is_product_alone(const LinearParams& p) {
+  return !p.bias && !p.norm.mean && p.activation == Activation::kNone && !p.residual;
+}
+int64_t floats_of(const LinearParams& p, int threads) { return 2 * p.out + lanes() + threads * linear_group() * p.in; }
+
 template <class Data>
 void run_pass(const DepthwiseParams<Data>& p, const Host& host, float* packed) {
   pack(p, packed);
@@ -113,6 +120,24 @@ void run_pass(const ScaledSumParams<Data>& p, const Host& host, float*) {
         [&](int64_t, int64_t begin, int64_t end) { passes<Data>().scaled_sum(p, begin, end); });
 }
 
+// A task packs the weights of its own channels, which the cache then holds for all of its tokens.
+void run_pass(const LinearParams& p, const Host& host, float* packed) {
+  if (p.tokens == 0 || p.out == 0) return;
+  const int64_t group = linear_group(), groups = ceil_div(p.out, group);
+  float *const scale = packed + host.threads * group * p.in, *const shift = scale + p.out;
+  for (int64_t c = 0; c < p.out; ++c) {
+    scale[c] = scale_of(p.norm, c);
+    shift[c] = shift_of(p.norm, c, scale[c]) + (p.bias ? p.bias[c] * scale[c] : 0);
+  }
+  const float* const factors = is_product_alone(p) ? nullptr : scale;
+  const int64_t parts = std::clamp<int64_t>(ceil_div(kTasks * host.threads, groups), 1, ceil_div(p.tokens, 48));
+  for_tasks(host, groups * parts, [&](int64_t runner, int64_t task) {
+    const int64_t first = task / parts * group, part = task % parts;
+    linear_pass()(p, factors, shift, packed + runner * group * p.in, first, std::min(first + group, p.out),
+                  p.tokens * part / parts, p.tokens * (part + 1) / parts);
+  });
+}
+
 }  // namespace
 
 bool serves_depthwise(int64_t rows, int64_t cols) { return (rows == 3 && cols == 3) || (rows == 1 && cols == 4); }
@@ -139,5 +164,7 @@ MMEVM_INSTANTIATE(RmsNormParams)
 MMEVM_INSTANTIATE(GatedMeanParams)
 MMEVM_INSTANTIATE(NormMeanParams)
 MMEVM_INSTANTIATE(ScaledSumParams)
+template size_t pass_workspace(const LinearParams&, int);
+template void run(const LinearParams&, const Host&, void* workspace);
 
 }  // namespace mmevm

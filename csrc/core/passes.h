@@ -92,6 +92,18 @@ struct ScaledSumParams {
   Data* y;                         // [B, tokens, C]
 };
 
+// y = activation(norm(weight x + bias)) + residual: a linear layer with what follows it.
+struct LinearParams {
+  int64_t tokens, in, out;
+  const float* x;       // [tokens, in]
+  const float* weight;  // [out, in]
+  const float* bias;    // [out] or null
+  BatchNorm norm;
+  Activation activation;
+  const float* residual;  // [tokens, out] or null
+  float* y;               // [tokens, out]
+};
+
 template <class Params>
 size_t pass_workspace(const Params&, int threads);
 

@@ -28,13 +28,13 @@ struct Projection {
 
   T* packed_set(size_t phase, size_t slot) const { return packed + (phase * slots.per_cell + slot) * set_size; }
 
-  // M rows of D weights to [ceil(M / lanes)][D][lanes], with zeros behind the last row. By squares, which the cache holds.
-  void pack(const T* weight, T* to) const {
-    std::fill_n(to, set_size, T(0));
-    for (int64_t m0 = 0; m0 < M; m0 += lanes, to += lanes * p.D)
-      for (int64_t d0 = 0; d0 < p.D; d0 += lanes)
-        for (int64_t m = m0; m < std::min(M, m0 + lanes); ++m)
-          for (int64_t d = d0; d < std::min(p.D, d0 + lanes); ++d) to[d * lanes + m - m0] = weight[m * p.D + d];
+  // A panel of the weights of a phase and slot.
+  void pack(const T* x_proj, int64_t task) const {
+    const int64_t panels = ceil_div(M, lanes), panel = task % panels, set = task / panels;
+    const int64_t phase = set / slots.per_cell, slot = set % slots.per_cell, first = panel * lanes;
+    if (slot >= int64_t(slots.sets[phase].size())) return;
+    const T* const weight = x_proj + slots.sets[phase][slot] * M * p.D;
+    kernels<T>().pack(weight + first * p.D, std::min(lanes, M - first), p.D, packed_set(phase, slot) + first * p.D);
   }
 
   // A part of a row of an image, phase by phase.
@@ -55,9 +55,8 @@ struct Projection {
   }
 
   void run(const T* x_proj, const Host& host) const {
-    for (size_t phase = 0; phase < slots.sets.size(); ++phase)
-      for (size_t j = 0; j < slots.sets[phase].size(); ++j)
-        pack(x_proj + slots.sets[phase][j] * M * p.D, packed_set(phase, j));
+    const int64_t sets = slots.sets.size() * slots.per_cell;
+    for_tasks(host, sets * ceil_div(M, lanes), [&](int64_t, int64_t task) { pack(x_proj, task); });
     for_tasks(host, p.B * p.H * parts, [&](int64_t, int64_t task) { project_part(task); });
   }
 };

@@ -34,41 +34,6 @@ struct Scratch {
   }
 };
 
-constexpr double kInvLn2 = 1.4426950408889634;
-
-// Parameters of the channel blocks of one route, transposed to [block][...][lanes] with unused lanes at zero.
-template <class V>
-struct BlockParameters {
-  using T = typename V::scalar;
-  static constexpr int W = V::lanes;
-
-  static int64_t scratch(int64_t blocks, int64_t N) { return padded<T>(blocks * N * W) + 2 * padded<T>(blocks * W); }
-
-  // `channels` is the number of channels that the arrays hold, the first block's first channel being `first`.
-  BlockParameters(Scratch<T>& scratch, int64_t blocks, int64_t first, int64_t channels, int64_t N, const T* A,
-                  const T* D, const T* bias, bool log_A = false)
-      : rate(scratch.zeros(blocks * N * W)), skip(scratch.zeros(blocks * W)), bias(scratch.zeros(blocks * W)) {
-    for (int64_t i = 0; i < blocks * W && first + i < channels; ++i) {
-      const int64_t d = first + i;
-      for (int64_t n = 0; n < N; ++n) rate[(i / W * N + n) * W + i % W] = A[d * N + n] * T(kInvLn2);
-      if (D) skip[i] = D[d];
-      if (bias) this->bias[i] = bias[d];
-    }
-    if (log_A)
-      for (int64_t r = 0; r < blocks * N; ++r) V::store(rate + r * W, V::exp2(V::load(rate + r * W)) * T(-kInvLn2));
-  }
-  T *const rate, *const skip, *const bias;
-};
-
-// Copies [blocks][rows][lanes] accumulators to out[channel][row].
-template <class V>
-void store_by_channel(const typename V::scalar* from, int64_t blocks, int64_t rows, int64_t first, int64_t channels,
-                      typename V::scalar* out) {
-  constexpr int W = V::lanes;
-  for (int64_t i = 0; i < blocks * W && first + i < channels; ++i)
-    for (int64_t r = 0; r < rows; ++r) out[(first + i) * rows + r] = from[(i / W * rows + r) * W + i % W];
-}
-
 // A block of channels of one row-major array with `channels` entries per row, whose last ones may be missing. Data is of
 // the vector's type or BFloat16.
 template <class V, class Data>
@@ -85,6 +50,56 @@ MMEVM_INLINE void store_channels(Data* row, typename V::reg v, int64_t valid) {
   Data copy[V::lanes];
   V::store(copy, v);
   for (int i = 0; i < valid; ++i) row[i] = copy[i];
+}
+
+// Transposes `rows` rows of n values to panels of V::lanes rows: [panels][n][lanes], zeros behind the last row.
+template <class V>
+void pack_panels(const typename V::scalar* from, int64_t rows, int64_t n, typename V::scalar* to) {
+  constexpr int64_t W = V::lanes;
+  for (int64_t row = 0; row < rows; row += W, from += W * n, to += W * n)
+    for (int64_t i = 0; i < n; i += W) {
+      typename V::reg square[W];
+      for (int64_t j = 0; j < W; ++j) __builtin_prefetch(from + (W + j) * n + i);  // the rows that follow these
+      for (int64_t j = 0; j < W; ++j)
+        square[j] = row + j < rows ? load_channels<V>(from + j * n + i, n - i) : V::set(typename V::scalar(0));
+      transpose<V>(square);
+      for (int64_t j = 0; j < W && i + j < n; ++j) V::store(to + (i + j) * W, square[j]);
+    }
+}
+
+constexpr double kInvLn2 = 1.4426950408889634;
+
+// Parameters of the channel blocks of one route, transposed to [block][...][lanes] with unused lanes at zero.
+template <class V>
+struct BlockParameters {
+  using T = typename V::scalar;
+  static constexpr int W = V::lanes;
+
+  static int64_t scratch(int64_t blocks, int64_t N) { return padded<T>(blocks * N * W) + 2 * padded<T>(blocks * W); }
+
+  // `channels` is the number of channels that the arrays hold, the first block's first channel being `first`.
+  BlockParameters(Scratch<T>& scratch, int64_t blocks, int64_t first, int64_t channels, int64_t N, const T* A,
+                  const T* D, const T* bias, bool log_A = false)
+      : rate(scratch.take(blocks * N * W)), skip(scratch.zeros(blocks * W)), bias(scratch.zeros(blocks * W)) {
+    const int64_t present = std::min(blocks * W, channels - first);
+    pack_panels<V>(A + first * N, present, N, rate);
+    for (int64_t r = 0; r < blocks * N; ++r) {
+      const auto scaled = V::load(rate + r * W) * T(kInvLn2);
+      V::store(rate + r * W, log_A ? V::exp2(scaled) * T(-kInvLn2) : scaled);
+    }
+    if (D) std::copy_n(D + first, present, skip);
+    if (bias) std::copy_n(bias + first, present, this->bias);
+  }
+  T *const rate, *const skip, *const bias;
+};
+
+// Copies [blocks][rows][lanes] accumulators to out[channel][row].
+template <class V>
+void store_by_channel(const typename V::scalar* from, int64_t blocks, int64_t rows, int64_t first, int64_t channels,
+                      typename V::scalar* out) {
+  constexpr int W = V::lanes;
+  for (int64_t i = 0; i < blocks * W && first + i < channels; ++i)
+    for (int64_t r = 0; r < rows; ++r) out[(first + i) * rows + r] = from[(i / W * rows + r) * W + i % W];
 }
 
 // Elements of scratch that scan_forward or scan_backward takes, its source's not counted.

@@ -50,13 +50,20 @@ struct Vec<float> {
 #endif
   }
 
-  // 2^x to 2 units in the last place; exact at 0, where a bias would compound over long sequences. The degree-6 minimax
-  // polynomial on [-1/2, 1/2] (relative error 4e-9) keeps its constant term fixed at 1.
+  // 2^x to 2 units in the last place; exact at 0, where a bias would compound over long sequences.
   static MMEVM_INLINE reg exp2(reg x) {
 #ifdef MMEVM_AVX512
-    // The zero-masking forms with a full mask: GCC 12 warns of its own header in the plain ones.
-    const reg f = (reg)_mm512_maskz_reduce_ps(__mmask16(-1), (__m512)x, 0);
-    return (reg)_mm512_maskz_scalef_ps(__mmask16(-1), (__m512)poly_exp2(f), (__m512)(x - f));
+    // x = n + j / 16 + f: the power of j / 16 is looked up, and f is so small that a cubic polynomial does (1e-8). The
+    // zero-masking forms with a full mask: GCC 12 warns of its own header in the plain ones.
+    constexpr __mmask16 all = -1;
+    const reg sixteenths = {1.0f,          1.044273782f,  1.090507733f,  1.138788635f,  1.189207115f,  1.241857812f,
+                            1.296839555f,  1.354255547f,  1.414213562f,  1.476826146f,  1.542210825f,  1.610490332f,
+                            1.681792831f,  1.756252160f,  1.834008086f,  1.915206561f};
+    const reg f = (reg)_mm512_maskz_reduce_ps(all, (__m512)x, 4 << 4), rounded = x - f;
+    const reg shifted = rounded + 786432.0f;  // 1.5 * 2^19: the low four bits of the mantissa are j
+    const reg power = (reg)_mm512_maskz_permutexvar_ps(all, (__m512i)shifted, (__m512)sixteenths);
+    const reg p = ((f * 0.0555041087f + 0.2402265070f) * f + 0.6931471806f) * f + 1.0f;
+    return (reg)_mm512_maskz_scalef_ps(all, (__m512)(power * p), (__m512)rounded);
 #else
     // Comparisons are written so that NaN passes through. 2^-127 comes out as 0 and 2^128 as infinity.
     x = x < -127.0f ? set(-127.0f) : x;
@@ -82,7 +89,9 @@ struct Vec<float> {
     return p * t;
   }
 
+#ifndef MMEVM_AVX512
  private:
+  // The minimax polynomial on [-1/2, 1/2] (relative error 4e-9) with its constant term fixed at 1.
   static MMEVM_INLINE reg poly_exp2(reg f) {
     reg p = set(0.000154697319775f);
     p = p * f + 0.00134100009661f;
@@ -92,6 +101,7 @@ struct Vec<float> {
     p = p * f + 0.693147225395f;
     return p * f + 1.0f;
   }
+#endif
 };
 
 #if defined(__x86_64__) && defined(__GLIBC__)
@@ -123,6 +133,25 @@ struct Vec<double> {
     return t;
   }
 };
+
+// Exchanges the blocks of `size` lanes of two registers: a gets b's even blocks in place of its odd ones, b the opposite.
+template <class V, int size, int... lane>
+MMEVM_INLINE void exchange(typename V::reg& a, typename V::reg& b, std::integer_sequence<int, lane...>) {
+  constexpr int W = V::lanes;
+  const auto low = __builtin_shufflevector(a, b, (lane & size ? W + lane - size : lane)...);
+  b = __builtin_shufflevector(a, b, (lane & size ? W + lane : lane + size)...);
+  a = low;
+}
+
+// Transposes a square of registers: blocks of half its size first, then those of a quarter, down to single lanes.
+template <class V, int size = V::lanes / 2>
+MMEVM_INLINE void transpose(typename V::reg (&v)[V::lanes]) {
+  if constexpr (size > 0) {
+    for (int i = 0; i < V::lanes; ++i)
+      if (!(i & size)) exchange<V, size>(v[i], v[i + size], std::make_integer_sequence<int, V::lanes>());
+    transpose<V, size / 2>(v);
+  }
+}
 
 // The sums over lanes of four registers, added to out[0..3]. Every 128-bit part is transposed and summed on the way.
 MMEVM_INLINE void add_lane_sums(

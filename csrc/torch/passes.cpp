@@ -18,6 +18,8 @@ constexpr const char* kPassSchemas[] = {
     "gated_mean_(Tensor(a!) a, Tensor b, Tensor gate) -> ()",
     "norm_mean(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "scaled_sum_(Tensor(a!) a, Tensor x, Tensor scale_a, Tensor b, Tensor scale_b) -> ()",
+    "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? mean, Tensor? var, Tensor? gamma, Tensor? beta, float eps, "
+    "int activation, Tensor? residual) -> Tensor",
     "projected_visual_scan(Tensor x, Tensor x_proj, Tensor dt_weight, Tensor? dt_bias, Tensor A_logs, Tensor? Ds, "
     "int step, int[] routes) -> Tensor",
 };
@@ -158,6 +160,28 @@ void scaled_sum_(StableIValue* stack, uint64_t, uint64_t) {
   });
 }
 
+void linear(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = arguments.tensor();
+  check_first(x, "x", 0);
+  if (scalar_type(x) != ScalarType::Float) fail("`x` must be float32, got ", scalar_type(x));
+  const Tensor matrix = arguments.tensor();
+  const int64_t in = last(x), out = matrix.dim() ? matrix.size(0) : 0;
+  const auto weight = parameter(matrix, "weight", "[out, in]", {out, in});
+  const auto bias = parameter(arguments.optional(), "bias", "[out]", {out});
+  const NormValues norm = NormValues::take(arguments, out, true);
+  const double eps = arguments.take<double>();
+  const Activation chosen = activation(arguments.take<int64_t>());
+  const OptionalTensor residual = arguments.optional();
+  Sizes sizes(x.sizes().begin(), x.sizes().end());
+  sizes.back() = out;
+  const Tensor y = empty(sizes, ScalarType::Float, x);
+  check_map(residual, "residual", y);
+  run_pass(LinearParams{tokens(y), in, out, pointer<float>(x), weight.data(), bias.data(), norm.with(eps),
+                        chosen, residual ? pointer<float>(*residual) : nullptr, mutable_pointer<float>(y)});
+  stack[0] = torch::stable::detail::from(y);
+}
+
 template <class T>
 Tensor scan_projected(const MapInputs& in, const Tensor& x_proj, const MapSize& size, Routes& routes) {
   // bfloat16 is read and written in place, unless routes share cells: sums are float32.
@@ -221,6 +245,7 @@ STABLE_TORCH_LIBRARY_IMPL(mmevm, CPU, m) {
   m.impl("gated_mean_", &gated_mean_);
   m.impl("norm_mean", &norm_mean);
   m.impl("scaled_sum_", &scaled_sum_);
+  m.impl("linear", &linear);
   m.impl("projected_visual_scan", &projected_visual_scan);
 }
 

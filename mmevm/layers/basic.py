@@ -1,5 +1,7 @@
 """Convolutions with norms, squeeze and excitation, root mean square norms, stochastic depth."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmevm.ops import training
-from mmevm.ops.passes import NormStatistics, batch_norm_, depthwise_conv, norm_mean, rms_norm
+from mmevm.ops.passes import NormStatistics, depthwise_conv, linear, norm_mean, rms_norm
 from mmevm.ops.training import ACTIVATIONS
 from mmevm.ops.transforms import in_transform
 
@@ -41,17 +43,36 @@ def may_fold(*modules: nn.Module) -> bool:
     return all(type(m) in _PLAIN for m in modules) and (torch.jit.is_tracing() or not has_hooks(*modules))
 
 
-def pointwise(x: Tensor, conv: nn.Module) -> Tensor:
+def pointwise(x: Tensor, conv: nn.Module, product: Callable[..., Tensor] = linear) -> Tensor:
     """Apply a 1 x 1 convolution to a channels-last map, as a matrix product.
 
     Args:
         x (Tensor[B, H, W, C_in]): Map.
         conv (nn.Module): Convolution of kernel size 1, or what replaces it.
+        product (Callable): Computes it; PyTorch's own is faster for maps of one cell.
 
     Returns:
         Tensor[B, H, W, C_out].
     """
-    return F.linear(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
+    return product(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
+
+
+def dense(x: Tensor, layer: nn.Module, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
+    """Apply a linear layer, or what replaces it, and an activation, and add a residual.
+
+    Args:
+        x (Tensor[..., C_in]): Tokens, or a map.
+        layer (nn.Module): Linear layer.
+        activation (str, optional): See :func:`mmevm.ops.passes.linear`.
+        residual (Tensor[..., C_out], optional): What is added.
+
+    Returns:
+        Tensor[..., C_out].
+    """
+    if is_plain(layer):
+        return linear(x, layer.weight, layer.bias, None, activation, residual)
+    y = ACTIVATIONS[activation](layer(x))
+    return y if residual is None else residual + y
 
 
 def depthwise(x: Tensor, conv: nn.Module) -> Tensor:
@@ -119,7 +140,7 @@ def pointwise_norm(
     """
     statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
     if statistics:
-        return batch_norm_(pointwise(x, conv), statistics, activation, residual)
+        return linear(x, conv.weight.flatten(1), conv.bias, statistics, activation, residual)
     y = _normalise(pointwise(x, conv), norm, activation, conv)
     return y if residual is None else residual + y
 
@@ -178,7 +199,8 @@ class SqueezeExcite(nn.Module):
         mean = (
             x.sum(dim=(1, 2), keepdim=True) / (x.shape[1] * x.shape[2]) if fused else x.mean(dim=(1, 2), keepdim=True)
         )
-        gate = torch.sigmoid(pointwise(F.relu(pointwise(mean, self.conv_reduce)), self.conv_expand))
+        hidden = F.relu(pointwise(mean, self.conv_reduce, F.linear))
+        gate = torch.sigmoid(pointwise(hidden, self.conv_expand, F.linear))
         return training.blend(None, x, gate) if fused and training.available(gate) else x * gate
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmevm.layers.basic import (
@@ -11,6 +10,7 @@ from mmevm.layers.basic import (
     DropPath,
     SqueezeExcite,
     channels_last,
+    dense,
     depthwise_norm,
     has_hooks,
     may_fold,
@@ -136,7 +136,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[..., C]). Returns: Tensor[..., C]."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return dense(dense(x, self.fc1, 'gelu'), self.fc2)
 
 
 class VSSBlock(nn.Module):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import channels_last, is_plain
+from mmevm.layers.basic import channels_last, dense, is_plain
 from mmevm.ops import Route, es2d_routes, es2d_scan, training, visual_scan
-from mmevm.ops.passes import available, depthwise_conv, gated_norm_, projected_scan
+from mmevm.ops.passes import available, depthwise_conv, gated_norm_, linear, projected_scan
 from mmevm.ops.transforms import need_plain_operations
 
 
@@ -188,10 +188,10 @@ class ScanMixer(nn.Module):
             return self.out_proj(y * F.silu(*gate) if self.gate else y)
         # Two products instead of one: each half is then contiguous for what follows.
         weight_x, *weight_z = self.in_proj.weight.split(self.d_inner)
-        y = self.convolve_and_scan(F.linear(x, weight_x))
+        y = self.convolve_and_scan(linear(x, weight_x))
         if self.gate:
-            return self.out_proj(gated_norm_(y, F.linear(x, *weight_z), self.out_norm))
-        return self.out_proj(self.out_norm(y))
+            return dense(gated_norm_(y, linear(x, *weight_z), self.out_norm), self.out_proj)
+        return dense(self.out_norm(y), self.out_proj)
 
     def convolve_and_scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""

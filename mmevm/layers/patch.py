@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import channels_last_memory
+from mmevm.layers.basic import channels_last_memory, dense
 
 
 class PatchEmbed(nn.Module):
@@ -54,7 +54,7 @@ class PatchMerging(nn.Module):
         # The checkpoints' channel order is (0, 0), (1, 0), (0, 1), (1, 1) of (row, column): the column varies slowest.
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [B, H/2, 2, W/2, 2, C]
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # [B, H/2, W/2, 4C]
-        return self.reduction(self.norm(x))
+        return dense(self.norm(x), self.reduction)
 
 
 def _halving(in_channels: int, channels: int) -> nn.Conv2d:

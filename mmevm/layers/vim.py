@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import DropPath, RMSNorm, is_plain
+from mmevm.layers.basic import DropPath, RMSNorm, dense, is_plain
 from mmevm.layers.mixers import init_A_log, init_dt_bias, init_dt_weight
 from mmevm.ops import Route, selective_scan, visual_scan
-from mmevm.ops.passes import ACTIVATIONS, available, depthwise_conv, gated_mean_, projected_scan
+from mmevm.ops.passes import ACTIVATIONS, available, depthwise_conv, gated_mean_, linear, projected_scan
 
 
 def middle(grid: tuple[int, int]) -> int:
@@ -93,15 +93,15 @@ class BidirectionalMamba(nn.Module):
         if plain:
             # Two products instead of one: each half is then contiguous for what follows.
             weight_x, weight_z = self.in_proj.weight.chunk(2)
-            tokens = F.linear(x, weight_x)
+            tokens = linear(x, weight_x)
         else:
             tokens, z = self.in_proj(x).chunk(2, dim=-1)
         tokens = tokens.unsqueeze(1)  # a map of one row: [B, 1, L, D]
         ahead = self.scan(tokens, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
         back = self.scan(tokens, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
         if plain:
-            z = F.linear(x, weight_z)
-        return self.out_proj(gated_mean_(ahead.squeeze(1), back.squeeze(1), z))
+            z = linear(x, weight_z)
+        return dense(gated_mean_(ahead.squeeze(1), back.squeeze(1), z), self.out_proj)
 
     @staticmethod
     def scan(

@@ -5,6 +5,7 @@ it in one pass over the map. With gradients enabled, :mod:`mmevm.ops.training` d
 run elsewhere.
 """
 
+import platform
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from mmevm.ops.transforms import is_exporting, need_plain_operations
 
 _KERNELS = ((3, 3), (1, 4))
 _DTYPES = (torch.float32, torch.bfloat16)
+# The products of the extension were measured there, against those of PyTorch.
+_HAS_PRODUCTS = platform.machine() in ('x86_64', 'AMD64')
 
 
 class NormStatistics(NamedTuple):
@@ -111,6 +114,42 @@ def depthwise_conv(
     if before != after:
         y = y[:, padding[0] - before[0] :, padding[1] - before[1] :][:, : x.shape[1], : x.shape[2]]
     return ACTIVATIONS[activation](y)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    norm: NormStatistics | None = None,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Return ``activation(norm(x @ weight.T + bias)) + residual``: a linear layer and what follows it, for many tokens.
+
+    Args:
+        x (Tensor[..., C_in]): Tokens, or a map.
+        weight (Tensor[C_out, C_in]): Weights.
+        bias (Tensor[C_out], optional): Bias.
+        norm (NormStatistics, optional): Batch norm behind it, of a map [B, H, W, C_out].
+        activation (str, optional): 'relu', 'silu' or 'gelu'.
+        residual (Tensor[..., C_out], optional): What is added.
+
+    Returns:
+        Tensor[..., C_out].
+    """
+    if _serves_linear(x, weight, bias, *(norm[:4] if norm else ()), residual):
+        tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
+        return _operators().linear(x, weight, bias, *tensors, eps, ACTIVATION_INDEX[activation], residual)
+    y = F.linear(x, weight, bias)
+    if norm is not None:
+        return batch_norm_(y, norm, activation, residual)
+    y = ACTIVATIONS[activation](y)
+    return y if residual is None else residual + y
+
+
+def _serves_linear(x: Tensor, *others: Tensor | None) -> bool:
+    # Autocast computes products in half precision.
+    return _HAS_PRODUCTS and x.dtype == torch.float32 and available(x, *others) and not torch.is_autocast_enabled('cpu')
 
 
 def batch_norm_(
@@ -248,6 +287,7 @@ def _register_fakes() -> None:
     like_first = lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format)  # noqa: E731
     for name in ('depthwise_conv', 'projected_visual_scan', 'rms_norm'):
         torch.library.register_fake(f'mmevm::{name}', like_first)
+    torch.library.register_fake('mmevm::linear', lambda x, weight, *_: x.new_empty(*x.shape[:-1], weight.shape[0]))
     torch.library.register_fake('mmevm::norm_mean', lambda x, *_: x.new_empty(x.shape[0], 1, 1, x.shape[3]))
     for name in ('batch_norm_', 'gated_norm_', 'gated_mean_', 'scaled_sum_'):
         torch.library.register_fake(f'mmevm::{name}', lambda *_: None)

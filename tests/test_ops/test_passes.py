@@ -108,6 +108,42 @@ def test_batch_norm(shape: tuple[int, ...], activation: str | None) -> None:
         assert_fused(passes.batch_norm_, 'batch_norm_', torch.randn(shape), statistics(shape[3]), activation, residual)
 
 
+# Tokens, C_in, C_out: less than a block, parts of one, several blocks and a rest.
+PRODUCTS = [(1, 7, 5), (13, 48, 96), (49, 100, 33), (200, 31, 145), (5, 300, 17), (2, 1, 9), (64, 16, 48)]
+
+
+@pytest.mark.parametrize('tokens, C_in, C_out', PRODUCTS)
+@pytest.mark.parametrize('activation', ACTIVATIONS)
+def test_linear(tokens: int, C_in: int, C_out: int, activation: str | None) -> None:
+    x, weight, bias = torch.randn(1, tokens, 1, C_in), torch.randn(C_out, C_in), torch.randn(C_out)
+    residual = torch.randn(1, tokens, 1, C_out)
+    for args in ((), (bias,), (None, statistics(C_out)), (bias, statistics(C_out))):
+        for added in (None, residual):
+            expected = exact(passes.linear, x, weight, *args, activation=activation, residual=added)
+            with torch.profiler.profile() as profile:
+                got = passes.linear(x, weight, *args, activation=activation, residual=added)
+            assert [e.count for e in profile.key_averages() if e.key == 'mmevm::linear'] == [1]
+            assert got.shape == expected.shape and relative_error(got, expected) < 3e-6
+
+
+def test_linear_of_other_dtypes_and_under_autocast_is_pytorchs() -> None:
+    x, weight = torch.randn(2, 9, 16), torch.randn(8, 16)
+    with torch.profiler.profile() as profile:
+        half = passes.linear(x.bfloat16(), weight.bfloat16())
+        with torch.autocast('cpu', torch.bfloat16):
+            cast = passes.linear(x, weight)
+        strided = passes.linear(x.mT.contiguous().mT, weight)
+    assert half.dtype == cast.dtype == torch.bfloat16
+    assert torch.equal(strided, F.linear(x.mT.contiguous().mT, weight))
+    assert not [event for event in profile.key_averages() if event.key == 'mmevm::linear']
+
+
+def test_linear_of_nothing() -> None:
+    assert passes.linear(torch.empty(0, 3, 8), torch.randn(5, 8)).shape == (0, 3, 5)
+    assert passes.linear(torch.empty(2, 8), torch.randn(0, 8)).shape == (2, 0)
+    assert torch.equal(passes.linear(torch.empty(2, 0), torch.randn(3, 0), torch.ones(3)), torch.ones(2, 3))
+
+
 @pytest.mark.parametrize('shape', SHAPES)
 def test_norms_and_sums(shape: tuple[int, ...]) -> None:
     B, _, _, C = shape
@@ -216,6 +252,11 @@ class NormMean(nn.Module):
         (lambda x, w, n: OPERATORS.gated_mean_(x, x[:, 1:].clone(), x), '`b`'),
         (lambda x, w, n: OPERATORS.rms_norm(x, n[1:], 0.0), '`weight`'),
         (lambda x, w, n: OPERATORS.scaled_sum_(x, x, n, x, n), '`scale_a`'),
+        (lambda x, w, n: OPERATORS.linear(x, w[:, 0], None, *[None] * 4, 0.0, 0, None), r'\[out, in\]'),
+        (lambda x, w, n: OPERATORS.linear(x, n, None, *[None] * 4, 0.0, 0, None), r'\[out, in\]'),
+        (lambda x, w, n: OPERATORS.linear(x, x[0, 0, :5].mT @ x[0, 0, :5], n[1:], *[None] * 4, 0.0, 0, None), '`bias`'),
+        (lambda x, w, n: OPERATORS.linear(x, x[0, 0].mT @ x[0, 0], n, *[None] * 4, 0.0, 0, x[..., 1:]), '`residual`'),
+        (lambda x, w, n: OPERATORS.linear(x.bfloat16(), w, None, *[None] * 4, 0.0, 0, None), 'float32'),
         (lambda x, w, n: OPERATORS.batch_norm_(x, n, n, n, n[1:], 0.0, 0, None), '`norm`'),
     ],
 )
@@ -231,6 +272,7 @@ def test_operators_pass_opcheck() -> None:
     for operator, args in (
         (OPERATORS.depthwise_conv, (x, weight, n, n, n, n, n, 1e-3, 1, 1, 2)),
         (OPERATORS.batch_norm_, (x, n, n, n, n, 1e-3, 1, x.clone())),
+        (OPERATORS.linear, (x, torch.randn(8, 8), n, n, n, n, n, 1e-3, 3, x.clone())),
         (OPERATORS.gated_norm_, (x, x.clone(), n, n, 1e-3)),
         (OPERATORS.gated_mean_, (x, x.clone(), x.clone())),
         (OPERATORS.rms_norm, (x, n, 1e-3)),
@@ -247,7 +289,7 @@ def test_operators_pass_opcheck() -> None:
 @pytest.mark.parametrize('capability', ['default', 'avx2'])
 @pytest.mark.parametrize('threads', [1], indirect=True)
 def test_other_instruction_sets(capability: str) -> None:
-    tests = 'test_depthwise_conv or test_norms_and_sums or test_projected_scan or ends_of_the_range'
+    tests = 'test_depthwise_conv or test_linear or test_norms_and_sums or test_projected_scan or ends_of_the_range'
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, '-k', f'({tests}) and 3']
     environment = {**os.environ, 'MMEVM_CPU_CAPABILITY': capability}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,0 +1,80 @@
+// Products of tokens with weights, [tokens, D] times [M, D] transposed: the projection of a scan, and linear layers.
+// Weights are packed: [panels][D][lanes], zeros behind M, so that a register holds one column of as many rows.
+//
+// No include guard on purpose, see vec.h.
+
+template <class T>
+MMEVM_INLINE T value_of(T x) {
+  return x;
+}
+
+template <class V, int rows, int panels, class Data, class T>
+MMEVM_INLINE void multiply_rows(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride) {
+  typename V::reg sums[rows][panels] = {};
+  for (int64_t d = 0; d < D; ++d) {
+    typename V::reg w[panels];
+    for (int j = 0; j < panels; ++j) w[j] = V::load(packed + (j * D + d) * V::lanes);
+    for (int r = 0; r < rows; ++r) {
+      const auto v = V::set(value_of(x[r * x_stride + d]));
+      for (int j = 0; j < panels; ++j) sums[r][j] = V::fma(v, w[j], sums[r][j]);
+    }
+  }
+  for (int r = 0; r < rows; ++r)
+    for (int j = 0; j < panels; ++j)
+      if (j * V::lanes < M) store_channels<V>(y + r * y_stride + j * V::lanes, sums[r][j], M - j * V::lanes);
+}
+
+// So many rows at once as long as there are, then half as many.
+template <class V, int rows, int panels, class Data, class T>
+void multiply_panels(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride,
+                     int64_t count) {
+  int64_t r = 0;
+  for (; r + rows <= count; r += rows)
+    multiply_rows<V, rows, panels>(x + r * x_stride, x_stride, packed, D, M, y + r * y_stride, y_stride);
+  if constexpr (rows > 1)
+    multiply_panels<V, rows / 2, panels>(x + r * x_stride, x_stride, packed, D, M, y + r * y_stride, y_stride, count - r);
+}
+
+constexpr int kPanels = 3;
+
+// y[r][m] = weight[m] . x[r], by as many sums as there are registers for: 32 with AVX-512, otherwise 16.
+template <class V, class Data, class T>
+void project(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride, int64_t count) {
+  constexpr int sums = V::lanes * sizeof(T) == 64 ? 24 : 12;
+  constexpr int64_t group = kPanels * V::lanes;
+  for (; M > 2 * V::lanes; M -= group, y += group, packed += group * D)
+    multiply_panels<V, sums / 3, 3>(x, x_stride, packed, D, M, y, y_stride, count);
+  if (M > V::lanes) multiply_panels<V, sums / 2, 2>(x, x_stride, packed, D, M, y, y_stride, count);
+  else if (M > 0) multiply_panels<V, sums, 1>(x, x_stride, packed, D, M, y, y_stride, count);
+}
+
+// What follows the product: tokens [begin, end), channels [first, last).
+template <class V>
+void finish_linear(const LinearParams& p, const float* scale, const float* shift, int64_t first, int64_t last, int64_t begin,
+                   int64_t end) {
+  with_activation(p.activation, [&](auto activation) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t c = first; c < last; c += V::lanes) {
+        float* const y = p.y + t * p.out + c;
+        const int64_t valid = last - c;
+        auto v = load_channels<V>(y, valid);
+        v = activate<activation(), V>(V::fma(v, load_channels<V>(scale + c, valid), load_channels<V>(shift + c, valid)));
+        if (p.residual) v += load_channels<V>(p.residual + t * p.out + c, valid);
+        store_channels<V>(y, v, valid);
+      }
+  });
+}
+
+// Output channels [first, last) of tokens [begin, end). `packed` holds their weights. What follows the product is done for a
+// few tokens at a time, which the first cache still has.
+template <class V>
+void linear(const LinearParams& p, const float* scale, const float* shift, float* packed, int64_t first, int64_t last,
+            int64_t begin, int64_t end) {
+  constexpr int64_t few = 24;
+  pack_panels<V>(p.weight + first * p.in, last - first, p.in, packed);
+  for (int64_t t = begin; t < end; t += few) {
+    const int64_t until = std::min(t + few, end);
+    project<V, float, float>(p.x + t * p.in, p.in, packed, p.in, last - first, p.y + t * p.out + first, p.out, until - t);
+    if (scale) finish_linear<V>(p, scale, shift, first, last, t, until);
+  }
+}
