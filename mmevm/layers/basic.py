@@ -246,3 +246,26 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f'drop_prob={self.drop_prob:.3g}'
+
+
+def keeps_all(drop_path: nn.Module) -> bool:
+    """Return whether stochastic depth drops nothing, and nobody observes it."""
+    return not (drop_path.training or has_hooks(drop_path))
+
+
+def add_residual(x: Tensor, branch: nn.Module, kind: type, y: Tensor, drop_path: nn.Module) -> Tensor:
+    """Return ``x + drop_path(branch(y))``; a branch that nobody observes adds ``x`` itself, in its last product.
+
+    Args:
+        x (Tensor[..., C]): What is added to.
+        branch (nn.Module): The residual branch.
+        kind (type): The class of branches that take ``residual``; what replaces one may not.
+        y (Tensor[..., C]): The branch's input.
+        drop_path (nn.Module): Stochastic depth.
+
+    Returns:
+        Tensor[..., C].
+    """
+    if keeps_all(drop_path) and type(branch) is kind and not has_hooks(branch):
+        return branch(y, x)
+    return x + drop_path(branch(y))

@@ -9,10 +9,12 @@ from mmevm.layers.basic import (
     BranchAttention,
     DropPath,
     SqueezeExcite,
+    add_residual,
     channels_last,
     dense,
     depthwise_norm,
     has_hooks,
+    keeps_all,
     may_fold,
     pointwise,
     pointwise_norm,
@@ -56,7 +58,7 @@ class EVSSBlock(nn.Module):
             return x + self.drop_path(mixed)
         local = self._convolve(y)
         # x + drop_path(gate * mixed + gate * local), with the drop applied to the gates: two passes over the map.
-        if self._owns_mixed() and _keeps_all(self.drop_path):
+        if self._owns_mixed() and keeps_all(self.drop_path):
             return scaled_sum_(mixed, self.se(mixed), local, self.se(local), x)
         gates = self.drop_path(torch.cat([self.se(mixed), self.se(local)], dim=1))  # [B, 2, 1, C]
         if training.available(x, mixed, local, gates):
@@ -104,14 +106,9 @@ class InvertedResidual(nn.Module):
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
         y = _apply(pointwise_norm, x, self.conv_pw, 'relu')
         y = self.se(_apply(depthwise_norm, y, self.conv_dw, 'relu'))
-        if _keeps_all(self.drop_path) and may_fold(self.conv_pw2):
+        if keeps_all(self.drop_path) and may_fold(self.conv_pw2):
             return pointwise_norm(y, *self.conv_pw2.children(), residual=x)
         return x + self.drop_path(_apply(pointwise_norm, y, self.conv_pw2))
-
-
-def _keeps_all(drop_path: nn.Module) -> bool:
-    """Whether stochastic depth drops nothing, and nobody observes it."""
-    return not (drop_path.training or has_hooks(drop_path))
 
 
 def _apply(function: Callable[..., Tensor], x: Tensor, layers: nn.Sequential, activation: str | None = None) -> Tensor:
@@ -134,9 +131,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[..., C]). Returns: Tensor[..., C]."""
-        return dense(dense(x, self.fc1, 'gelu'), self.fc2)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Args: x (Tensor[..., C]), residual (Tensor[..., C], optional): added. Returns: Tensor[..., C]."""
+        return dense(dense(x, self.fc1, 'gelu'), self.fc2, residual=residual)
 
 
 class VSSBlock(nn.Module):
@@ -173,7 +170,5 @@ class VSSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        x = x + self.drop_path(self.op(self.norm(x)))
-        if self.has_mlp:
-            x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x
+        x = add_residual(x, self.op, SS2D, self.norm(x), self.drop_path)
+        return add_residual(x, self.mlp, Mlp, self.norm2(x), self.drop_path) if self.has_mlp else x

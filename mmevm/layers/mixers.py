@@ -179,19 +179,21 @@ class ScanMixer(nn.Module):
         init_A_log(self.A_logs)
         nn.init.ones_(self.Ds)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Args: x (Tensor[B, H, W, C]), residual (Tensor[B, H, W, C], optional): added. Returns: Tensor[B, H, W, C]."""
         plain = is_plain(self.in_proj, self.conv2d, self.out_norm) and self.in_proj.bias is None
         if not plain:
             y, *gate = self.in_proj(x).split(self.d_inner, dim=-1)
             y = self.out_norm(self.scan(F.silu(channels_last(self.conv2d, y))))
-            return self.out_proj(y * F.silu(*gate) if self.gate else y)
+            return dense(y * F.silu(*gate) if self.gate else y, self.out_proj, residual=residual)
         # Two products instead of one: each half is then contiguous for what follows.
         weight_x, *weight_z = self.in_proj.weight.split(self.d_inner)
         y = self.convolve_and_scan(linear(x, weight_x))
         if self.gate:
-            return dense(gated_norm_(y, linear(x, *weight_z), self.out_norm), self.out_proj)
-        return dense(self.out_norm(y), self.out_proj)
+            y = gated_norm_(y, linear(x, *weight_z), self.out_norm)
+        else:
+            y = self.out_norm(y)
+        return dense(y, self.out_proj, residual=residual)
 
     def convolve_and_scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""

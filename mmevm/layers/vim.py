@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import DropPath, RMSNorm, dense, is_plain
+from mmevm.layers.basic import DropPath, RMSNorm, add_residual, dense, is_plain
 from mmevm.layers.mixers import init_A_log, init_dt_bias, init_dt_weight
 from mmevm.ops import Route, selective_scan, visual_scan
 from mmevm.ops.passes import ACTIVATIONS, available, depthwise_conv, gated_mean_, linear, projected_scan
@@ -87,8 +87,8 @@ class BidirectionalMamba(nn.Module):
         init_dt_bias(self.dt_proj.bias)
         nn.init.zeros_(self.dt_proj_b.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x (Tensor[B, L, C]). Returns: Tensor[B, L, C]."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Args: x (Tensor[B, L, C]), residual (Tensor[B, L, C], optional): added. Returns: Tensor[B, L, C]."""
         plain = is_plain(self.in_proj) and self.in_proj.bias is None
         if plain:
             # Two products instead of one: each half is then contiguous for what follows.
@@ -101,7 +101,7 @@ class BidirectionalMamba(nn.Module):
         back = self.scan(tokens, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
         if plain:
             z = linear(x, weight_z)
-        return dense(gated_mean_(ahead.squeeze(1), back.squeeze(1), z), self.out_proj)
+        return dense(gated_mean_(ahead.squeeze(1), back.squeeze(1), z), self.out_proj, residual=residual)
 
     @staticmethod
     def scan(
@@ -190,4 +190,4 @@ class VimBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, L, C]), at least float32. Returns: Tensor[B, L, C], in ``x``'s dtype."""
-        return x + self.drop_path(self.mixer(self.norm(x)))
+        return add_residual(x, self.mixer, BidirectionalMamba, self.norm(x), self.drop_path)
