@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from mmevm.layers import SS2D, BidirectionalMamba, EVSSBlock, InvertedResidual
+from mmevm.layers import SS2D, BidirectionalMamba, EVSSBlock, InvertedResidual, VimBlock, VSSBlock
 
 # Every family of blocks, with an input.
 BLOCKS = {
@@ -16,6 +16,8 @@ BLOCKS = {
     'inverted_residual': (lambda: InvertedResidual(16), (2, 5, 6, 16)),
     'ss2d': (lambda: SS2D(16, gate=False), (2, 5, 6, 16)),
     'mamba': (lambda: BidirectionalMamba(16), (2, 7, 16)),
+    'vss': (lambda: VSSBlock(16, 1, 1.0, 4.0, gate=False, conv_bias=True), (2, 5, 6, 16)),
+    'vim': (lambda: VimBlock(16), (2, 7, 16)),
 }
 every_block = pytest.mark.parametrize('make, shape', BLOCKS.values(), ids=BLOCKS.keys())
 
@@ -160,3 +162,18 @@ def test_a_bias_in_the_input_projection_counts() -> None:
         assert not torch.allclose(changed, before)
         block.in_proj.register_forward_hook(lambda *_: None)
         torch.testing.assert_close(block(x), changed)
+
+
+class Doubled(SS2D):
+    """A user's mixer, which knows nothing of what a block may add in the mixer's last product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@torch.inference_mode()
+def test_blocks_add_residuals_to_mixers_of_other_classes_themselves() -> None:
+    block, x = VSSBlock(16, 1, 1.0, 0.0, gate=False, conv_bias=True).eval(), torch.randn(2, 5, 6, 16)
+    branch = block(x) - x
+    block.op.__class__ = Doubled
+    torch.testing.assert_close(block(x), x + 2 * branch)
