@@ -147,6 +147,13 @@ struct MapSource {
     for (int j = 0; j < G; ++j) V::store(ddt_weight + (k * p.R + r + j) * W, dweight[j]);
   }
 
+  // Whether an earlier route visits the same cells.
+  bool follows_another() const {
+    return p.accumulate && std::any_of(p.routes, &p.routes[task.route], [&](const Route& other) {
+      return other.row == route.row && other.col == route.col;
+    });
+  }
+
   int64_t extent(int64_t size) const { return (size + p.step - 1) / p.step; }
   int64_t valid(int64_t k) const { return channels - k * W; }
 
@@ -187,7 +194,7 @@ struct MapSource {
       Data* row = map + (task.batch * p.H * p.W + cell[t]) * p.D + first;
       for (int64_t k = 0; k < blocks; ++k) {
         auto v = V::load(out + (k * kChunk + t) * W);
-        if (p.accumulate) v += load_channels<V>(row + k * W, channels - k * W);
+        if (adds) v += load_channels<V>(row + k * W, channels - k * W);
         store_channels<V>(row + k * W, v, channels - k * W);
       }
     }
@@ -196,6 +203,7 @@ struct MapSource {
   const Task& task;
   const int64_t first;     // first channel of the task
   const int64_t channels;  // channels of the task
+  const bool adds = follows_another();
   int tokens = 0;
   int64_t cell[kChunk];
   const T* rows[kChunk];

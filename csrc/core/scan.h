@@ -69,7 +69,7 @@ struct SequenceParams : SequenceSize {
 template <class T>
 struct MapParams : MapSize {
   int64_t step;
-  bool accumulate;            // routes share cells: outputs start at zero and are added to
+  bool accumulate;            // routes share cells: a task runs them in order, and all but a cell's first one add to it
   const Route* routes;
   int64_t n_routes;
   const T* x;                 // [B, H, W, D]

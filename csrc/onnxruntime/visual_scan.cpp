@@ -29,7 +29,7 @@ class VisualScan {
     p.y = make_output(context, x.sizes);
     const int64_t cells = p.B * p.H * p.W;
     if (cells == 0) return;
-    if (p.accumulate || !routes.complete) std::memset(p.y, 0, sizeof(float) * cells * p.D);
+    if (!routes.complete) std::memset(p.y, 0, sizeof(float) * cells * p.D);
 
     const Threads threads{context};
     const Host host = threads.host();

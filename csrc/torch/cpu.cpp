@@ -85,10 +85,10 @@ struct Map {
 
   Tensor empty(const Sizes& sizes) const { return mmevm::empty(sizes, type, x); }
 
-  // A result on the map: zero where cells are summed or never visited.
+  // A result on the map: zero where cells are never visited.
   Tensor new_map() const {
     const Sizes sizes{p.B, p.H, p.W, p.D};
-    return routes.overlap || !routes.complete ? zeros(sizes, type, x) : empty(sizes);
+    return routes.complete ? empty(sizes) : zeros(sizes, type, x);
   }
 
   // From the gradients [B, routes, ...].

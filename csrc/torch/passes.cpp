@@ -198,7 +198,7 @@ Tensor scan_projected(const MapInputs& in, const Tensor& x_proj, const MapSize& 
   p.dt_weight = dt_weight.data(), p.dt_bias = dt_bias.data(), p.A = A.data(), p.Ds = Ds.data(), p.log_A = true;
   const Sizes sizes{p.B, p.H, p.W, p.D};
   const ScalarType result = half_y ? ScalarType::BFloat16 : type;
-  const Tensor y = routes.overlap || !routes.complete ? zeros(sizes, result, x) : empty(sizes, result, x);
+  const Tensor y = routes.complete ? empty(sizes, result, x) : zeros(sizes, result, x);
   if (half_y) p.half_y = mutable_pointer<BFloat16>(y);
   else p.y = mutable_pointer<T>(y);
   const Host host = torch_host();
