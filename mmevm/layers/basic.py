@@ -25,8 +25,13 @@ def has_hooks(*modules: nn.Module) -> bool:
         or torch_module._global_backward_pre_hooks
     ):
         return True
-    kinds = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
-    return any('forward' in vars(m) or any(getattr(m, kind) for kind in kinds) for m in modules)
+    for module in modules:
+        own = vars(module)  # looked up by hand: this runs for every layer of every forward pass
+        if own['_forward_hooks'] or own['_forward_pre_hooks'] or own['_backward_hooks'] or own['_backward_pre_hooks']:
+            return True
+        if 'forward' in own:
+            return True
+    return False
 
 
 def is_plain(*modules: nn.Module) -> bool:

@@ -21,6 +21,6 @@ def need_plain_operations(*tensors: Tensor | None) -> bool:
     if in_transform():
         return True
     # torch.compile has no forward mode of its own, and need not trace this.
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return False
     return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
