@@ -180,6 +180,45 @@ void add_normed_tokens(const NormMeanParams<Data>& p, int64_t begin, int64_t end
   }
 }
 
+template <class V, class A, class B>
+MMEVM_INLINE float dot(const A* a, const B* b, int64_t n) {
+  constexpr int64_t W = V::lanes;
+  typename V::reg sums[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    for (int j = 0; j < 4; ++j) sums[j] = V::fma(V::load(a + i + j * W), V::load(b + i + j * W), sums[j]);
+  for (; i < n; i += W) sums[0] = V::fma(load_channels<V>(a + i, n - i), load_channels<V>(b + i, n - i), sums[0]);
+  return lane_sum<V>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// Values [begin, end) of y[b][o] = weight[o] . x[b] + bias[o], and its activation or sigmoid.
+template <class V, Activation activation, bool gate, class X, class Data, class Y>
+void matrix_vector(const X* x, const Data* weight, const float* bias, int64_t in, int64_t out, Y* y, int64_t begin,
+                   int64_t end) {
+  for (int64_t i = begin; i < end; i += V::lanes) {
+    const int64_t valid = std::min<int64_t>(V::lanes, end - i);
+    auto sums = V::set(0);
+    for (int64_t j = 0; j < valid; ++j) {
+      const int64_t b = (i + j) / out, o = (i + j) % out;
+      sums[j] = dot<V>(x + b * in, weight + o * in, in) + (bias ? bias[o] : 0);
+    }
+    if constexpr (gate) store_channels<V>(y + i, sigmoid<V>(sums), valid);
+    else store_channels<V>(y + i, activate<activation, V>(sums), valid);
+  }
+}
+
+template <class V, class Data>
+void gate_hidden(const ChannelGateParams<Data>& p, float* hidden, int64_t begin, int64_t end) {
+  with_activation(p.activation, [&](auto activation) {
+    matrix_vector<V, activation(), false>(p.x, p.reduce, p.reduce_bias, p.C, p.hidden, hidden, begin, end);
+  });
+}
+
+template <class V, class Data>
+void gate_channels(const ChannelGateParams<Data>& p, const float* hidden, int64_t begin, int64_t end) {
+  matrix_vector<V, Activation::kNone, true>(hidden, p.expand, p.expand_bias, p.hidden, p.C, p.y, begin, end);
+}
+
 template <class V, class Data>
 void scaled_sum_tokens(const ScaledSumParams<Data>& p, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {

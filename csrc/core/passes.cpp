@@ -53,6 +53,10 @@ template <class Data>
 int64_t floats_of(const BatchNormParams<Data>& p, int) {
   return 2 * p.C;
 }
+template <class Data>
+int64_t floats_of(const ChannelGateParams<Data>& p, int) {
+  return p.B * p.hidden;
+}
 // Every task sums up for itself, so that the result does not depend on which thread is the first.
 template <class Data>
 int64_t floats_of(const NormMeanParams<Data>& p, int threads) {
@@ -115,6 +119,14 @@ void run_pass(const NormMeanParams<Data>& p, const Host& host, float* sums) {
 }
 
 template <class Data>
+void run_pass(const ChannelGateParams<Data>& p, const Host& host, float* hidden) {
+  share(host, p.B * p.hidden, tokens_per_task(p.C),
+        [&](int64_t, int64_t begin, int64_t end) { passes<Data>().gate_hidden(p, hidden, begin, end); });
+  share(host, p.B * p.C, tokens_per_task(p.hidden),
+        [&](int64_t, int64_t begin, int64_t end) { passes<Data>().gate_channels(p, hidden, begin, end); });
+}
+
+template <class Data>
 void run_pass(const ScaledSumParams<Data>& p, const Host& host, float*) {
   share(host, p.B * p.tokens, tokens_per_task(p.C),
         [&](int64_t, int64_t begin, int64_t end) { passes<Data>().scaled_sum(p, begin, end); });
@@ -163,6 +175,7 @@ MMEVM_INSTANTIATE(GatedNormParams)
 MMEVM_INSTANTIATE(RmsNormParams)
 MMEVM_INSTANTIATE(GatedMeanParams)
 MMEVM_INSTANTIATE(NormMeanParams)
+MMEVM_INSTANTIATE(ChannelGateParams)
 MMEVM_INSTANTIATE(ScaledSumParams)
 template size_t pass_workspace(const LinearParams&, int);
 template void run(const LinearParams&, const Host&, void* workspace);

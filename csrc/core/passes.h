@@ -83,6 +83,19 @@ struct NormMeanParams {
   float* mean;  // [B, C]
 };
 
+// y = sigmoid(expand activation(reduce x + reduce_bias) + expand_bias): what squeeze and excitation computes of a mean.
+template <class Data>
+struct ChannelGateParams {
+  int64_t B, C, hidden;
+  const Data* x;             // [B, C]
+  const Data* reduce;        // [hidden, C]
+  const float* reduce_bias;  // [hidden] or null
+  Activation activation;
+  const Data* expand;        // [C, hidden]
+  const float* expand_bias;  // [C] or null
+  Data* y;                   // [B, C]
+};
+
 // y = x + a * scale_a + b * scale_b. y may be a.
 template <class Data>
 struct ScaledSumParams {

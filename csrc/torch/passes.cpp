@@ -17,6 +17,7 @@ constexpr const char* kPassSchemas[] = {
     "rms_norm(Tensor x, Tensor weight, float eps) -> Tensor",
     "gated_mean_(Tensor(a!) a, Tensor b, Tensor gate) -> ()",
     "norm_mean(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
+    "channel_gate(Tensor x, Tensor reduce, Tensor? reduce_bias, int activation, Tensor expand, Tensor? expand_bias) -> Tensor",
     "scaled_sum_(Tensor(a!) a, Tensor x, Tensor scale_a, Tensor b, Tensor scale_b) -> ()",
     "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? mean, Tensor? var, Tensor? gamma, Tensor? beta, float eps, "
     "int activation, Tensor? residual) -> Tensor",
@@ -143,6 +144,31 @@ void norm_mean(StableIValue* stack, uint64_t, uint64_t) {
   stack[0] = torch::stable::detail::from(to(mean, scalar_type(x)));
 }
 
+void channel_gate(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = arguments.tensor();
+  check_first(x, "x", 0);
+  const int64_t C = last(x);
+  const Tensor reduce = arguments.tensor();
+  const int64_t hidden = reduce.dim() ? reduce.size(0) : 0;
+  const auto reduce_bias = parameter(arguments.optional(), "reduce_bias", "[hidden]", {hidden});
+  const Activation chosen = activation(arguments.take<int64_t>());
+  const Tensor expand = arguments.tensor();
+  const auto expand_bias = parameter(arguments.optional(), "expand_bias", "[C]", {C});
+  check_shape(shape(reduce), "reduce", "[hidden, C]", {hidden, C});
+  check_shape(shape(expand), "expand", "[C, hidden]", {C, hidden});
+  for (const Tensor& weight : {reduce, expand})
+    if (scalar_type(weight) != scalar_type(x) || !weight.is_contiguous())
+      fail("`reduce` and `expand` must be contiguous and ", scalar_type(x), " as `x`");
+  const Tensor y = new_map(x);
+  with_data(x, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(ChannelGateParams<Data>{tokens(x), C, hidden, pointer<Data>(x), pointer<Data>(reduce), reduce_bias.data(), chosen,
+                                     pointer<Data>(expand), expand_bias.data(), mutable_pointer<Data>(y)});
+  });
+  stack[0] = torch::stable::detail::from(y);
+}
+
 void scaled_sum_(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments{stack};
   const Tensor a = arguments.tensor(), x = arguments.tensor();
@@ -244,6 +270,7 @@ STABLE_TORCH_LIBRARY_IMPL(mmevm, CPU, m) {
   m.impl("rms_norm", &rms_norm);
   m.impl("gated_mean_", &gated_mean_);
   m.impl("norm_mean", &norm_mean);
+  m.impl("channel_gate", &channel_gate);
   m.impl("scaled_sum_", &scaled_sum_);
   m.impl("linear", &linear);
   m.impl("projected_visual_scan", &projected_visual_scan);

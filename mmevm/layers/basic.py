@@ -1,7 +1,5 @@
 """Convolutions with norms, squeeze and excitation, root mean square norms, stochastic depth."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +7,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmevm.ops import training
-from mmevm.ops.passes import NormStatistics, depthwise_conv, linear, norm_mean, rms_norm
+from mmevm.ops.passes import NormStatistics, channel_gate, depthwise_conv, linear, norm_mean, rms_norm
 from mmevm.ops.training import ACTIVATIONS
 from mmevm.ops.transforms import in_transform
 
@@ -48,18 +46,17 @@ def may_fold(*modules: nn.Module) -> bool:
     return all(type(m) in _PLAIN for m in modules) and (torch.jit.is_tracing() or not has_hooks(*modules))
 
 
-def pointwise(x: Tensor, conv: nn.Module, product: Callable[..., Tensor] = linear) -> Tensor:
+def pointwise(x: Tensor, conv: nn.Module) -> Tensor:
     """Apply a 1 x 1 convolution to a channels-last map, as a matrix product.
 
     Args:
         x (Tensor[B, H, W, C_in]): Map.
         conv (nn.Module): Convolution of kernel size 1, or what replaces it.
-        product (Callable): Computes it; PyTorch's own is faster for maps of one cell.
 
     Returns:
         Tensor[B, H, W, C_out].
     """
-    return product(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
+    return linear(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
 
 
 def dense(x: Tensor, layer: nn.Module, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
@@ -181,6 +178,8 @@ class BranchAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the gate. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C] in (0, 1)."""
         squeezed = norm_mean(x, self.norm) if is_plain(self.norm) else self.norm(x).mean(dim=(1, 2), keepdim=True)
+        if is_plain(self.global_reduce, self.channel_select):
+            return channel_gate(squeezed, self.global_reduce, self.channel_select, 'gelu')
         return torch.sigmoid(self.channel_select(F.gelu(self.global_reduce(squeezed))))
 
 
@@ -204,8 +203,10 @@ class SqueezeExcite(nn.Module):
         mean = (
             x.sum(dim=(1, 2), keepdim=True) / (x.shape[1] * x.shape[2]) if fused else x.mean(dim=(1, 2), keepdim=True)
         )
-        hidden = F.relu(pointwise(mean, self.conv_reduce, F.linear))
-        gate = torch.sigmoid(pointwise(hidden, self.conv_expand, F.linear))
+        if is_plain(self.conv_reduce, self.conv_expand):
+            gate = channel_gate(mean, self.conv_reduce, self.conv_expand, 'relu')
+        else:
+            gate = torch.sigmoid(pointwise(F.relu(pointwise(mean, self.conv_reduce)), self.conv_expand))
         return training.blend(None, x, gate) if fused and training.available(gate) else x * gate
 
 

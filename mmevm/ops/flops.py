@@ -71,6 +71,7 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     # dy and, of the sequence, the last state's gradient come first; of the map, the states stand before the step.
     '_selective_scan_backward': lambda *a, **_: 4 * _sequence(*(a[2 + i] for i in _SELECTIVE_SCAN)),
     '_visual_scan_backward': lambda *a, **_: 4 * _map(*(a[1 + i + (i > 5)] for i in _VISUAL_SCAN)),
+    'channel_gate': lambda *a, **_: 2 * (_linear(a[0], a[1]) + math.prod(a[0]) * a[1][0]),
     'linear': lambda *a, **_: 2 * _linear(a[0], a[1]),
     'depthwise_conv': lambda *a, **_: 2 * _depthwise(a[0], a[1]),
     'depthwise_activation': lambda *a, **_: 2 * _depthwise(a[0], a[1]),

@@ -211,6 +211,26 @@ def norm_mean(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return norm(x).mean(dim=(1, 2), keepdim=True)
 
 
+def channel_gate(mean: Tensor, reduce: nn.Linear | nn.Conv2d, expand: nn.Linear | nn.Conv2d, activation: str) -> Tensor:
+    """Return ``sigmoid(expand(activation(reduce(mean))))``: squeeze and excitation's gate.
+
+    Args:
+        mean (Tensor[..., C]): Means over images.
+        reduce (nn.Linear | nn.Conv2d): From C values to fewer; a convolution has kernel size 1.
+        expand (nn.Linear | nn.Conv2d): Back to C values.
+        activation (str): 'relu', 'silu' or 'gelu'.
+
+    Returns:
+        Tensor[..., C] in (0, 1).
+    """
+    weights = reduce.weight.flatten(1), expand.weight.flatten(1)
+    if available(mean, *weights, reduce.bias, expand.bias) and all(weight.dtype == mean.dtype for weight in weights):
+        gate = _operators().channel_gate
+        return gate(mean, weights[0], reduce.bias, ACTIVATION_INDEX[activation], weights[1], expand.bias)
+    hidden = ACTIVATIONS[activation](F.linear(mean, weights[0], reduce.bias))
+    return torch.sigmoid(F.linear(hidden, weights[1], expand.bias))
+
+
 def scaled_sum_(a: Tensor, scale_a: Tensor, b: Tensor, scale_b: Tensor, x: Tensor) -> Tensor:
     """Return ``x + a * scale_a + b * scale_b``. It may overwrite ``a``.
 
@@ -285,7 +305,7 @@ def projected_scan(
 
 def _register_fakes() -> None:
     like_first = lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format)  # noqa: E731
-    for name in ('depthwise_conv', 'projected_visual_scan', 'rms_norm'):
+    for name in ('channel_gate', 'depthwise_conv', 'projected_visual_scan', 'rms_norm'):
         torch.library.register_fake(f'mmevm::{name}', like_first)
     torch.library.register_fake('mmevm::linear', lambda x, weight, *_: x.new_empty(*x.shape[:-1], weight.shape[0]))
     torch.library.register_fake('mmevm::norm_mean', lambda x, *_: x.new_empty(x.shape[0], 1, 1, x.shape[3]))

@@ -1,5 +1,6 @@
 """The fused passes: every operator against its formula, and where they serve."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -52,19 +53,15 @@ def exact(formula: Callable[..., Tensor], *args: object, **kwargs: object) -> Te
             return value.double()
         if isinstance(value, NormStatistics):
             return NormStatistics(*(t.double() for t in value[:4]), value.eps)
-        return nn.LayerNorm.double(_copied(value)) if isinstance(value, nn.LayerNorm) else value
+        return copy.deepcopy(value).double() if isinstance(value, nn.Module) else value
 
     return formula(*map(convert, args), **{name: convert(value) for name, value in kwargs.items()})
 
 
-def _copied(norm: nn.LayerNorm) -> nn.LayerNorm:
-    copy = nn.LayerNorm(norm.normalized_shape, eps=norm.eps)
-    copy.load_state_dict(norm.state_dict())
-    return copy
-
-
 def half(value: object) -> object:
     """A map or parameter in bfloat16; norms stay in float32, as they may."""
+    if isinstance(value, nn.Linear):
+        return copy.deepcopy(value).bfloat16()
     return value.bfloat16() if isinstance(value, Tensor) else value
 
 
@@ -152,6 +149,10 @@ def test_norms_and_sums(shape: tuple[int, ...]) -> None:
     assert_fused(passes.norm_mean, 'norm_mean', 5 + x, layer_norm(C))
     assert_fused(passes.rms_norm, 'rms_norm', x, torch.randn(C), 1e-5)
     assert_fused(passes.gated_mean_, 'gated_mean_', x.clone(), y, z)
+    hidden = 1 + C // 3
+    reduce, expand = nn.Linear(C, hidden), nn.Linear(hidden, C, bias=B == 2)
+    for activation in ('relu', 'gelu'):
+        assert_fused(passes.channel_gate, 'channel_gate', x, reduce, expand, activation)
     scales = torch.rand(2, B, 1, 1, C)
     assert_fused(passes.scaled_sum_, 'scaled_sum_', x.clone(), scales[0], y, scales[1], z)
 
@@ -252,6 +253,10 @@ class NormMean(nn.Module):
         (lambda x, w, n: OPERATORS.gated_mean_(x, x[:, 1:].clone(), x), '`b`'),
         (lambda x, w, n: OPERATORS.rms_norm(x, n[1:], 0.0), '`weight`'),
         (lambda x, w, n: OPERATORS.scaled_sum_(x, x, n, x, n), '`scale_a`'),
+        (lambda x, w, n: OPERATORS.channel_gate(x, x[0, 0], None, 1, x[0, 0], None), r'`expand`'),
+        (lambda x, w, n: OPERATORS.channel_gate(x, x[0, 0], n, 1, x[0, 0].mT.contiguous(), None), '`reduce_bias`'),
+        (lambda x, w, n: OPERATORS.channel_gate(x, w[0, 0], None, 1, x[0, 0], None), r'\[hidden, C\]'),
+        (lambda x, w, n: OPERATORS.channel_gate(x, x[0, 0], None, 1, x[0, 0].mT, None), 'contiguous'),
         (lambda x, w, n: OPERATORS.linear(x, w[:, 0], None, *[None] * 4, 0.0, 0, None), r'\[out, in\]'),
         (lambda x, w, n: OPERATORS.linear(x, n, None, *[None] * 4, 0.0, 0, None), r'\[out, in\]'),
         (lambda x, w, n: OPERATORS.linear(x, x[0, 0, :5].mT @ x[0, 0, :5], n[1:], *[None] * 4, 0.0, 0, None), '`bias`'),
@@ -272,6 +277,7 @@ def test_operators_pass_opcheck() -> None:
     for operator, args in (
         (OPERATORS.depthwise_conv, (x, weight, n, n, n, n, n, 1e-3, 1, 1, 2)),
         (OPERATORS.batch_norm_, (x, n, n, n, n, 1e-3, 1, x.clone())),
+        (OPERATORS.channel_gate, (x, torch.randn(3, 8), torch.randn(3), 1, torch.randn(8, 3), n)),
         (OPERATORS.linear, (x, torch.randn(8, 8), n, n, n, n, n, 1e-3, 3, x.clone())),
         (OPERATORS.gated_norm_, (x, x.clone(), n, n, 1e-3)),
         (OPERATORS.gated_mean_, (x, x.clone(), x.clone())),
