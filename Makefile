@@ -41,7 +41,7 @@ demo-cls: env ## The same with a classifier on handwritten digits and miniature 
 demo-trees: env ## Find trees in airborne photographs, which are downloaded: tile, train, evaluate, draw (10 minutes)
 	$(VENV)/bin/python tools/demo_trees.py
 
-demo-fashion: env ## Train a narrow classifier on Fashion-MNIST, which is downloaded (40 minutes)
+demo-fashion: env ## Train a narrow classifier on Fashion-MNIST, which is downloaded (50 minutes)
 	$(VENV)/bin/python tools/demo_fashion.py
 
 test: lint ## Lint, then run the whole test suite

@@ -21,7 +21,7 @@ model = dict(
 
 enlarge = dict(type='Resize', scale=(size, size))
 train_pipeline = [
-    dict(type='RandomCrop', crop_size=28, padding=1),
+    dict(type='RandomCrop', crop_size=28, padding=2),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     enlarge,
     dict(type='PackInputs'),
@@ -45,12 +45,12 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='Accuracy', topk=(1, 5))
 
-max_epochs = 16
+max_epochs = 20
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
 val_cfg = test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=4e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
