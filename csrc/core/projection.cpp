@@ -28,13 +28,25 @@ struct Projection {
 
   T* packed_set(size_t phase, size_t slot) const { return packed + (phase * slots.per_cell + slot) * set_size; }
 
-  // A panel of the weights of a phase and slot.
-  void pack(const T* x_proj, int64_t task) const {
-    const int64_t panels = ceil_div(M, lanes), panel = task % panels, set = task / panels;
-    const int64_t phase = set / slots.per_cell, slot = set % slots.per_cell, first = panel * lanes;
-    if (slot >= int64_t(slots.sets[phase].size())) return;
+  // How many sets one product projects to, from this slot on: those that lie one after the other in memory are one matrix,
+  // of which fewer lanes are wasted. None where an earlier slot's product does.
+  int64_t joined(int64_t phase, int64_t slot) const {
+    const auto& sets = slots.sets[phase];
+    const auto continues = [&](int64_t j) { return sets[j] == sets[j - 1] + 1; };
+    const int64_t end = sets.size();
+    if (slot >= end || (slot > 0 && continues(slot))) return 0;
+    int64_t next = slot + 1;
+    while (next < end && continues(next)) ++next;
+    return next - slot;
+  }
+
+  // A panel of the weights of a product.
+  void pack(const T* x_proj, int64_t task, int64_t panels) const {
+    const int64_t first = task % panels * lanes, phase = task / panels / slots.per_cell, slot = task / panels % slots.per_cell;
+    const int64_t rows = joined(phase, slot) * M;
+    if (first >= rows) return;
     const T* const weight = x_proj + slots.sets[phase][slot] * M * p.D;
-    kernels<T>().pack(weight + first * p.D, std::min(lanes, M - first), p.D, packed_set(phase, slot) + first * p.D);
+    kernels<T>().pack(weight + first * p.D, std::min(lanes, rows - first), p.D, packed_set(phase, slot) + first * p.D);
   }
 
   // A part of a row of an image, phase by phase.
@@ -44,19 +56,19 @@ struct Projection {
     for (int64_t col = 0; col < std::min(p.step, p.W - first); ++col) {
       const int64_t phase = row * p.step + col, cell = i * p.W + first + col;
       const int64_t count = std::min(kCells, ceil_div(p.W - first - col, p.step));
-      for (size_t j = 0; j < slots.sets[phase].size(); ++j) {
+      for (int64_t j = 0, sets; (sets = joined(phase, j)) > 0; j += sets) {
         const T* weight = packed_set(phase, j);
         T* const to = x_dbl + (cell * per_cell + j) * M;
         const int64_t from = cell * p.D, x_stride = p.step * p.D, stride = p.step * per_cell * M;
-        if (p.half_x) kernels<T>().project_half(p.half_x + from, x_stride, weight, p.D, M, to, stride, count);
-        else kernels<T>().project(p.x + from, x_stride, weight, p.D, M, to, stride, count);
+        if (p.half_x) kernels<T>().project_half(p.half_x + from, x_stride, weight, p.D, sets * M, to, stride, count);
+        else kernels<T>().project(p.x + from, x_stride, weight, p.D, sets * M, to, stride, count);
       }
     }
   }
 
   void run(const T* x_proj, const Host& host) const {
-    const int64_t sets = slots.sets.size() * slots.per_cell;
-    for_tasks(host, sets * ceil_div(M, lanes), [&](int64_t, int64_t task) { pack(x_proj, task); });
+    const int64_t products = slots.sets.size() * slots.per_cell, panels = ceil_div(slots.per_cell * M, lanes);
+    for_tasks(host, products * panels, [&](int64_t, int64_t task) { pack(x_proj, task, panels); });
     for_tasks(host, p.B * p.H * parts, [&](int64_t, int64_t task) { project_part(task); });
   }
 };

@@ -183,6 +183,15 @@ PAIR = [Route(0, 0, False, reverse, parameters=int(reverse), projection=int(reve
         ([route._replace(projection=route.parameters) for route in es2d_routes(3)], 3),
         (PAIR, 1),
         ([route._replace(projection=0) for route in PAIR], 1),
+        # Sets that one product projects to, and sets that lie otherwise in memory.
+        ([Route(0, 0, k % 2 == 1, k >= 2, parameters=k, projection=k) for k in range(4)], 1),
+        (
+            [
+                Route(0, 0, False, False, parameters=k, projection=projection)
+                for k, projection in enumerate((1, 0, 2, 2, 3))
+            ],
+            1,
+        ),
         (PAIR[1:], 1),
     ],
 )
