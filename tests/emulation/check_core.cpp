@@ -191,11 +191,42 @@ void check_norms() {
   expect_close("batch norm and GELU", y, batch);
 }
 
+// weight [out, in] times x [count, in].
+Exact multiply(const Exact& x, const Floats& weight, const Floats& bias, int64_t count, int64_t in, int64_t out) {
+  Exact y(count * out);
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t o = 0; o < out; ++o) {
+      y[t * out + o] = bias[o];
+      for (int64_t i = 0; i < in; ++i) y[t * out + o] += x[t * in + i] * weight[o * in + i];
+    }
+  return y;
+}
+
+void check_products() {
+  const int64_t out = 2 * C + 5, hidden = C / 2;
+  const Floats x = random_floats(B * tokens * C), weight = random_floats(out * C), bias = random_floats(out);
+  const Floats reduce = random_floats(hidden * C), expand = random_floats(C * hidden), zeros(hidden);
+  Exact expected = multiply(Exact(x.begin(), x.end()), weight, bias, B * tokens, C, out);
+  for (double& v : expected) v = std::max(v, 0.0);
+  Floats y(expected.size()), gate(B * C);
+  LinearParams p{B * tokens, C, out, x.data(), weight.data(), bias.data(), {}, Activation::kRelu, nullptr, y.data()};
+  run_pass(p);
+  expect_close("linear layer and ReLU", y, expected);
+  Exact inner = multiply(Exact(x.begin(), x.begin() + B * C), reduce, zeros, B, C, hidden);
+  for (double& v : inner) v *= sigmoid(v);
+  expected = multiply(inner, expand, bias, B, hidden, C);
+  for (double& v : expected) v = sigmoid(v);
+  run_pass(ChannelGateParams<float>{B, C, hidden, x.data(), reduce.data(), nullptr, Activation::kSilu, expand.data(), bias.data(),
+                                    gate.data()});
+  expect_close("channel gate", gate, expected);
+}
+
 }  // namespace
 
 int main() {
   Scan().check();
   check_convolution();
   check_norms();
+  check_products();
   return failures ? 1 : 0;
 }
