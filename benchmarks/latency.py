@@ -55,8 +55,8 @@ TOP1 = {
 }
 """The models, and their top-1 accuracy on ImageNet, percent: the papers' or timm's, of no run of ours."""
 
-COMPILED = ', compiled'
-"""The end of a layout's name where the network runs under ``torch.compile``."""
+COMPILED, HALVED = ', compiled', ', bfloat16'
+"""The end of a layout's name where the network runs under ``torch.compile``, or in bfloat16."""
 
 Forward = Callable[[], Tensor]
 
@@ -74,7 +74,7 @@ COLUMNS = {
 
 
 def make_callables(
-    names: list[str], resolution: int, batch: int, compiled: Collection[str]
+    names: list[str], resolution: int, batch: int, compiled: Collection[str], halved: Collection[str] = ()
 ) -> tuple[list[timing.Row], list[Forward]]:
     """Build every network in each of its layouts.
 
@@ -83,6 +83,7 @@ def make_callables(
         resolution (int): Image size.
         batch (int): Images per pass.
         compiled (Collection[str]): Networks that also run under ``torch.compile``, in every layout.
+        halved (Collection[str]): Networks that also run in bfloat16, in every layout.
 
     Returns:
         tuple[list[Row], list[Forward]]: Model, layout and parameters (millions) of each, and its forward pass.
@@ -100,23 +101,29 @@ def make_callables(
             variants = {layout: placed}
             if name in compiled:
                 variants[layout + COMPILED] = torch.compile(copy.deepcopy(placed))
+            if name in halved:
+                variants[layout + HALVED] = copy.deepcopy(placed).bfloat16()
             for variant, network in variants.items():
                 rows.append({'model': name, 'layout': variant, 'params': params, 'top1': TOP1.get(name)})
-                callables.append(lambda network=network, x=x: network(x))
+                given = x.bfloat16() if variant.endswith(HALVED) else x
+                callables.append(lambda network=network, x=given: network(x))
     return rows, callables
+
+
+def _variant(row: timing.Row) -> str:
+    return next((variant for variant in (COMPILED, HALVED) if row['layout'].endswith(variant)), '')
 
 
 def add_ratios(rows: list[timing.Row]) -> None:
     """Divide each variant's median by its counterpart's, in the counterpart's default layout and in its faster one.
 
-    A compiled variant is compared with the compiled counterpart.
+    A compiled variant is compared with the compiled counterpart, one in bfloat16 with the network itself in float32.
     """
     for row in rows:
-        counterpart = COUNTERPARTS.get(row['model'])
-        compiled = row['layout'].endswith(COMPILED)
-        medians = [
-            r['median'] for r in rows if r['model'] == counterpart and r['layout'].endswith(COMPILED) == compiled
-        ]
+        counterpart, variant = COUNTERPARTS.get(row['model']), _variant(row)
+        if variant == HALVED:
+            counterpart, variant = row['model'], ''
+        medians = [r['median'] for r in rows if r['model'] == counterpart and _variant(r) == variant]
         if medians:
             row['counterpart'] = counterpart
             row['ratio_default'] = row['median'] / medians[0]  # contiguous comes first
@@ -137,6 +144,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--compile', nargs='*', default=(), metavar='MODEL', help='models that also run under torch.compile'
     )
+    parser.add_argument('--bfloat16', nargs='*', default=(), metavar='MODEL', help='models that also run in bfloat16')
     timing.add_arguments(parser, repeats=50, warmup=5)
     return parser.parse_args()
 
@@ -145,7 +153,7 @@ def main() -> None:
     """Measure, print and write latency.md, latency.json, latency.png and accuracy.png."""
     args = parse_args()
     timing.set_threads(args.threads)
-    rows, callables = make_callables(list(args.models), args.resolution, args.batch, args.compile)
+    rows, callables = make_callables(list(args.models), args.resolution, args.batch, args.compile, args.bfloat16)
     with torch.inference_mode():
         times = timing.interleaved({str(i): f for i, f in enumerate(callables)}, args.repeats, args.warmup)
     for i, row in enumerate(rows):
@@ -153,10 +161,11 @@ def main() -> None:
     add_ratios(rows)
     title = f'Latency, {args.resolution} × {args.resolution}, batch {args.batch}, {torch.get_num_threads()} threads'
     note = (
-        f'Forward pass of the classifier, eval and inference mode, float32, random weights; {args.repeats} rounds, '
+        'Forward pass of the classifier, eval and inference mode, float32 unless stated, random weights; '
+        f'{args.repeats} rounds, '
         'each with one timed call of every line, in shuffled order. Ratios are of medians, to the counterpart in '
-        "torch's default layout (contiguous) and in its faster one, compiled lines to its compiled ones. Accuracies "
-        "are the papers', of no run of ours."
+        "torch's default layout (contiguous) and in its faster one, compiled lines to its compiled ones, "
+        "those in bfloat16 to the same network in float32. Accuracies are the papers', of no run of ours."
     )
     timing.save(args.out, 'latency', title, rows, COLUMNS, [note])
     plots.latency(args.out / 'latency.png', rows, title)

@@ -194,7 +194,7 @@ def times(row: dict[str, Any]) -> str:
 def ours(name: str, compiled: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of our networks, eager or under torch.compile, with their names in prose."""
     for row in results(name)['rows']:
-        if row['model'] in NAMES and row.get('layout', '').endswith(', compiled') == compiled:
+        if row['model'] in NAMES and row.get('layout', '').partition(', ')[2] == ('compiled' if compiled else ''):
             yield NAMES[row['model']], row
 
 

@@ -86,6 +86,14 @@ def test_latency_compares_compiled_networks_with_compiled_ones(load: Callable[[s
     assert (compiled['ratio_default'], compiled['ratio_best']) == (2 / 4, 2 / 4)
 
 
+def test_latency_compares_bfloat16_with_float32(run: Run) -> None:
+    options = ('--bfloat16', 'vim_tiny', '--resolution', 32, '--repeats', 2, '--warmup', 0)
+    full, half = run('latency', '--models', 'vim_tiny', *options)['rows']
+    assert (full['layout'], half['layout']) == ('contiguous', 'contiguous, bfloat16')
+    assert 'counterpart' not in full and half['counterpart'] == 'vim_tiny'
+    assert half['ratio_default'] == half['ratio_best'] == half['median'] / full['median']
+
+
 def test_deploy_compares_runtimes(
     run: Run, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, extension: None
 ) -> None:
