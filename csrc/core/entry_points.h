@@ -57,7 +57,7 @@ constexpr Kernels<typename V::scalar> make_table() {
 template <class V, class Data>
 constexpr Passes<Data> make_passes() {
   return {&depthwise_blocks<V, Data>,    &batch_norm_tokens<V, Data>, &gated_norm_tokens<V, Data>, &rms_norm_tokens<V, Data>,
-          &gated_mean_elements<V, Data>, &add_normed_tokens<V, Data>, &gate_hidden<V, Data>,
+          &gated_mean_elements<V, Data>, &add_tokens<V, Data>, &add_normed_tokens<V, Data>, &gate_hidden<V, Data>,
           &gate_channels<V, Data>,       &scaled_sum_tokens<V, Data>};
 }
 

@@ -42,6 +42,7 @@ struct Passes {
   void (*gated_norm)(const GatedNormParams<Data>&, int64_t begin, int64_t end);
   void (*rms_norm)(const RmsNormParams<Data>&, int64_t begin, int64_t end);
   void (*gated_mean)(const GatedMeanParams<Data>&, int64_t begin, int64_t end);
+  void (*add_tokens)(const MeanParams<Data>&, int64_t begin, int64_t end, float* sums);
   void (*add_normed)(const NormMeanParams<Data>&, int64_t begin, int64_t end, float* sums);
   void (*gate_hidden)(const ChannelGateParams<Data>&, float* hidden, int64_t begin, int64_t end);
   void (*gate_channels)(const ChannelGateParams<Data>&, const float* hidden, int64_t begin, int64_t end);

@@ -167,6 +167,16 @@ void gated_mean_elements(const GatedMeanParams<Data>& p, int64_t begin, int64_t 
   });
 }
 
+// Adds tokens [begin, end) of all images to sums [C].
+template <class V, class Data>
+void add_tokens(const MeanParams<Data>& p, int64_t begin, int64_t end, float* sums) {
+  for (int64_t t = begin; t < end; ++t)
+    for_channels<V>(p.C, [&](int64_t c, auto valid) {
+      const auto v = load_channels<V>(p.x + t * p.C + c, valid);
+      store_channels<V>(sums + c, load_channels<V>(sums + c, valid) + v, valid);
+    });
+}
+
 // Adds (x - mean) / deviation of tokens [begin, end) of all images to sums [C].
 template <class V, class Data>
 void add_normed_tokens(const NormMeanParams<Data>& p, int64_t begin, int64_t end, float* sums) {

@@ -62,6 +62,10 @@ template <class Data>
 int64_t floats_of(const NormMeanParams<Data>& p, int threads) {
   return kTasks * threads * p.C;
 }
+template <class Data>
+int64_t floats_of(const MeanParams<Data>& p, int threads) {
+  return kTasks * threads * p.C;
+}
 
 // Output channels that a task computes.
 int64_t linear_group() { return 3 * lanes(); }
@@ -102,20 +106,34 @@ void run_pass(const GatedMeanParams<Data>& p, const Host& host, float*) {
   share(host, p.elements, kTask, [&](int64_t, int64_t begin, int64_t end) { passes<Data>().gated_mean(p, begin, end); });
 }
 
-template <class Data>
-void run_pass(const NormMeanParams<Data>& p, const Host& host, float* sums) {
+// The means over the tokens of each image, of what `add` adds to the sums of a task.
+template <class Params, class Add>
+void average(const Params& p, const Host& host, float* sums, const Add& add) {
   const int64_t tasks = kTasks * host.threads;
   for (int64_t b = 0; b < p.B; ++b) {
     std::fill_n(sums, tasks * p.C, 0.0f);
     share(host, p.tokens, tokens_per_task(p.C), [&](int64_t task, int64_t begin, int64_t end) {
-      passes<Data>().add_normed(p, b * p.tokens + begin, b * p.tokens + end, sums + task * p.C);
+      add(b * p.tokens + begin, b * p.tokens + end, sums + task * p.C);
     });
     for (int64_t c = 0; c < p.C; ++c) {
       float sum = 0;
       for (int64_t task = 0; task < tasks; ++task) sum += sums[task * p.C + c];
-      p.mean[b * p.C + c] = sum / p.tokens * p.weight[c] + p.bias[c];
+      p.mean[b * p.C + c] = sum / p.tokens;
     }
   }
+}
+
+template <class Data>
+void run_pass(const MeanParams<Data>& p, const Host& host, float* sums) {
+  average(p, host, sums,
+          [&](int64_t begin, int64_t end, float* to) { passes<Data>().add_tokens(p, begin, end, to); });
+}
+
+template <class Data>
+void run_pass(const NormMeanParams<Data>& p, const Host& host, float* sums) {
+  average(p, host, sums,
+          [&](int64_t begin, int64_t end, float* to) { passes<Data>().add_normed(p, begin, end, to); });
+  for (int64_t i = 0; i < p.B * p.C; ++i) p.mean[i] = p.mean[i] * p.weight[i % p.C] + p.bias[i % p.C];
 }
 
 template <class Data>
@@ -174,6 +192,7 @@ MMEVM_INSTANTIATE(BatchNormParams)
 MMEVM_INSTANTIATE(GatedNormParams)
 MMEVM_INSTANTIATE(RmsNormParams)
 MMEVM_INSTANTIATE(GatedMeanParams)
+MMEVM_INSTANTIATE(MeanParams)
 MMEVM_INSTANTIATE(NormMeanParams)
 MMEVM_INSTANTIATE(ChannelGateParams)
 MMEVM_INSTANTIATE(ScaledSumParams)

@@ -73,6 +73,14 @@ struct GatedMeanParams {
   Data* y;
 };
 
+// The mean over an image's tokens.
+template <class Data>
+struct MeanParams {
+  int64_t B, tokens, C;
+  const Data* x;  // [B, tokens, C]
+  float* mean;    // [B, C]
+};
+
 // The mean over an image's tokens of their layer norm.
 template <class Data>
 struct NormMeanParams {

@@ -16,6 +16,7 @@ constexpr const char* kPassSchemas[] = {
     "gated_norm_(Tensor(a!) y, Tensor gate, Tensor weight, Tensor bias, float eps) -> ()",
     "rms_norm(Tensor x, Tensor weight, float eps) -> Tensor",
     "gated_mean_(Tensor(a!) a, Tensor b, Tensor gate) -> ()",
+    "map_mean(Tensor x) -> Tensor",
     "norm_mean(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "channel_gate(Tensor x, Tensor reduce, Tensor? reduce_bias, int activation, Tensor expand, Tensor? expand_bias) -> Tensor",
     "scaled_sum_(Tensor(a!) a, Tensor x, Tensor scale_a, Tensor b, Tensor scale_b) -> ()",
@@ -125,6 +126,19 @@ void gated_mean_(StableIValue* stack, uint64_t, uint64_t) {
     run_pass(GatedMeanParams<Data>{a.numel(), pointer<Data>(a), pointer<Data>(b), pointer<Data>(gate),
                                    mutable_pointer<Data>(a)});
   });
+}
+
+void map_mean(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = arguments.tensor();
+  check_first(x, "x", 4);
+  const int64_t B = x.size(0), C = x.size(3);
+  const Tensor mean = empty({B, 1, 1, C}, ScalarType::Float, x);
+  with_data(x, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(MeanParams<Data>{B, x.size(1) * x.size(2), C, pointer<Data>(x), mutable_pointer<float>(mean)});
+  });
+  stack[0] = torch::stable::detail::from(to(mean, scalar_type(x)));
 }
 
 void norm_mean(StableIValue* stack, uint64_t, uint64_t) {
@@ -269,6 +283,7 @@ STABLE_TORCH_LIBRARY_IMPL(mmevm, CPU, m) {
   m.impl("gated_norm_", &gated_norm_);
   m.impl("rms_norm", &rms_norm);
   m.impl("gated_mean_", &gated_mean_);
+  m.impl("map_mean", &map_mean);
   m.impl("norm_mean", &norm_mean);
   m.impl("channel_gate", &channel_gate);
   m.impl("scaled_sum_", &scaled_sum_);

@@ -7,7 +7,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmevm.ops import training
-from mmevm.ops.passes import NormStatistics, channel_gate, depthwise_conv, linear, norm_mean, rms_norm
+from mmevm.ops.passes import NormStatistics, channel_gate, depthwise_conv, linear, map_mean, norm_mean, rms_norm
 from mmevm.ops.training import ACTIVATIONS
 from mmevm.ops.transforms import in_transform
 
@@ -200,9 +200,7 @@ class SqueezeExcite(nn.Module):
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
         fused = training.available(x)
         # The gradient of a mean would be a map in memory, that of a sum is a view.
-        mean = (
-            x.sum(dim=(1, 2), keepdim=True) / (x.shape[1] * x.shape[2]) if fused else x.mean(dim=(1, 2), keepdim=True)
-        )
+        mean = x.sum(dim=(1, 2), keepdim=True) / (x.shape[1] * x.shape[2]) if fused else map_mean(x)
         if is_plain(self.conv_reduce, self.conv_expand):
             gate = channel_gate(mean, self.conv_reduce, self.conv_expand, 'relu')
         else:

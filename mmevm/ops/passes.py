@@ -194,6 +194,11 @@ def gated_norm_(y: Tensor, gate: Tensor, norm: nn.LayerNorm) -> Tensor:
     return norm(y) * F.silu(gate)
 
 
+def map_mean(x: Tensor) -> Tensor:
+    """Return the mean of each image. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C]."""
+    return _operators().map_mean(x) if available(x) else x.mean(dim=(1, 2), keepdim=True)
+
+
 def norm_mean(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Return the mean of ``norm(x)`` over each image.
 
@@ -308,7 +313,8 @@ def _register_fakes() -> None:
     for name in ('channel_gate', 'depthwise_conv', 'projected_visual_scan', 'rms_norm'):
         torch.library.register_fake(f'mmevm::{name}', like_first)
     torch.library.register_fake('mmevm::linear', lambda x, weight, *_: x.new_empty(*x.shape[:-1], weight.shape[0]))
-    torch.library.register_fake('mmevm::norm_mean', lambda x, *_: x.new_empty(x.shape[0], 1, 1, x.shape[3]))
+    for name in ('map_mean', 'norm_mean'):
+        torch.library.register_fake(f'mmevm::{name}', lambda x, *_: x.new_empty(x.shape[0], 1, 1, x.shape[3]))
     for name in ('batch_norm_', 'gated_norm_', 'gated_mean_', 'scaled_sum_'):
         torch.library.register_fake(f'mmevm::{name}', lambda *_: None)
 

@@ -146,6 +146,7 @@ def test_norms_and_sums(shape: tuple[int, ...]) -> None:
     B, _, _, C = shape
     x, y, z = (torch.randn(shape) for _ in range(3))
     assert_fused(passes.gated_norm_, 'gated_norm_', 5 + x.clone(), z, layer_norm(C))
+    assert_fused(passes.map_mean, 'map_mean', 5 + x)
     assert_fused(passes.norm_mean, 'norm_mean', 5 + x, layer_norm(C))
     assert_fused(passes.rms_norm, 'rms_norm', x, torch.randn(C), 1e-5)
     assert_fused(passes.gated_mean_, 'gated_mean_', x.clone(), y, z)
@@ -257,6 +258,7 @@ class NormMean(nn.Module):
         (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, *[None] * 4, 0.0, 1, 1, 9), '`activation`'),
         (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, n, None, n, n, 0.0, 1, 1, 0), 'all of `mean`'),
         (lambda x, w, n: OPERATORS.depthwise_conv(x.double(), w, None, *[None] * 4, 0.0, 1, 1, 0), 'float32'),
+        (lambda x, w, n: OPERATORS.map_mean(x[0]), r'\[B, H, W, C\]'),
         (lambda x, w, n: OPERATORS.norm_mean(x.mT, n, n, 0.0), r'must be contiguous|\[C\]'),
         (lambda x, w, n: OPERATORS.gated_norm_(x, x[:, 1:].clone(), n, n, 0.0), '`gate`'),
         (lambda x, w, n: OPERATORS.gated_mean_(x, x[:, 1:].clone(), x), '`b`'),
@@ -291,6 +293,7 @@ def test_operators_pass_opcheck() -> None:
         (OPERATORS.gated_norm_, (x, x.clone(), n, n, 1e-3)),
         (OPERATORS.gated_mean_, (x, x.clone(), x.clone())),
         (OPERATORS.rms_norm, (x, n, 1e-3)),
+        (OPERATORS.map_mean, (x,)),
         (OPERATORS.norm_mean, (x, n, n, 1e-3)),
         (OPERATORS.scaled_sum_, (x, x.clone(), scale, x.clone(), scale)),
         (
