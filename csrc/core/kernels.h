@@ -49,6 +49,8 @@ struct Passes {
   void (*scaled_sum)(const ScaledSumParams<Data>&, int64_t begin, int64_t end);
 };
 
+constexpr int64_t kPanels = 3;  // of V::lanes rows of weights, that a product multiplies at once
+
 // As passes.h says, for channels [first, last) and tokens [begin, end); without a scale, the product alone.
 using LinearPass = void (*)(const LinearParams&, const float* scale, const float* shift, float* packed, int64_t first,
                             int64_t last, int64_t begin, int64_t end);

@@ -68,7 +68,7 @@ int64_t floats_of(const MeanParams<Data>& p, int threads) {
 }
 
 // Output channels that a task computes.
-int64_t linear_group() { return 3 * lanes(); }
+int64_t linear_group() { return kPanels * lanes(); }
 bool is_product_alone(const LinearParams& p) {
   return !p.bias && !p.norm.mean && p.activation == Activation::kNone && !p.residual;
 }

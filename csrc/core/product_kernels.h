@@ -35,8 +35,6 @@ void multiply_panels(const Data* x, int64_t x_stride, const T* packed, int64_t D
     multiply_panels<V, rows / 2, panels>(x + r * x_stride, x_stride, packed, D, M, y + r * y_stride, y_stride, count - r);
 }
 
-constexpr int kPanels = 3;
-
 // y[r][m] = weight[m] . x[r], by as many sums as there are registers for: 32 with AVX-512, otherwise 16.
 template <class V, class Data, class T>
 void project(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_t M, T* y, int64_t y_stride, int64_t count) {

@@ -25,9 +25,9 @@ def has_hooks(*modules: nn.Module) -> bool:
         return True
     for module in modules:
         own = vars(module)  # looked up by hand: this runs for every layer of every forward pass
-        if own['_forward_hooks'] or own['_forward_pre_hooks'] or own['_backward_hooks'] or own['_backward_pre_hooks']:
+        if 'forward' in own or own['_forward_hooks'] or own['_forward_pre_hooks']:
             return True
-        if 'forward' in own:
+        if own['_backward_hooks'] or own['_backward_pre_hooks']:
             return True
     return False
 
