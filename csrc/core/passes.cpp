@@ -72,7 +72,7 @@ int64_t linear_group() { return kPanels * lanes(); }
 bool is_product_alone(const LinearParams& p) {
   return !p.bias && !p.norm.mean && p.activation == Activation::kNone && !p.residual;
 }
-int64_t floats_of(const LinearParams& p, int threads) { return 2 * p.out + lanes() + threads * linear_group() * p.in; }
+int64_t floats_of(const LinearParams& p, int threads) { return 2 * p.out + threads * linear_group() * p.in; }
 
 template <class Data>
 void run_pass(const DepthwiseParams<Data>& p, const Host& host, float* packed) {
@@ -155,15 +155,15 @@ void run_pass(const LinearParams& p, const Host& host, float* packed) {
   if (p.tokens == 0 || p.out == 0) return;
   const int64_t group = linear_group(), groups = ceil_div(p.out, group);
   float *const scale = packed + host.threads * group * p.in, *const shift = scale + p.out;
-  for (int64_t c = 0; c < p.out; ++c) {
+  const bool alone = is_product_alone(p);
+  for (int64_t c = 0; c < p.out && !alone; ++c) {
     scale[c] = scale_of(p.norm, c);
     shift[c] = shift_of(p.norm, c, scale[c]) + (p.bias ? p.bias[c] * scale[c] : 0);
   }
-  const float* const factors = is_product_alone(p) ? nullptr : scale;
   const int64_t parts = std::clamp<int64_t>(ceil_div(kTasks * host.threads, groups), 1, ceil_div(p.tokens, 48));
   for_tasks(host, groups * parts, [&](int64_t runner, int64_t task) {
     const int64_t first = task / parts * group, part = task % parts;
-    linear_pass()(p, factors, shift, packed + runner * group * p.in, first, std::min(first + group, p.out),
+    linear_pass()(p, alone ? nullptr : scale, shift, packed + runner * group * p.in, first, std::min(first + group, p.out),
                   p.tokens * part / parts, p.tokens * (part + 1) / parts);
   });
 }
