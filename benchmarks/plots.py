@@ -119,16 +119,13 @@ def _fastest(rows: list[timing.Row]) -> list[timing.Row]:
 def accuracy(path: Path, rows: list[timing.Row], title: str) -> None:
     """Draw the accuracy that papers state over each network's median latency in its fastest line."""
     from matplotlib import pyplot as plt
+    from matplotlib.transforms import Bbox
 
     figure, axes = plt.subplots(figsize=(8, 5.5), layout='constrained')
-    for row in _fastest(rows):
-        if row['top1'] is None:
-            continue
+    shown = [row for row in _fastest(rows) if row['top1'] is not None]
+    for row in shown:
         own = networks.is_ours(row['model'])
         axes.plot(row['median'], row['top1'], 'o', color='tab:blue' if own else 'gray', markersize=8 if own else 6)
-        style = {'weight': 'bold'} if own else {'color': 'dimgray'}
-        place = {'xytext': (6, 4), 'textcoords': 'offset points', 'fontsize': 9}
-        axes.annotate(label(row), (row['median'], row['top1']), **place, **style)
     axes.margins(x=0.2)
     axes.set(xscale='log')
     axes.set_xticks(ticks := [10, 15, 20, 30, 40, 60, 80, 120], map(str, ticks))
@@ -136,7 +133,32 @@ def accuracy(path: Path, rows: list[timing.Row], title: str) -> None:
     axes.set(xlabel='median, ms', ylabel="top-1 on ImageNet, % (the papers')")
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
+    figure.draw_without_rendering()  # places the axes, and with them what the labels stand beside
+    points = axes.transData.transform([(row['median'], row['top1']) for row in shown])
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
+    for row in shown:
+        taken.append(_place_label(axes, row, taken))
     _save(figure, path, title)
+
+
+def _place_label(axes: Any, row: timing.Row, taken: list[Any]) -> Any:
+    """Write a network's name beside its point, off all other names and points. Returns: The box of the text."""
+    style = {'weight': 'bold'} if networks.is_ours(row['model']) else {'color': 'dimgray'}
+    for x, y in ((6, 4), (6, -11), (-6, 4), (-6, -11)):
+        text = axes.annotate(
+            label(row),
+            (row['median'], row['top1']),
+            xytext=(x, y),
+            textcoords='offset points',
+            fontsize=9,
+            ha='left' if x > 0 else 'right',
+            **style,
+        )
+        box = text.get_window_extent()
+        if not any(box.overlaps(other) for other in taken):
+            return box
+        text.remove()
+    return axes.add_artist(text).get_window_extent()
 
 
 def _save(figure: Any, path: Path, title: str) -> None:
