@@ -61,23 +61,14 @@ def fixed_seeds() -> None:
 
 @pytest.fixture(autouse=True)
 def unchanged_globals() -> Iterator[None]:
-    """Undoes what runs and fixtures leave for other tests: the default scope, loggers, visualizers with their folders.
-
-    Two runs of the same second have the same name, and the second one would log to what the first one's test captured.
-    """
-    from mmengine.logging import MMLogger
+    """Undoes what runs and fixtures leave for other tests."""
     from mmengine.registry import DefaultScope
-    from mmengine.visualization import Visualizer
+
+    from .runs import forget_runs
 
     DefaultScope._instance_dict.clear()  # fixtures of a module or of all tests come before this one
     yield
-    DefaultScope._instance_dict.clear()
-    for name in MMLogger._instance_dict.keys() - {'mmengine'}:  # the default one, which all tests share
-        del MMLogger._instance_dict[name]
-    kinds = [Visualizer]
-    for kind in kinds:
-        kind._instance_dict.clear()
-        kinds += kind.__subclasses__()
+    forget_runs()
 
 
 @pytest.fixture(scope='session', autouse=True)

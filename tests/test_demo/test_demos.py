@@ -15,6 +15,7 @@ from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.tile_data import main as tile_data
 from mmevm.apis.train import main as run_train
 
+from ..runs import forget_runs
 from .sources import write_fashion, write_wheel
 
 pytestmark = pytest.mark.openmmlab
@@ -68,6 +69,7 @@ def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             arguments.append('--cfg-options')
         changes = next(changes for kind, changes in SHORT.items() if kind in arguments[0])
         arguments[0] = str(REPOSITORY / arguments[0])
+        forget_runs()
         assert main([*arguments, *IN_PROCESS, *changes]) == 0
         return 90.0
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MessageHub, MMLogger
 from PIL import Image
 
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
 from mmevm.checkpoint import load_file
 
+from ..runs import forget_runs
 from .conftest import CONFIG
 from .toy_runs import Toy
 
@@ -46,8 +46,7 @@ def test_train_saves_what_opens_weights_only(trained: Path) -> None:
 
 
 def test_train_resumes_at_the_saved_iteration(trained: Path, small_run: list[str]) -> None:
-    for kind in (MessageHub, MMLogger):
-        kind._instance_dict.clear()  # the first run may have had the same name
+    forget_runs()
     options = [*small_run, 'train_cfg.max_epochs=2']
     assert run_train([str(CONFIG), '--work-dir', str(trained), '--resume', '--cfg-options', *options]) == 0
     scalars, log = last_run(trained)

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 
 from mmevm.apis.train import main as train_main
 
+from ..runs import forget_runs
 from .small_classifier import ROOT
 from .toy import CONFIG, read
 
@@ -47,9 +45,7 @@ class Toy:
 
     def train(self, *flags: Any, options: str = '', status: int = 0) -> str:
         """Train in this process; returns the output, each message of which has a line."""
-        # Two runs in one second have the same name, and would be given the same ones.
-        for kind in (DefaultScope, MessageHub, MMLogger, Visualizer):
-            kind._instance_dict.clear()
+        forget_runs()
         self.capfd.readouterr()
         got = train_main(self.command(*flags, options=options))
         out, err = self.capfd.readouterr()
