@@ -50,13 +50,13 @@ def available(x: Tensor, *others: Tensor | None) -> bool:
         return False
     if torch.jit.is_tracing() or is_exporting():
         return False
-    present = [x, *(t for t in others if t is not None)]
-    return all(_is_served(t, x.dtype) for t in present) and not need_plain_operations(*present)
-
-
-def _is_served(t: Tensor, dtype: torch.dtype) -> bool:
-    plain = type(t) in (Tensor, nn.Parameter)
-    return plain and t.device.type == 'cpu' and t.dtype in (dtype, torch.float32) and t.is_contiguous()
+    dtypes = (x.dtype, torch.float32)
+    for t in (x, *others):  # without calls in between: this runs before every pass
+        if t is None:
+            continue
+        if type(t) not in (Tensor, nn.Parameter) or not t.is_cpu or t.dtype not in dtypes or not t.is_contiguous():
+            return False
+    return not need_plain_operations(x, *others)
 
 
 def serves(before: tuple[int, int], after: tuple[int, int]) -> bool:
