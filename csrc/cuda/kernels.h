@@ -19,6 +19,7 @@ template <class Params>
 struct Kernels {
   size_t (*shared_bytes)(Pass pass, const Params& p, int states, int threads);
   cudaError_t (*run)(Pass pass, const Params& p, int states, int threads, size_t shared_bytes, cudaStream_t stream);
+  cudaError_t (*merge)(const Copies& p, cudaStream_t stream);
 };
 
 extern const Kernels<MapParams> map_float, map_half, map_bfloat16;

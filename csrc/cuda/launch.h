@@ -152,6 +152,16 @@ class Scan {
   int states, threads;
 };
 
+// The sum over the first dimension of results in the data's type or, where there are several, in float32.
+template <class Params>
+Tensor merge(const Tensor& copies, ScalarType type, const Kernels<Params>& kernels, const Context& context) {
+  const auto sizes = copies.sizes();
+  if (sizes[0] == 1 || copies.numel() == 0) return to(sum_first(copies), type);
+  const Tensor sum = empty({sizes.begin() + 1, sizes.end()}, type, copies);
+  check(kernels.merge({pointer<float>(copies), int(sizes[0]), sum.numel(), sum.mutable_data_ptr()}, context.stream()));
+  return sum;
+}
+
 // The gradients of the parameters of each set.
 struct ParameterGradients {
   Tensor A, dt_weight, Ds, bias;  // [sets, channels, N], [sets, channels, R], [sets, channels], [sets, channels]

@@ -67,4 +67,12 @@ struct SequenceParams : ScanParams {
   void *y, *du, *ddelta;       // [slices, B, sets * channels, length]
 };
 
+// Partial results, to be summed to an array of the data's type.
+struct Copies {
+  const float* from;  // [count, size]
+  int count;
+  int64_t size;
+  void* to;
+};
+
 }  // namespace mmevm::cuda

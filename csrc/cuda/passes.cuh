@@ -1,7 +1,7 @@
 // Picks the kernel for a pass and a number of states.
 #pragma once
 
-#include "kernels.h"
+#include "merge.cuh"
 #include "scan_backward.cuh"
 
 namespace mmevm::cuda {
@@ -39,6 +39,7 @@ constexpr Kernels<Params> make_kernels() {
       return launch(kernel, blocks, threads, bytes, stream, p);
     });
   };
+  kernels.merge = merge<T>;
   return kernels;
 }
 

@@ -24,7 +24,7 @@ from .samples import SS2D
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / 'tests' / 'data' / 'cuda_resources.json'
-FILES = ('map_half', 'map_float', 'sequence_half', 'sequence_float', 'carry')
+FILES = ('map_half', 'map_float', 'sequence_half', 'sequence_float', 'carry', 'merge')
 """bfloat16's kernels differ from float16's in a conversion."""
 
 Resources = dict[str, int]
@@ -107,7 +107,9 @@ def parse(report: str) -> dict[str, Resources]:
 
 def readable(symbol: str) -> str:
     """Name a kernel's instance: ``scan_forward output 16`` and the like, with the number of states."""
-    kernel = re.search(r'(scan_forward|scan_backward|adjoint_local|fold_carry)_kernel', symbol)[1]
+    kernel = re.search(r'(scan_forward|scan_backward|adjoint_local|fold_carry|merge)_kernel', symbol)[1]
+    if kernel == 'merge':
+        return f'{kernel} {next((t for t in ("half", "bfloat16") if t in symbol), "float")}'
     if kernel == 'fold_carry':
         kind, direction = 'map' if 'MapParams' in symbol else 'sequence', 'backward' if 'Lb1E' in symbol else 'forward'
         return f'{kernel} {kind} {direction}'

@@ -68,6 +68,7 @@ def test_selective_scan_serves_any_width_state_size_and_group(D: int, N: int, G:
 def test_scans_match_reference_in_half_precision(dtype: torch.dtype) -> None:
     compare_sequence(_sequence(dtype=dtype), 'compiled')
     compare_map(_map(dtype=dtype), 'compiled', es2d_routes(), 2)
+    compare_map(_map(dtype=dtype, P=4), 'compiled', SS2D, 1)
 
 
 @pytest.mark.usefixtures('machine')
