@@ -162,7 +162,7 @@ void run_pass(const LinearParams& p, const Host& host, float* packed) {
   }
   const int64_t parts = std::clamp<int64_t>(ceil_div(kTasks * host.threads, groups), 1, ceil_div(p.tokens, 48));
   for_tasks(host, groups * parts, [&](int64_t runner, int64_t task) {
-    const int64_t first = task / parts * group, part = task % parts;
+    const int64_t first = task % groups * group, part = task / groups;
     linear_pass()(p, alone ? nullptr : scale, shift, packed + runner * group * p.in, first, std::min(first + group, p.out),
                   p.tokens * part / parts, p.tokens * (part + 1) / parts);
   });

@@ -3,26 +3,42 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "checks.h"
 
 namespace mmevm {
 
-// Calls body(runner, task) for every task; each of at most `host.threads` runners takes the next task until there is none.
+// Calls body(runner, task) for every task. Each of at most `host.threads` runners has a range of tasks of its own, and helps
+// the others when it is done: so that a thread finds in its cache what it wrote of a map in the pass before.
 template <class Body>
 void for_tasks(const Host& host, int64_t tasks, const Body& body) {
+  const int64_t runners = std::min<int64_t>(host.threads, tasks);
+  if (runners <= 1) {
+    for (int64_t task = 0; task < tasks; ++task) body(0, task);
+    return;
+  }
+  struct alignas(64) Range {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
   struct Call {
     const Body& body;
-    int64_t tasks;
-    std::atomic<int64_t> next{0};
-  } call{body, tasks};
+    int64_t runners;
+    std::vector<Range> ranges;
+  } call{body, runners, std::vector<Range>(runners)};
+  for (int64_t i = 0; i < runners; ++i) {
+    call.ranges[i].next.store(tasks * i / runners, std::memory_order_relaxed);
+    call.ranges[i].end = tasks * (i + 1) / runners;
+  }
   const auto runner = [](void* argument, int64_t i) {
     auto& call = *static_cast<Call*>(argument);
-    for (int64_t task; (task = call.next.fetch_add(1, std::memory_order_relaxed)) < call.tasks;) call.body(i, task);
+    for (int64_t j = 0; j < call.runners; ++j) {
+      Range& range = call.ranges[(i + j) % call.runners];
+      for (int64_t task; (task = range.next.fetch_add(1, std::memory_order_relaxed)) < range.end;) call.body(i, task);
+    }
   };
-  const int64_t runners = std::min<int64_t>(host.threads, tasks);
-  if (runners == 1) runner(&call, 0);
-  else if (runners > 1) host.parallel_for(host.pool, runners, runner, &call);
+  host.parallel_for(host.pool, runners, runner, &call);
 }
 
 constexpr int64_t kTasks = 4;  // for each thread, because some may start late
