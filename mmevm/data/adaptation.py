@@ -87,6 +87,7 @@ def adapt(cfg: Any, data: UserData, folder: Path) -> None:
         for key in (f'{phase}_dataloader', f'{phase}_evaluator'):
             if cfg.get(key) is not None:
                 cfg[key] = copy.deepcopy(cfg[key])
+    cfg['data_source'] = str(data.source)  # of no meaning to MMEngine; an evaluation looks for it
     if len(data.classes) and isinstance(cfg.get('data_root'), str):
         cfg['data_root'] = str(data.root)
     files = {name: _dataset(data, split, name, folder) for name, split in data.splits.items()}

@@ -1,7 +1,10 @@
 """Checks of a dataset that has been read: boxes, sizes, splits, and what a config needs of them."""
 
+import math
 import os
+from typing import Any
 
+from mmevm.data.images import is_turned
 from mmevm.data.records import Sample, Split, Thing, UserData, repeated
 from mmevm.data.splits import categories
 
@@ -11,6 +14,10 @@ _NO_AREA = 'Boxes of no area:'
 _OUTSIDE = 'Boxes outside the image:'
 _LEAVING = 'Boxes that reach beyond the image:'
 _FEW_POINTS = 'Polygons with fewer than three points:'
+_NO_POLYGONS = 'Polygons that are not lists of numbers, each a list x, y, x, y, … of its own:'
+_RUNS = 'Run lengths that do not fit the image:'
+_FRACTIONS = 'Every box lies within the first pixel: its values are fractions of the image, and must be pixels:'
+_TINY = 'Boxes narrower or lower than a pixel, which MMDetection does not train on:'
 _SIZES = 'Images of another size than their annotations say:'
 
 
@@ -22,20 +29,29 @@ def check_samples(data: UserData) -> None:
             continue
         for thing in sample.things:
             _check_thing(data, sample, thing)
+    things = [thing for sample in data.samples() for thing in sample.things]
+    tiny = [thing.source for thing in things if 0 < min(thing.box[2:]) < 1]
+    if things and all(max(thing.box) <= 1 for thing in things):
+        data.findings.problem(_FRACTIONS, things[0].source)
+    elif tiny:
+        data.findings.note(_TINY, *tiny)
 
 
 def _size_fault(sample: Sample) -> str:
     (width, height), (stated_width, stated_height) = sample.size or (0, 0), sample.stated or (0, 0)
-    turned = (stated_height, stated_width) == (width, height)
-    why = "; the image is turned by its EXIF orientation, as OpenMMLab's loaders do" if turned else ''
+    turned = (stated_height, stated_width) == (width, height) and is_turned(sample.path)
+    why = (
+        "; its EXIF orientation turns the image, and OpenMMLab's loaders follow it: annotate it as it is shown, "
+        'or remove the orientation from the file'
+        if turned
+        else ''
+    )
     stated = f'{stated_width} x {stated_height} in {sample.source or "its annotations"}'
     return f'{sample.path}: {width} x {height}, {stated}{why}'
 
 
 def _check_thing(data: UserData, sample: Sample, thing: Thing) -> None:
-    heading = _box_fault(thing, sample.size or sample.stated)
-    if heading is None and isinstance(thing.shape, list) and not thing.crowd and not _are_polygons(thing.shape):
-        heading = _FEW_POINTS
+    heading = _box_fault(thing, sample.size or sample.stated) or _shape_fault(thing.shape, sample.size or sample.stated)
     if heading is None:
         return
     thing.faulty = True
@@ -45,8 +61,22 @@ def _check_thing(data: UserData, sample: Sample, thing: Thing) -> None:
     data.findings.fault(heading, f'{thing.source} ({os.path.basename(sample.path)}): x, y, w, h = {box}{where}')
 
 
-def _are_polygons(shape: list) -> bool:
-    return all(isinstance(polygon, list) and len(polygon) >= 6 and not len(polygon) % 2 for polygon in shape)
+def _shape_fault(shape: Any, size: tuple[int, int] | None) -> str | None:
+    if not shape:
+        return None
+    if isinstance(shape, dict):
+        counts, stated = shape.get('counts'), shape.get('size')
+        if not isinstance(stated, list) or len(stated) != 2 or (size and tuple(stated) != size[::-1]):
+            return _RUNS
+        if isinstance(counts, list):
+            are_numbers = all(isinstance(count, int) for count in counts)
+            return None if are_numbers and sum(counts) == stated[0] * stated[1] else _RUNS
+        return None if isinstance(counts, str | bytes) and counts else _RUNS
+    if not isinstance(shape, list) or not all(isinstance(polygon, list) for polygon in shape):
+        return _NO_POLYGONS
+    if not all(isinstance(value, int | float) and math.isfinite(value) for polygon in shape for value in polygon):
+        return _NO_POLYGONS
+    return None if all(len(polygon) >= 6 and not len(polygon) % 2 for polygon in shape) else _FEW_POINTS
 
 
 def _box_fault(thing: Thing, size: tuple[int, int] | None) -> str | None:
@@ -89,8 +119,10 @@ def check_splits(data: UserData) -> None:
             continue
         found = set().union(*(categories(sample, data.values) for sample in split.samples))
         missing = [label for index, label in enumerate(data.classes) if index not in found]
-        if len(missing) == len(data.classes) and data.classes:
-            data.findings.problem(f'The split {name} has no object of any class:', _where(data, split))
+        if len(missing) == len(data.classes):
+            crowded = any(sample.things for sample in split.samples)
+            why = ', but crowds (COCO: iscrowd, Pascal VOC: difficult) or boxes below a pixel' if crowded else ''
+            data.findings.problem(f'The split {name} has no object of any class{why}:', _where(data, split))
         elif missing:
             data.findings.note(f'The split {name} has no example of these classes:', *map(repr, missing))
 

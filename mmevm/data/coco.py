@@ -9,11 +9,25 @@ from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from mmevm.data.records import Findings, Sample, Split, Thing, UserData, files, repeated, split_of, subfolders
+from mmevm.data.records import (
+    Findings,
+    Sample,
+    Split,
+    Thing,
+    UserData,
+    files,
+    repeated,
+    split_of,
+    subfolders,
+)
 from mmevm.engine.checks.class_lists import hint
 from mmevm.errors import UsageError
 
 _OTHER_TASKS = re.compile(r'captions|keypoints|panoptic|stuff|image_info|unlabeled')
+_IDS = {'images': ('id',), 'annotations': ('image_id', 'category_id'), 'categories': ('id',)}
+# Folders of images and of what is like images, by words in their names.
+_FOR_IMAGES = re.compile(r'^(images?|imgs?|jpegimages|photos?|rgb|data)$')
+_FOR_OTHERS = re.compile(r'masks?|depth|labels?|annotat|segment|drawn|vis|debug|pred|thumb|overlay|gt|seg')
 # Files of one name for every split are told apart by their folder.
 _SAMPLED_NAMES = 50
 
@@ -44,11 +58,13 @@ def read(path: Path) -> UserData | None:
         root = path.parent.parent if path.parent.name == 'annotations' else path.parent
         chosen = {'': path}
     else:
-        root = path
-        chosen = _by_split(root, find_files(root))
+        root = path.parent if path.name == 'annotations' else path
+        chosen = _by_split(root, find_files(path))
     if not chosen:
         return None
-    return _read_files(root, chosen)
+    data = _read_files(root, chosen)
+    data.file = path if path.is_file() else None
+    return data
 
 
 def _by_split(root: Path, found: list[Path]) -> dict[str, Path]:
@@ -85,9 +101,9 @@ def _read_files(root: Path, chosen: dict[str, Path]) -> UserData:
     for split, content in contents.items():
         file = chosen[split]
         indices = _indices(file, content, classes, findings)
-        prefix = _image_folder(split or split_of(file.stem) or '', file, content['images'], folders)
+        prefix = _image_folder(split or split_of(file.stem) or '', file, content['images'], folders, findings)
         splits[split] = _read_split(file, content, prefix, indices, findings)
-        is_original = [category['name'] for category in content['categories']] == classes
+        is_original = content['original_names'] == classes
         if is_original and _is_pristine(content, splits[split], prefix):
             splits[split].annotations, splits[split].prefix = str(file), prefix
     return UserData('detection', 'COCO', root, classes, splits, findings)
@@ -109,8 +125,15 @@ def _load(file: Path, findings: Findings) -> dict[str, Any] | None:
     if faulty or not content['categories']:
         findings.problem('Annotation files that cannot be read:', f"{file}: 'categories' need 'id' and 'name'")
         return None
+    for key, names in _IDS.items():
+        for item in content[key]:
+            for name in names:
+                if isinstance(item.get(name), list | dict):
+                    findings.problem('Ids that are no numbers:', f"{file}: {name!r} in '{key}' is {item[name]!r}")
+                    return None
+    content['original_names'] = [category['name'] for category in content['categories']]
     for category in content['categories']:
-        category['name'] = str(category['name'])
+        category['name'] = str(category['name']).strip()
     return content
 
 
@@ -149,18 +172,31 @@ def _folders(root: Path) -> list[Path]:
     return [root, *inner, *(folder for parent in inner for folder in subfolders(parent))]
 
 
-def _image_folder(split: str, file: Path, images: list[dict], folders: list[Path]) -> str:
-    """Return the folder in which most of a file's images are; one that is named after the split, if in doubt."""
+def _image_folder(split: str, file: Path, images: list[dict], folders: list[Path], findings: Findings) -> str:
+    """Return the folder in which most of a file's images are; of several, the one whose name fits best."""
     names = [_plain(str(image.get('file_name', ''))) for image in images[:_SAMPLED_NAMES]]
-    candidates = sorted(
-        dict.fromkeys([file.parent, *folders]),
-        key=lambda folder: (bool(split) and split not in map(split_of, folder.parts[-2:]), folder != file.parent),
-    )
+    candidates = list(dict.fromkeys([file.parent, *folders]))
     scores = [sum((folder / name).is_file() for name in names) for folder in candidates]
     if not any(scores):
         names = [os.path.basename(name) for name in names]
         scores = [sum((folder / name).is_file() for name in names) for folder in candidates]
-    return str(candidates[scores.index(max(scores))])
+    best = [folder for folder, score in zip(candidates, scores, strict=True) if score == max(scores)]
+    best.sort(key=lambda folder: _misfit(folder, file, split))
+    equal = [str(folder) for folder in best if _misfit(folder, file, split) == _misfit(best[0], file, split)]
+    if any(scores) and len(equal) > 1:
+        findings.problem(f'Folders with images of the same names; call the one that {file} means images:', *equal)
+    elif any(scores) and len(best) > 1:
+        findings.note(f'Images are taken from {best[0]}; there are some of the same names in:', *map(str, best[1:]))
+    return str(best[0])
+
+
+def _misfit(folder: Path, file: Path, split: str) -> tuple[bool, bool, int]:
+    """Return how little a folder's name fits the images of a split; the least is the best."""
+    found = [name for part in folder.parts[-2:] if (name := split_of(part))]
+    name = folder.name.casefold()
+    is_other = split_of(name) not in (None, split) or _FOR_OTHERS.search(name)
+    kind = 2 if is_other else 0 if _FOR_IMAGES.search(name) or split_of(name) else 1
+    return bool(split and split not in found), folder != file.parent, kind
 
 
 def _plain(name: str) -> str:
@@ -186,7 +222,7 @@ def _read_split(file: Path, content: dict[str, Any], prefix: str, indices: dict[
             findings.problem("Images without 'id' or 'file_name':", f'{file}: {image}')
             continue
         size = image.get('width'), image.get('height')
-        stated = (int(size[0]), int(size[1])) if all(isinstance(edge, int | float) for edge in size) else None
+        stated = (int(size[0]), int(size[1])) if all(map(_is_number, size)) else None
         number = image['id'] if isinstance(image['id'], int) else None
         path = _locate(prefix, image['file_name'])
         samples[image['id']] = Sample(path, stated=stated, source=str(file), number=number)
@@ -206,13 +242,13 @@ def _add_thing(
     source = f'{file}, annotation {item.get("id")}'
     sample = samples.get(item.get('image_id'))
     if sample is None:
-        findings.problem('Annotations of images that are not listed:', f'{source}: image_id {item.get("image_id")}')
+        findings.problem('Annotations of images that are not listed:', f'{source}: image_id {item.get("image_id")!r}')
         return
     source += f' of {os.path.basename(sample.path)}'
     if item.get('category_id') not in indices:
         if all(category['id'] != item.get('category_id') for category in content['categories']):
             heading = "Category ids that the file's 'categories' do not define:"
-            findings.problem(heading, f'{source}: {item.get("category_id")}')
+            findings.problem(heading, f'{source}: {item.get("category_id")!r}')
         return
     box, shape = _box(item), item.get('segmentation') or None
     if box is None:
@@ -223,28 +259,47 @@ def _add_thing(
 
 def _box(item: dict[str, Any]) -> tuple[float, float, float, float] | None:
     box = item.get('bbox')
-    if box is None and isinstance(item.get('segmentation'), list) and item['segmentation']:
-        points = [value for polygon in item['segmentation'] for value in polygon]
+    polygons = item.get('segmentation')
+    if box is None and isinstance(polygons, list) and polygons and all(isinstance(part, list) for part in polygons):
+        points = [value for polygon in polygons for value in polygon]
+        if len(points) < 2 or not all(map(_is_number, points)):
+            return None
         x, y = points[::2], points[1::2]
         box = [min(x), min(y), max(x) - min(x), max(y) - min(y)]
     if not isinstance(box, list) or len(box) != 4:
         return None
-    is_number = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in box)
-    return (box[0], box[1], box[2], box[3]) if is_number else None
+    return (box[0], box[1], box[2], box[3]) if all(map(_is_number, box)) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_id(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_pristine(content: dict[str, Any], split: Split, prefix: str) -> bool:
-    """Return whether MMDetection and pycocotools can read a file as it is."""
+    """Return whether MMDetection and pycocotools can read a file as it is, and make nothing else of it."""
     images, items = content['images'], content['annotations']
-    ids = [item.get('id') for item in items]
+    if len(split.samples) != len(images) or len({str(item.get('id')) for item in items}) != len(items):
+        return False
+    return all(
+        _is_id(image['id'])
+        and all(_is_number(image.get(edge)) and image[edge] > 0 for edge in ('width', 'height'))
+        and sample.path == os.path.join(prefix, image['file_name'])
+        for image, sample in zip(images, split.samples, strict=True)
+    ) and all(map(_is_pristine_object, items))
+
+
+def _is_pristine_object(item: dict[str, Any]) -> bool:
+    # pycocotools takes an object with the id 0 for one that was not found, and MMDetection passes over an area of 0.
     return (
-        len(split.samples) == len(images)
-        and all(
-            isinstance(image['id'], int) and {'width', 'height'} <= image.keys() and sample.path == path
-            for image, sample in zip(images, split.samples, strict=True)
-            for path in [os.path.join(prefix, image['file_name'])]
-        )
-        and len(set(ids)) == len(ids)
-        and None not in ids
-        and all({'bbox', 'area', 'iscrowd', 'category_id'} <= item.keys() for item in items)
+        _is_id(item.get('id'), least=1)
+        and isinstance(item.get('bbox'), list)
+        and all(map(_is_number, item['bbox']))
+        and _is_number(item.get('area'))
+        and item['area'] > 0
+        and item.get('iscrowd') in (0, 1)
+        and 'category_id' in item
     )

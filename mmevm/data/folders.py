@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mmevm.data.images import measure
+from mmevm.data.masks import IMAGE_FOLDERS, MASK_FOLDERS
 from mmevm.data.records import (
     Findings,
     Sample,
@@ -10,7 +11,7 @@ from mmevm.data.records import (
     UserData,
     images_below,
     is_split_folder,
-    split_of,
+    one_of_each,
     subfolders,
 )
 from mmevm.engine.checks.class_lists import hint
@@ -18,17 +19,18 @@ from mmevm.engine.checks.class_lists import hint
 _UNKNOWN = 'Folders of a class that the training split does not have:'
 
 # Of datasets for other tasks whose annotations are missing or unknown.
-_NO_CLASSES = {'images', 'jpegimages', 'masks', 'labels', 'annotations'}
+_NO_CLASSES = {'imagesets', 'runs', *IMAGE_FOLDERS, *MASK_FOLDERS}
 
 
 def read(path: Path) -> UserData | None:
     """Read a folder of class folders; ``None`` for a folder of another layout."""
     if path.is_file():
         return None
+    findings = Findings()
     inner = subfolders(path)
-    parts = {split_of(folder.name) or '': folder for folder in inner if is_split_folder(folder.name)}
+    parts = one_of_each(filter(lambda folder: is_split_folder(folder.name), inner), findings)
     if 'train' not in parts and not (parts and all(is_split_folder(folder.name) for folder in inner)):
-        parts = {'': path}
+        parts, findings = {'': path}, Findings()
     folders = {split: subfolders(folder) for split, folder in parts.items()}
     folders = {split: found for split, found in folders.items() if found and any(map(images_below, found))}
     names = {folder.name.casefold() for found in folders.values() for folder in found}
@@ -36,10 +38,19 @@ def read(path: Path) -> UserData | None:
         return None
     first = folders.get('train') or next(iter(folders.values()))
     classes = sorted(folder.name for folder in first)
-    findings = Findings()
+    if not {folder.name for folder in folders.get('test', first)} & set(classes):
+        folders.pop('test')
+        findings.note('The test split has no folder of any class and is left out')
     splits = {split: _read_split(split, found, classes, findings) for split, found in folders.items()}
     if len(classes) < 2:
         findings.problem('A classifier needs two classes or more, each with a folder of images:', *map(str, first))
+    found = {sample.label for split in splits.values() for sample in split.samples}
+    empty = [str(folder) for folder in first if classes.index(folder.name) not in found]
+    if empty:
+        findings.problem('Folders of classes without an image in any split:', *empty)
+    for name in classes:
+        if not name.isprintable():
+            findings.problem('Names of classes that cannot be written as UTF-8 text:', repr(name))
     data = UserData('classification', 'class folders', path, classes, splits, findings)
     measure(data.samples())
     return data

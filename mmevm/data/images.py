@@ -29,6 +29,15 @@ def image_size(path: str) -> tuple[int, int] | None:
         return None
 
 
+def is_turned(path: str) -> bool:
+    """Return whether the EXIF orientation of an image exchanges its width and height."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(_ORIENTATION, 1) >= 5
+    except Exception:  # whatever readers raise for bytes that they do not expect
+        return False
+
+
 def _tiff_size(path: str) -> tuple[int, int]:
     from tifffile import TiffFile  # knows images of any number of channels, which Pillow does not
 
@@ -44,11 +53,24 @@ def measure(samples: Iterable[Sample]) -> None:
 
 
 def _measure(sample: Sample) -> None:
+    sample.fault = _name_fault(sample)
+    if sample.fault:
+        return
     fault = find_fault(sample.path)
     sample.size = None if fault else image_size(sample.path)
     sample.fault = fault.reason if fault else '' if sample.size else 'its header cannot be read'
     if not sample.fault and sample.mask and (fault := find_fault(sample.mask, 'pillow')):
         sample.fault = f'its label map {sample.mask}: {fault.reason}'
+
+
+def _name_fault(sample: Sample) -> str:
+    """Return why lists of files cannot hold a sample's names."""
+    for path in filter(None, (sample.path, sample.mask)):
+        if not path.isprintable():
+            return 'its name has bytes that are not UTF-8, or characters that cannot be printed'
+        if sample.mask and any(part != part.strip() for part in (os.path.basename(path), os.path.splitext(path)[0])):
+            return 'its name, or that of its label map, begins or ends with a space'
+    return ''
 
 
 def report_broken(data: UserData) -> None:

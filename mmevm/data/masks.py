@@ -5,9 +5,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from PIL import Image
@@ -22,22 +22,27 @@ from mmevm.data.records import (
     images_below,
     is_image,
     is_split_folder,
+    one_of_each,
     split_of,
     subfolders,
+    text_lines,
 )
 from mmevm.errors import UsageError
 
 IGNORED = 255
 """The value of pixels without a class, in the label maps that are trained on."""
 
-_IMAGES = ('images', 'image', 'imgs', 'img', 'jpegimages', 'img_dir')
-_MASKS = (
+# Their order is that in which they are looked for.
+IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'jpegimages', 'img_dir')
+MASK_FOLDERS = (
     'masks', 'mask', 'labels', 'label', 'annotations', 'annotation', 'ann_dir', 'segmentationclass', 'segmentation',
     'segmentations', 'gt', 'seg', 'seg_maps', 'labelmaps',
 )  # fmt: skip
-_MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif')
+_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif')
 _MASK_ENDING = re.compile(r'[_-](masks?|labels?|labelids|labeltrainids|seg|segmentation|gt|l)$', re.IGNORECASE)
-_CLASS_FILES = ('classes.txt', 'classes.json', 'class_dict.csv', 'labels.txt', 'names.txt', 'label_map.json')
+_CLASS_FILES = (
+    'classes.txt', 'classes.json', 'class_dict.csv', 'labels.txt', 'labelmap.txt', 'names.txt', 'label_map.json',
+)  # fmt: skip
 _BACKGROUND = re.compile(r'(_+)?(background|bg|void|unlabell?ed|none|other|ignore)(_+)?', re.IGNORECASE)
 _MAX_VALUES = 256
 
@@ -46,12 +51,17 @@ def read(path: Path) -> UserData | None:
     """Read a folder of images and label maps; ``None`` for a folder of another layout."""
     if path.is_file():
         return None
-    pairs = dict(_folder_pairs(path))
+    findings = Findings()
+    pairs = dict(_folder_pairs(path, findings))
     if not pairs:
         return None
-    findings = Findings()
     splits = {split: Split(_pair(*found, findings)) for split, found in pairs.items()}
-    splits = _listed(path, splits)
+    splits = _listed(path, splits, findings)
+    for split, part in splits.items():
+        if without := [sample.path for sample in part.samples if not sample.mask]:
+            place = pairs[split][1] if split in pairs else path
+            findings.problem(f'Images without a label map in {place}:', *without)
+            part.samples = [sample for sample in part.samples if sample.mask]
     data = UserData('segmentation', 'images and label maps', path, [], splits, findings)
     measure(data.samples())
     _read_values(data)
@@ -61,7 +71,7 @@ def read(path: Path) -> UserData | None:
 
 def is_mask(path: str) -> bool:
     """Return whether a file may be a label map: one in a format without loss."""
-    return path.lower().endswith(_MASK_SUFFIXES)
+    return path.lower().endswith(_SUFFIXES)
 
 
 def _named(folder: Path, names: tuple[str, ...], accept: Callable[[str], bool] = is_image) -> Path | None:
@@ -70,23 +80,24 @@ def _named(folder: Path, names: tuple[str, ...], accept: Callable[[str], bool] =
     return next((inner for inner in found if any(map(accept, images_below(inner)))), None)
 
 
-def _folder_pairs(root: Path) -> Iterator[tuple[str, tuple[Path, Path]]]:
+def _folder_pairs(root: Path, findings: Findings) -> Iterator[tuple[str, tuple[Path, Path]]]:
     """Yield split, folder of images and folder of label maps."""
-    images, masks = _named(root, _IMAGES), _named(root, _MASKS, is_mask)
+    images, masks = _named(root, IMAGE_FOLDERS), _named(root, MASK_FOLDERS, is_mask)
     if images and masks:
-        inner = {split_of(folder.name): folder for folder in subfolders(masks) if is_split_folder(folder.name)}
-        parts = [folder for folder in subfolders(images) if is_split_folder(folder.name)]
-        matched = [(folder, inner[split_of(folder.name)]) for folder in parts if split_of(folder.name) in inner]
+        of_images, of_masks = (
+            one_of_each([inner for inner in subfolders(folder) if is_split_folder(inner.name)], findings)
+            for folder in (images, masks)
+        )
+        matched = {split: (folder, of_masks[split]) for split, folder in of_images.items() if split in of_masks}
         if matched:
-            yield from ((split_of(folder.name) or '', (folder, other)) for folder, other in matched)
+            yield from matched.items()
         else:
             yield '', (images, masks)
         return
-    for folder in subfolders(root):
-        if not is_split_folder(folder.name):
-            continue
-        split, images, masks = split_of(folder.name) or '', _named(folder, _IMAGES), _named(folder, _MASKS, is_mask)
-        endings = [f'{folder.name}{mark}{name}' for name in _MASKS + ('annot',) for mark in ('', '_', '-')]
+    parts = one_of_each([folder for folder in subfolders(root) if is_split_folder(folder.name)], findings)
+    for split, folder in parts.items():
+        images, masks = _named(folder, IMAGE_FOLDERS), _named(folder, MASK_FOLDERS, is_mask)
+        endings = [f'{folder.name}{mark}{name}' for name in MASK_FOLDERS + ('annot',) for mark in ('', '_', '-')]
         beside = _named(root, tuple(ending.casefold() for ending in endings), is_mask)
         if images and masks:
             yield split, (images, masks)
@@ -95,29 +106,23 @@ def _folder_pairs(root: Path) -> Iterator[tuple[str, tuple[Path, Path]]]:
 
 
 def _pair(images: Path, masks: Path, findings: Findings) -> list[Sample]:
-    """Match images and label maps by their names, without suffix and endings such as ``_mask``."""
+    """Match images and label maps by their names, without suffix and endings such as ``_mask``, as far as there are."""
     by_name: dict[str, str] = {}
     for mask in filter(is_mask, images_below(masks)):
         name = os.path.splitext(os.path.relpath(mask, masks))[0]
         by_name[name] = mask
         by_name.setdefault(_MASK_ENDING.sub('', name), mask)
-    samples, without = [], []
+    samples = []
     for image in images_below(images):
         name = os.path.splitext(os.path.relpath(image, images))[0]
-        found = by_name.get(name) or by_name.get(_MASK_ENDING.sub('', name))
-        if found:
-            samples.append(Sample(image, mask=found))
-        else:
-            without.append(image)
-    if without:
-        findings.problem(f'Images without a label map in {masks}:', *without)
+        samples.append(Sample(image, mask=by_name.get(name) or by_name.get(_MASK_ENDING.sub('', name))))
     used = {str(sample.mask) for sample in samples}
     if unused := sorted(set(by_name.values()) - used):
         findings.note(f'Label maps without an image in {images}, left out:', *unused)
     return samples
 
 
-def _listed(root: Path, splits: dict[str, Split]) -> dict[str, Split]:
+def _listed(root: Path, splits: dict[str, Split], findings: Findings) -> dict[str, Split]:
     """Divide an undivided dataset by lists of names, such as those of Pascal VOC, if they are there."""
     folders = [folder for name in ('ImageSets/Segmentation', 'splits', '.') if (folder := root / name).is_dir()]
     lists = [
@@ -128,25 +133,62 @@ def _listed(root: Path, splits: dict[str, Split]) -> dict[str, Split]:
     by_stem = {Path(sample.path).stem: sample for sample in splits[''].samples}
     parts: dict[str, Split] = {}
     for file in lists:
-        stems = [Path(line.strip()).stem for line in file.read_text(encoding='utf-8').splitlines()]
-        samples = [by_stem[stem] for stem in stems if stem in by_stem]
-        if samples:
-            parts.setdefault(split_of(file.stem) or '', Split(samples))
+        names = {line: _stem(line) for line in text_lines(file)}
+        samples = [by_stem[stem] for stem in dict.fromkeys(names.values()) if stem in by_stem]
+        if not samples:
+            continue
+        if lost := [line for line, stem in names.items() if stem not in by_stem]:
+            findings.problem(f'Names in {file} that no image has:', *lost)
+        parts.setdefault(split_of(file.stem) or '', Split(samples))
+    used = {sample.path for part in parts.values() for sample in part.samples}
+    rest = [sample.path for sample in splits[''].samples if sample.path not in used]
+    if parts and rest:
+        findings.note('Images that no list names, left out:', *rest)
     return parts or splits
 
 
-def read_mask(path: str) -> np.ndarray:
-    """Return the values of a label map, int64 [H, W]; colours become numbers 0xRRGGBB, greys stored as RGB stay."""
+def _stem(line: str) -> str:
+    """Return the name of an image in a list, without its folders and its suffix; names may have dots."""
+    name = PureWindowsPath(line).name
+    return os.path.splitext(name)[0] if is_image(name) else name
+
+
+def read_mask(path: str, colours: bool = False) -> np.ndarray:
+    """Return the values of a label map, int64 [H, W].
+
+    Args:
+        path (str): An image.
+        colours (bool): Whether the values are colours, 0xRRGGBB; else they are greys, or indices of a palette.
+    """
     with Image.open(path) as image:
-        mode = {'1': 'L', 'LA': 'L'}.get(image.mode, image.mode if image.mode in ('L', 'P', 'RGB') else None)
-        is_number = image.mode.startswith('I')
-        values = np.asarray(image if is_number else image.convert(mode or 'RGB')).astype(np.int64)
-    if values.ndim == 2:
-        return values
-    red, green, blue = values[..., 0], values[..., 1], values[..., 2]
-    if (red == green).all() and (green == blue).all():
-        return red
-    return red << 16 | green << 8 | blue
+        if image.mode.startswith('I'):
+            return np.asarray(image).astype(np.int64)
+        mode = 'RGB' if colours else 'P' if image.mode == 'P' else 'L'
+        # Of an image that is grey but stored as RGB, one channel: Pillow's weights would round.
+        source = image.convert('RGB').getchannel('R') if mode == 'L' and image.mode not in ('1', 'L', 'LA') else image
+        values = np.asarray(source.convert(mode)).astype(np.int64)
+    return values if values.ndim == 2 else values[..., 0] << 16 | values[..., 1] << 8 | values[..., 2]
+
+
+def _has_colours(path: str, palette: dict[int, int]) -> bool:
+    """Return whether a label map is not grey, or has a palette that differs from those of others.
+
+    Args:
+        path (str): An image.
+        palette (dict[int, int]): The colours of other label maps by index; those of this one are added.
+    """
+    with Image.open(path) as image:
+        if image.mode in ('1', 'L', 'LA', 'F') or image.mode.startswith('I'):
+            return False
+        if image.mode == 'P':
+            found = np.unique(np.asarray(image)).tolist()
+            entries = np.zeros((256, 3), int)
+            values = image.getpalette('RGB') or []
+            entries.flat[: len(values)] = values
+            colours = (entries[:, 0] << 16 | entries[:, 1] << 8 | entries[:, 2]).tolist()
+            return any(palette.setdefault(index, colours[index]) != colours[index] for index in found)
+        pixels = np.asarray(image.convert('RGB'))
+    return bool((pixels != pixels[..., :1]).any())
 
 
 def class_ids(labels: np.ndarray, values: dict[int, int]) -> np.ndarray:
@@ -161,11 +203,11 @@ def class_ids(labels: np.ndarray, values: dict[int, int]) -> np.ndarray:
     return table[inverse].reshape(labels.shape)
 
 
-def _count_values(sample: Sample) -> None:
+def _count_values(sample: Sample, colours: bool) -> None:
     if sample.fault or not sample.mask:
         return
     try:
-        labels = read_mask(sample.mask)
+        labels = read_mask(sample.mask, colours)
     except Exception as error:  # whatever Pillow raises for bytes that it does not expect
         sample.fault = f'its label map {sample.mask}: {error}'
         return
@@ -178,33 +220,71 @@ def _count_values(sample: Sample) -> None:
 
 
 def _read_values(data: UserData) -> None:
+    """Count the values of all label maps. They are colours if one map is not grey, or palettes or a file say so."""
+    palette: dict[int, int] = {}
+    usable = [sample for sample in data.samples() if sample.mask and not sample.fault]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_count_values, data.samples()))
+        found = list(pool.map(lambda sample: _has_colours(str(sample.mask), palette), usable))
+    data.colours = any(found)
+    file = _class_file(data.root)
+    if not data.colours and file is not None:
+        data.colours = _names_colours(file, usable, palette)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda sample: _count_values(sample, data.colours), usable))
+
+
+def _names_colours(file: Path, samples: list[Sample], palette: dict[int, int]) -> bool:
+    """Return whether a file of classes names colours, and the label maps have these rather than class ids."""
+    _, stated, are_colours = _stated_classes(file)
+    if not are_colours or stated is None:
+        return False
+    if palette:
+        return any(colour in stated for colour in palette.values())
+    greys = set().union(*(np.unique(read_mask(str(sample.mask))).tolist() for sample in samples))
+    return all(grey * 0x010101 in stated for grey in greys)
 
 
 def _class_file(root: Path) -> Path | None:
     return next((root / name for name in _CLASS_FILES if (root / name).is_file()), None)
 
 
-def _stated_classes(file: Path) -> tuple[list[str], dict[int, int] | None]:
-    """Return the names of a file of classes, and the class of every value if it has them."""
+def _stated_classes(file: Path) -> tuple[list[str], dict[int, int] | None, bool]:
+    """Return the names of a file of classes, the class of every value if it has them, and whether these are colours."""
     try:
         text = file.read_text(encoding='utf-8-sig')
         if file.suffix == '.csv':
-            return _colours(list(csv.reader(text.splitlines())))
+            return *_colours(_rows(text)), True
         if file.suffix == '.json':
             return _json_classes(json.loads(text))
         names = [line.strip() for line in text.splitlines() if line.strip()]
     except ValueError as error:
         raise UsageError(f'{file} cannot be read: {error}') from error
+    coloured = [re.fullmatch(r'([^:#]+):(\d+),(\d+),(\d+)(:.*)?', name) for name in names if name[0] != '#']
+    if coloured and all(coloured):  # CVAT's labelmap.txt
+        return *_colours([list(match.groups()[:4]) for match in coloured if match]), True
     numbered = [re.fullmatch(r'(\d+)\s*[:,;\s]\s*(.+)', name) for name in names]
     if names and all(numbered):
-        return _by_value({int(match[1]): match[2] for match in numbered if match})
-    return names, None
+        return *_by_value({int(match[1]): match[2] for match in numbered if match}), False
+    return names, None, False
 
 
-def _colours(rows: list[list[str]]) -> tuple[list[str], dict[int, int] | None]:
-    rows = [[cell.strip() for cell in row] for row in rows if row and all(cell.strip().isdigit() for cell in row[1:4])]
+def _rows(text: str) -> list[list[str]]:
+    """Return the rows of a table of names and colours, the name first, whatever separates the columns."""
+    first = text.partition('\n')[0]
+    delimiter = max(',;\t', key=first.count)
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    words = {'red': 'r', 'green': 'g', 'blue': 'b'}
+    header = [words.get(cell.casefold(), cell.casefold()) for cell in rows[0]] if rows else []
+    if {'r', 'g', 'b'} <= set(header) and header[1:4] != ['r', 'g', 'b']:
+        order = [header.index(letter) for letter in 'rgb']
+        name = next((index for index in range(len(header)) if index not in order), 0)
+        rows = [[row[name], *(row[index] for index in order)] for row in rows if len(row) == len(header)]
+    return [row for row in rows if len(row) >= 4 and all(cell.isdigit() for cell in row[1:4])]
+
+
+def _colours(rows: list[list[str]]) -> tuple[list[str], dict[int, int]]:
+    if not rows:
+        raise ValueError('expected a name and the values of red, green and blue in each row')
     numbers = {int(r) << 16 | int(g) << 8 | int(b): name for name, r, g, b, *_ in rows}
     return list(numbers.values()), {value: index for index, value in enumerate(numbers)}
 
@@ -214,19 +294,19 @@ def _by_value(names: dict[int, str]) -> tuple[list[str], dict[int, int]]:
     return [names[value] for value in values], {value: index for index, value in enumerate(values)}
 
 
-def _json_classes(content: object) -> tuple[list[str], dict[int, int] | None]:
+def _json_classes(content: object) -> tuple[list[str], dict[int, int] | None, bool]:
     if isinstance(content, dict) and isinstance(content.get('classes'), list | dict):
         content = content['classes']
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
-        return list(content), None
+        return list(content), None, False
     if isinstance(content, list) and all(isinstance(item, dict) and {'id', 'name'} <= item.keys() for item in content):
-        return _by_value({int(item['id']): str(item['name']) for item in content})
+        return *_by_value({int(item['id']): str(item['name']) for item in content}), False
     if isinstance(content, dict) and content and all(str(key).isdigit() for key in content):
-        return _by_value({int(key): str(name) for key, name in content.items()})
+        return *_by_value({int(key): str(name) for key, name in content.items()}), False
     if isinstance(content, dict) and content and all(isinstance(value, int) for value in content.values()):
-        return _by_value({value: str(name) for name, value in content.items()})
+        return *_by_value({value: str(name) for name, value in content.items()}), False
     if isinstance(content, dict) and content and all(isinstance(v, list) and len(v) == 3 for v in content.values()):
-        return _colours([[str(name), *map(str, colour)] for name, colour in content.items()])
+        return *_colours([[str(name), *map(str, colour)] for name, colour in content.items()]), True
     raise ValueError('expected a list of names, or an object with names by value or values by name')
 
 
@@ -245,16 +325,17 @@ def _name_classes(data: UserData) -> None:
         used = []
     if file is None:
         # A map of 0 and 255 has two classes; beside others, 255 marks what has none.
-        kept = [value for value in used if len(used) <= 2 or value not in _ignored(used)]
-        data.classes = [f'#{value:06x}' if value > 0xFFFF else str(value) for value in kept]
+        kept = [value for value in used if len(used) <= 2 or value not in _ignored(data, used)]
+        data.classes = [f'#{value:06x}' if data.colours else str(value) for value in kept]
         data.values = {value: index for index, value in enumerate(kept)}
     else:
-        names, stated = _stated_classes(file)
-        data.classes, data.values = names, _by_rank(maps, names) if stated is None else stated
+        names, stated, _ = _stated_classes(file)
+        data.classes, data.values = names, _by_rank(data, maps, names) if stated is None else stated
         _report_names(data, file)
     if len(data.classes) < 2 and used:
         data.findings.problem(
-            'A segmentor needs two classes or more; the label maps have:', f'{data.classes or "none"}'
+            'A segmentor needs two classes or more, of which the background may be one; there are:',
+            f'{data.classes or "none"}' + (f' in {file}' if file else ''),
         )
     _report_unknown(data)
 
@@ -265,23 +346,24 @@ def _report_names(data: UserData, file: Path) -> None:
             data.findings.problem('Classes with the same name:', f'{file}: {name!r}')
 
 
-def _ignored(used: list[int]) -> set[int]:
+def _ignored(data: UserData, used: Iterable[int]) -> set[int]:
     """Return the values that mark pixels without a class; in label maps of colours, 255 is blue."""
-    return {IGNORED} if not used or max(used) <= IGNORED else set()
+    return set() if data.colours or max(used, default=0) > IGNORED else {IGNORED}
 
 
-def _by_rank(used: Counter[int], names: list[str]) -> dict[int, int]:
+def _by_rank(data: UserData, used: Counter[int], names: list[str]) -> dict[int, int]:
     """Return the class of every value, where a file has names alone.
 
     Values count from 0; or from 1, where 0 are pixels without a class; or they are as many as the names. One label map
     with a value that is one too high does not make all others count from 1, nor does a background with a name.
 
     Args:
+        data (UserData): The dataset.
         used (Counter[int]): Label maps by value.
         names (list[str]): Names by class.
     """
     count, from_zero = len(names), {value: value for value in range(len(names))}
-    plain = [value for value in used if value not in _ignored(list(used))]
+    plain = [value for value in used if value not in _ignored(data, used)]
     if sorted(used) == [0, IGNORED] and count == 2:
         return {0: 0, IGNORED: 1}
     if not plain or max(plain) < count:
@@ -296,13 +378,14 @@ def _by_rank(used: Counter[int], names: list[str]) -> dict[int, int]:
 
 def _report_unknown(data: UserData) -> None:
     used = sorted({value for sample in data.samples() for value in sample.values})
-    ignored = _ignored(used) | ({0} if data.values.get(1) == 0 else set())
+    ignored = _ignored(data, used) | ({0} if data.values.get(1) == 0 else set())
     if without := sorted(ignored.intersection(used) - data.values.keys()):
         data.findings.note(f'Pixels of the value {" and ".join(map(str, without))} have no class and are ignored')
     for sample in data.samples():
         unknown = sorted(sample.values.keys() - data.values.keys() - ignored)
         if unknown and data.values:
-            shown = ', '.join(map(str, unknown[:8])) + (', …' if len(unknown) > 8 else '')
+            texts = [f'#{value:06x}' if data.colours else str(value) for value in unknown[:8]]
+            shown = ', '.join(texts) + (', …' if len(unknown) > 8 else '')
             data.findings.problem(
                 f'Values of label maps beyond the {len(data.classes)} classes:', f'{sample.mask}: {shown}'
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmevm.data import checks, coco, folders, masks, splits, voc, yolo
 from mmevm.data.images import measure, report_broken
-from mmevm.data.records import SPLITS, UserData, files, is_image, is_split_folder, split_of, subfolders
+from mmevm.data.records import SPLITS, UserData, files, is_image, is_split_folder, split_of, subfolders, unread_below
 from mmevm.errors import UsageError
 
 _Reader = Callable[[Path], UserData | None]
@@ -49,13 +49,15 @@ def read_data(
         (only,) = data.splits.values()
         data.splits = {'test': only}
     report_broken(data)
+    if unread := unread_below(source if source.is_dir() else data.root):
+        data.findings.note("Images of formats that OpenMMLab's loaders do not read, left out:", *unread)
     checks.check_samples(data)
-    if skip_broken:
-        checks.leave_out(data)
     if trained is None:
         splits.complete_splits(data)
     else:
         splits.choose_evaluated(data, trained)
+    if skip_broken:  # after the division, which does not depend on it
+        checks.leave_out(data)
     data.splits = {name: data.splits[name] for name in SPLITS if name in data.splits}
     checks.check_splits(data)
     return data
@@ -65,7 +67,7 @@ def _read(source: Path, kind: str | None) -> UserData:
     if not source.exists():
         raise UsageError(f'{source} does not exist. Expected a dataset: {LAYOUTS}.')
     source = _unpacked(source)
-    if source.is_file():
+    if not source.is_dir():
         reader = {'.json': coco.read, '.yaml': yolo.read, '.yml': yolo.read}.get(source.suffix.lower())
         data = reader(source) if reader else None
     else:
@@ -87,8 +89,9 @@ def _unpacked(source: Path) -> Path:
 
 
 def _contents(source: Path) -> str:
-    if source.is_file():
-        return 'a file that is not .json, .yaml or .yml, or has no names'
+    if not source.is_dir():
+        known = source.suffix.lower() in ('.json', '.yaml', '.yml')
+        return 'it has no names of classes' if known else 'it is neither a folder nor a .json, .yaml or .yml file'
     names = [f'{folder.name}/' for folder in subfolders(source)]
     images = sum(map(is_image, os.listdir(source)))
     names += [f'{images} images'] if images else []

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmevm.errors import UsageError
+
 SPLITS = ('train', 'val', 'test')
-IMAGE_SUFFIXES = frozenset(
-    '.jpg .jpeg .jpe .png .bmp .gif .webp .ppm .pgm .tif .tiff .npy'.split()  # what OpenMMLab's loaders read
-)
+IMAGE_SUFFIXES = frozenset('.jpg .jpeg .jpe .jfif .png .bmp .gif .webp .avif .ppm .pgm .tif .tiff .npy'.split())
+"""What OpenMMLab's loaders read."""
+
+OTHER_SUFFIXES = frozenset('.heic .heif .jxl .svg .psd .dng .cr2 .nef .arw .raf'.split())
+"""What they do not read, and users have all the same."""
 
 _ALIASES = {
     'train': ('train', 'training', 'trainset', 'trn'),
@@ -40,6 +44,11 @@ class Thing:
     crowd: bool = False
     source: str = ''
     faulty: bool = False
+
+    @property
+    def is_trained_on(self) -> bool:
+        """Whether MMDetection trains on it: it passes over crowds and over boxes of less than a pixel."""
+        return not self.crowd and min(self.box[2:]) >= 1
 
 
 @dataclass(slots=True)
@@ -125,6 +134,8 @@ class UserData:
         splits (dict[str, Split]): By name; without any name found, all images are in ``''``.
         findings (Findings): What is wrong with it.
         values (dict[int, int]): Class index by value of the label maps; ignored values are absent.
+        colours (bool): Whether these values are colours, 0xRRGGBB.
+        file (Path | None): The annotation file, if it was given and there may be others beside it.
     """
 
     kind: str
@@ -134,6 +145,13 @@ class UserData:
     splits: dict[str, Split]
     findings: Findings
     values: dict[int, int] = field(default_factory=dict)
+    colours: bool = False
+    file: Path | None = None
+
+    @property
+    def source(self) -> Path:
+        """What it was read from: the file if one was given, else the folder."""
+        return self.file or self.root
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images of all splits, once if a split stands in for another."""
@@ -163,9 +181,14 @@ def is_image(path: str | os.PathLike) -> bool:
     return not name.startswith('.') and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a folder is not the user's: ``.git``, ``__MACOSX``, a network drive's ``@eaDir``."""
+    return name.startswith(('.', '__', '@'))
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Return the visible folders in a folder, sorted by name."""
-    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in '._')
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
 def files(folder: Path) -> list[Path]:
@@ -175,11 +198,54 @@ def files(folder: Path) -> list[Path]:
 
 def images_below(folder: Path) -> list[str]:
     """Return the images in a folder and in the folders in it, sorted; links are followed."""
-    found = []
+    return sorted(os.path.join(parent, name) for parent, names in _walk(folder) for name in names if is_image(name))
+
+
+def unread_below(folder: Path) -> list[str]:
+    """Return the images in formats that OpenMMLab's loaders do not read, sorted."""
+    return sorted(
+        os.path.join(parent, name)
+        for parent, names in _walk(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in OTHER_SUFFIXES
+    )
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield folders and the names of their files; one that links lead to again is not entered a second time."""
+    seen = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != '.']
-        found += [os.path.join(parent, name) for name in names if is_image(name)]
-    return sorted(found)
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in list(folders):
+            real = os.path.realpath(os.path.join(parent, name))
+            if real in seen:
+                folders.remove(name)
+            seen.add(real)
+        yield parent, names
+
+
+def text_lines(file: Path) -> list[str]:
+    """Return the lines of a text file that are not blank, stripped.
+
+    Raises:
+        UsageError: It is not in UTF-8.
+    """
+    try:
+        text = file.read_text(encoding='utf-8-sig')
+    except ValueError as error:
+        raise UsageError(f'{file} is not text in UTF-8: {error}. Save it in UTF-8.') from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def one_of_each(folders: Iterable[Path], findings: Findings) -> dict[str, Path]:
+    """Return the folder of every split; several for one are a problem."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        split = split_of(folder.name) or ''
+        if split in found:
+            findings.problem(f'Several folders for the split {split}; merge them:', f'{found[split]} and {folder}')
+        found.setdefault(split, folder)
+    return found
 
 
 def repeated(values: Iterable[Any]) -> list[Any]:

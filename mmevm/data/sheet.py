@@ -129,7 +129,7 @@ def _draw_labels(data: UserData) -> _Draw:
     visualizer = _visualizer('mmseg.SegLocalVisualizer', data)
 
     def draw(image: np.ndarray, scale: float, sample: Sample) -> np.ndarray:
-        labels = class_ids(read_mask(str(sample.mask)), data.values)
+        labels = class_ids(read_mask(str(sample.mask), data.colours), data.values)
         labels = np.asarray(Image.fromarray(labels).resize(image.shape[1::-1], Image.Resampling.NEAREST))
         truth = PixelData(data=labels[None].astype(np.int64))
         visualizer.add_datasample('', image, _sample(SegDataSample, gt_sem_seg=truth), draw_pred=False)

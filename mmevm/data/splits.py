@@ -18,14 +18,16 @@ def categories(sample: Sample, values: dict[int, int]) -> set[int]:
         return {sample.label}
     if sample.mask is not None:
         return {values[value] for value in sample.values if value in values}
-    return {thing.category for thing in sample.things}
+    return {thing.category for thing in sample.things if thing.is_trained_on}
 
 
 def complete_splits(data: UserData) -> None:
     """Make sure that there is a training and a validation split, and note which was made or stands in."""
     _drop_unannotated_test(data)
     found = [split for split in ('train', 'val', 'test') if split in data.splits]
-    if '' in data.splits or found == ['train']:
+    if not data.splits:  # the findings say why
+        data.splits = {'train': Split([]), 'val': Split([])}
+    elif '' in data.splits or found == ['train']:
         _divide(data, data.splits.pop('' if '' in data.splits else 'train'))
     elif 'train' not in found:
         raise UsageError(
@@ -55,7 +57,7 @@ def choose_evaluated(data: UserData, trained: str) -> None:
     """
     _drop_unannotated_test(data)
     found = next((split for split in ('test', 'val') if split in data.splits), '')
-    if not found and repr(str(data.root)) in trained:
+    if not found and repr(str(data.source)) in trained:
         complete_splits(data)
         found = 'val'
     elif not found:

@@ -20,6 +20,12 @@ def describe(data: UserData) -> str:
         rows.append(['objects', *(str(sum(found.values())) for found in counts)])
         empty = [sum(not s.things and not s.fault for s in split.samples) for split in data.splits.values()]
         rows.append(['images without objects', *map(str, empty)])
+        passed = [
+            sum(not thing.is_trained_on for sample in split.samples for thing in sample.things)
+            for split in data.splits.values()
+        ]
+        if any(passed):
+            rows.append(['crowds, and below a pixel', *map(str, passed)])
     broken = [sum(bool(sample.fault) for sample in split.samples) for split in data.splits.values()]
     rows.append(['broken files', *map(str, broken)])
     rows.append([f'{_COUNTED[data.kind]}, by class', *('' for _ in splits)])

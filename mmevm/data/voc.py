@@ -2,6 +2,7 @@
 
 import os
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from mmevm.data.records import (
     UserData,
     files,
     images_below,
+    is_image,
     split_of,
     subfolders,
+    text_lines,
 )
 from mmevm.data.supervision import formats
 from mmevm.engine.checks.class_lists import same_but_for_case
@@ -69,7 +72,7 @@ def _splits(root: Path, folder: Path, findings: Findings) -> dict[str, dict[str,
     images = _images(base, folder)
     by_stem = {os.path.splitext(os.path.basename(image))[0]: image for image in images}
     xmls = {file.stem: file for file in files(folder) if file.suffix == '.xml'}
-    lists = _lists(base)
+    lists = _lists(base, xmls)
     if not lists:
         inside = folder.relative_to(root).parts
         split = next((name for part in reversed(inside) if (name := split_of(part))), '')
@@ -96,21 +99,34 @@ def _images(base: Path, folder: Path) -> list[str]:
     return []
 
 
-def _lists(base: Path) -> dict[str, list[str]]:
-    """Return the names that ``ImageSets/Main`` lists by split; ``trainval`` counts where it is not divided."""
+def _stem(line: str, stems: Collection[str]) -> str:
+    """Return the name in a line of a list, which may have a suffix, or a flag behind it."""
+    first = line.split()[0]
+    candidates = [line, os.path.splitext(line)[0], first, os.path.splitext(first)[0]]
+    return next((name for name in candidates if name in stems), candidates[3] if _is_file(first) else first)
+
+
+def _is_file(name: str) -> bool:
+    """Return whether a name in a list has the suffix of an image or an annotation file."""
+    return is_image(name) or name.lower().endswith('.xml')
+
+
+def _lists(base: Path, stems: Collection[str]) -> dict[str, list[str]]:
+    """Return the names that ``ImageSets/Main`` lists by split; ``trainval`` counts where it is not divided.
+
+    Args:
+        base (Path): The folder that has ``ImageSets``.
+        stems (Collection[str]): The names of all annotation files.
+    """
     folder = next(
         (base / name for name in ('ImageSets/Main', 'ImageSets', 'imagesets') if (base / name).is_dir()), None
     )
     if folder is None:
         return {}
     names = {
-        file.stem: [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+        file.stem: [_stem(line, stems) for line in text_lines(file)]
         for file in files(folder)
         if file.suffix == '.txt' and (file.stem in (*SPLITS, 'trainval', 'valid'))
-    }
-    names = {
-        split: [os.path.splitext(n)[0] if n.endswith(('.jpg', '.png', '.xml')) else n for n in stems]
-        for split, stems in names.items()
     }
     if 'train' not in names and 'trainval' in names:
         names['train'] = names['trainval']
@@ -123,7 +139,7 @@ def _parse(entries: dict[str, Path], findings: Findings) -> dict[str, ElementTre
     for image, xml in entries.items():
         try:
             roots[image] = ElementTree.parse(xml).getroot()
-        except (OSError, ElementTree.ParseError) as error:
+        except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: of encodings
             findings.problem(_UNREADABLE, f'{xml}: not valid XML, {error}')
     return roots
 
@@ -145,7 +161,11 @@ def _names(splits: list[dict[str, ElementTree.Element]], findings: Findings) -> 
 
 def _read_things(sample: Sample, root: ElementTree.Element, names: list[str], findings: Findings) -> None:
     size = root.find('size')
-    edges = [int(float(size.findtext(key) or 0)) for key in ('width', 'height')] if size is not None else [0, 0]
+    try:
+        edges = [int(float(size.findtext(key) or 0)) for key in ('width', 'height')] if size is not None else [0, 0]
+    except (ValueError, OverflowError) as error:
+        findings.problem(_UNREADABLE, f'{sample.source}: the size of the image, {error}')
+        edges = [0, 0]
     sample.stated = (edges[0], edges[1]) if all(edges) else None
     if sample.size is None:
         return

@@ -156,7 +156,7 @@ def _converted(data: UserData, sample: Sample, folder: Path) -> str:
 
 
 def _mapping(data: UserData) -> str:
-    return hashlib.sha256(repr((str(data.root), sorted(data.values.items()))).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((str(data.root), data.colours, sorted(data.values.items()))).encode()).hexdigest()[:8]
 
 
 def _convert(data: UserData, split: Split, folder: Path) -> None:
@@ -166,7 +166,7 @@ def _convert(data: UserData, split: Split, folder: Path) -> None:
         if path.exists() and path.stat().st_mtime >= source.st_mtime:
             return
         with replacing(path) as draft:
-            Image.fromarray(class_ids(read_mask(str(sample.mask)), data.values)).save(draft, format='PNG')
+            Image.fromarray(class_ids(read_mask(str(sample.mask), data.colours), data.values)).save(draft, format='PNG')
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(convert, split.samples))

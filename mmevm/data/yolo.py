@@ -1,7 +1,7 @@
 """Datasets in YOLO's format: ``data.yaml``, and a text file with boxes or polygons for each image."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from mmevm.data.records import (
     images_below,
     repeated,
     split_of,
+    text_lines,
 )
 from mmevm.data.supervision import formats
 from mmevm.errors import UsageError
@@ -37,7 +38,7 @@ def read(path: Path) -> UserData | None:
     if settings:
         file, content = next(iter(settings.items()))
         names = _names(file, content['names'], findings)
-        if content.get('nc', len(names)) != len(names):
+        if str(content.get('nc', len(names))) != str(len(names)):
             findings.problem(
                 'Another number of classes than names:', f'{file}: nc: {content["nc"]}, {len(names)} names'
             )
@@ -46,8 +47,8 @@ def read(path: Path) -> UserData | None:
         }
         root, keypoints = file.parent, _keypoints(content)
     elif path.is_dir() and _label_files(path) and (listing := _name_file(path)):
-        names = [line.strip() for line in listing.read_text(encoding='utf-8').splitlines() if line.strip()]
-        images, root, keypoints = _by_folder(path), path, 0
+        names = _names(listing, text_lines(listing), findings)
+        images, root, keypoints = _by_folder(path, findings), path, 0
     else:
         return None
     splits = {split: Split([Sample(image) for image in paths]) for split, paths in images.items() if paths}
@@ -66,10 +67,14 @@ def read(path: Path) -> UserData | None:
 
 def _settings(file: Path) -> dict[str, Any] | None:
     try:
-        content = yaml.safe_load(file.read_text(encoding='utf-8'))
+        content = yaml.safe_load(file.read_text(encoding='utf-8-sig'))
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f'{file} cannot be read: {error}') from error
-    return content if isinstance(content, dict) and 'names' in content else None
+    if not isinstance(content, dict):
+        return None
+    if 'names' not in content and 'train' in content:
+        raise UsageError(f"{file} describes a dataset and has no 'names': a list of the classes' names.")
+    return content if 'names' in content else None
 
 
 def _names(file: Path, names: Any, findings: Findings) -> list[str]:
@@ -103,7 +108,8 @@ def _images(file: Path, content: dict[str, Any], split: str, findings: Findings)
     for entry in map(str, entries):
         path = _resolve(file, str(content.get('path') or ''), entry)
         if path is None:
-            findings.problem('Folders that do not exist:', f'{file}: {key}: {entry}')
+            add = findings.note if split == 'test' else findings.problem
+            add('Folders that do not exist:', f'{file}: {key}: {entry}')
         elif path.is_dir():
             found += images_below(path)
         else:
@@ -118,15 +124,16 @@ def _resolve(file: Path, root: str, entry: str) -> Path | None:
     while short.startswith('../'):
         short = short[3:]
     candidates = [base / os.path.expanduser(name) for name in dict.fromkeys((entry, short)) for base in bases]
-    # A file of another machine's paths, of which only the last parts are here.
-    parts = Path(entry).parts
-    candidates += [file.parent.joinpath(*parts[start:]) for start in range(1, len(parts))]
+    # A file of another machine's paths, of which only the last parts are here: not without the name of the split.
+    parts = PureWindowsPath(entry).parts
+    last = max((index for index, part in enumerate(parts) if split_of(part)), default=len(parts) - 1)
+    candidates += [file.parent.joinpath(*parts[start:]) for start in range(1, last + 1)]
     return next((path for path in candidates if path.exists()), None)
 
 
 def _listed(file: Path) -> list[str]:
     """Return the images of a text file that lists them."""
-    lines = [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    lines = [PureWindowsPath(line).as_posix() if '\\' in line else line for line in text_lines(file)]
     bases = (file.parent, Path(), file.parent.parent)
     found = [next((base / line for base in bases if (base / line).is_file()), file.parent / line) for line in lines]
     return [os.path.normpath(path) for path in found]
@@ -149,14 +156,14 @@ def _is_label(path: Path) -> bool:
     return len(words) >= 5 and all(word.replace('.', '', 1).replace('-', '').isdigit() for word in words[:5])
 
 
-def _by_folder(root: Path) -> dict[str, list[str]]:
+def _by_folder(root: Path, findings: Findings) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for image in images_below(root):
         parents = Path(image).relative_to(root).parts[:-1]
         split = next((name for part in parents if (name := split_of(part))), '')
         found.setdefault(split, []).append(image)
-    if len(found) > 1:
-        found.pop('', None)
+    if len(found) > 1 and (beside := found.pop('', None)):
+        findings.note('Images outside of the folders of splits, left out:', *beside)
     return found
 
 
@@ -175,7 +182,7 @@ def _read_labels(sample: Sample, count: int, keypoints: int, findings: Findings)
     if sample.size is None or not os.path.isfile(path):
         return
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             lines = [(number, line.split()) for number, line in enumerate(file, 1) if line.strip()]
     except ValueError as error:
         findings.problem('Label files that cannot be read:', f'{path}: not a text file, {error}')

@@ -54,7 +54,7 @@ EDITS: dict[str, tuple[Callable[[dict], Any], str]] = {
     'image id': (image(1, id=0), r'ids that occur more than once:\n.*0 of 0000.jpg, 0001.jpg'),
     'unlisted': (annotation(0, image_id=77), r'not listed:\n.*annotation 1: image_id 77'),
     'missing': (image(2, file_name='no.jpg'), r'cannot be read:\n  \S*train2017/no.jpg: no such file'),
-    'size': (image(2, width=48, height=64), r'another size.*\n.*0002.jpg: 64 x 48, 48 x 64 in .*EXIF'),
+    'size': (image(2, width=48, height=64), r'another size.*\n.*0002.jpg: 64 x 48, 48 x 64 in \S*json\n?$'),
     'twice': (lambda c: c['categories'][1].update(name='cat'), r"same name:\n.*'cat'"),
     'points': (annotation(0, segmentation=[[1, 2, 3, 4]]), r'fewer than three points:\n.*annotation 1'),
 }  # fmt: skip

@@ -205,7 +205,9 @@ def test_colours_are_classes(tmp_path: Path) -> None:
     data = read_data(tmp_path)
     assert data.classes == ['void', 'sea', 'land'] and refusal(data) is None
     sample = data.splits['train'].samples[0]
-    assert np.array_equal(masks.class_ids(masks.read_mask(sample.mask), data.values), layouts.label_map(0))
+    assert np.array_equal(
+        masks.class_ids(masks.read_mask(sample.mask, data.colours), data.values), layouts.label_map(0)
+    )
 
 
 def test_a_folder_of_several_layouts_is_read_for_the_task(tmp_path: Path) -> None:
