@@ -1,7 +1,5 @@
 """Datasets for semantic segmentation: images, and label maps of the same names."""
 
-import csv
-import json
 import os
 import re
 from collections import Counter
@@ -12,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from PIL import Image
 
+from mmevm.data.class_files import class_file, stated_classes
 from mmevm.data.images import measure
 from mmevm.data.records import (
     Findings,
@@ -27,7 +26,6 @@ from mmevm.data.records import (
     subfolders,
     text_lines,
 )
-from mmevm.errors import UsageError
 
 IGNORED = 255
 """The value of pixels without a class, in the label maps that are trained on."""
@@ -40,9 +38,6 @@ MASK_FOLDERS = (
 )  # fmt: skip
 _SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif')
 _MASK_ENDING = re.compile(r'[_-](masks?|labels?|labelids|labeltrainids|seg|segmentation|gt|l)$', re.IGNORECASE)
-_CLASS_FILES = (
-    'classes.txt', 'classes.json', 'class_dict.csv', 'labels.txt', 'labelmap.txt', 'names.txt', 'label_map.json',
-)  # fmt: skip
 _BACKGROUND = re.compile(r'(_+)?(background|bg|void|unlabell?ed|none|other|ignore)(_+)?', re.IGNORECASE)
 _MAX_VALUES = 256
 
@@ -226,7 +221,7 @@ def _read_values(data: UserData) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda sample: _has_colours(str(sample.mask), palette), usable))
     data.colours = any(found)
-    file = _class_file(data.root)
+    file = class_file(data.root)
     if not data.colours and file is not None:
         data.colours = _names_colours(file, usable, palette)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -235,7 +230,7 @@ def _read_values(data: UserData) -> None:
 
 def _names_colours(file: Path, samples: list[Sample], palette: dict[int, int]) -> bool:
     """Return whether a file of classes names colours, and the label maps have these rather than class ids."""
-    _, stated, are_colours = _stated_classes(file)
+    _, stated, are_colours = stated_classes(file)
     if not are_colours or stated is None:
         return False
     if palette:
@@ -244,77 +239,11 @@ def _names_colours(file: Path, samples: list[Sample], palette: dict[int, int]) -
     return all(grey * 0x010101 in stated for grey in greys)
 
 
-def _class_file(root: Path) -> Path | None:
-    return next((root / name for name in _CLASS_FILES if (root / name).is_file()), None)
-
-
-def _stated_classes(file: Path) -> tuple[list[str], dict[int, int] | None, bool]:
-    """Return the names of a file of classes, the class of every value if it has them, and whether these are colours."""
-    try:
-        text = file.read_text(encoding='utf-8-sig')
-        if file.suffix == '.csv':
-            return *_colours(_rows(text)), True
-        if file.suffix == '.json':
-            return _json_classes(json.loads(text))
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise UsageError(f'{file} cannot be read: {error}') from error
-    coloured = [re.fullmatch(r'([^:#]+):(\d+),(\d+),(\d+)(:.*)?', name) for name in names if name[0] != '#']
-    if coloured and all(coloured):  # CVAT's labelmap.txt
-        return *_colours([list(match.groups()[:4]) for match in coloured if match]), True
-    numbered = [re.fullmatch(r'(\d+)\s*[:,;\s]\s*(.+)', name) for name in names]
-    if names and all(numbered):
-        return *_by_value({int(match[1]): match[2] for match in numbered if match}), False
-    return names, None, False
-
-
-def _rows(text: str) -> list[list[str]]:
-    """Return the rows of a table of names and colours, the name first, whatever separates the columns."""
-    first = text.partition('\n')[0]
-    delimiter = max(',;\t', key=first.count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
-    words = {'red': 'r', 'green': 'g', 'blue': 'b'}
-    header = [words.get(cell.casefold(), cell.casefold()) for cell in rows[0]] if rows else []
-    if {'r', 'g', 'b'} <= set(header) and header[1:4] != ['r', 'g', 'b']:
-        order = [header.index(letter) for letter in 'rgb']
-        name = next((index for index in range(len(header)) if index not in order), 0)
-        rows = [[row[name], *(row[index] for index in order)] for row in rows if len(row) == len(header)]
-    return [row for row in rows if len(row) >= 4 and all(cell.isdigit() for cell in row[1:4])]
-
-
-def _colours(rows: list[list[str]]) -> tuple[list[str], dict[int, int]]:
-    if not rows:
-        raise ValueError('expected a name and the values of red, green and blue in each row')
-    numbers = {int(r) << 16 | int(g) << 8 | int(b): name for name, r, g, b, *_ in rows}
-    return list(numbers.values()), {value: index for index, value in enumerate(numbers)}
-
-
-def _by_value(names: dict[int, str]) -> tuple[list[str], dict[int, int]]:
-    values = sorted(names)
-    return [names[value] for value in values], {value: index for index, value in enumerate(values)}
-
-
-def _json_classes(content: object) -> tuple[list[str], dict[int, int] | None, bool]:
-    if isinstance(content, dict) and isinstance(content.get('classes'), list | dict):
-        content = content['classes']
-    if isinstance(content, list) and all(isinstance(name, str) for name in content):
-        return list(content), None, False
-    if isinstance(content, list) and all(isinstance(item, dict) and {'id', 'name'} <= item.keys() for item in content):
-        return *_by_value({int(item['id']): str(item['name']) for item in content}), False
-    if isinstance(content, dict) and content and all(str(key).isdigit() for key in content):
-        return *_by_value({int(key): str(name) for key, name in content.items()}), False
-    if isinstance(content, dict) and content and all(isinstance(value, int) for value in content.values()):
-        return *_by_value({value: str(name) for name, value in content.items()}), False
-    if isinstance(content, dict) and content and all(isinstance(v, list) and len(v) == 3 for v in content.values()):
-        return *_colours([[str(name), *map(str, colour)] for name, colour in content.items()]), True
-    raise ValueError('expected a list of names, or an object with names by value or values by name')
-
-
 def _name_classes(data: UserData) -> None:
     """Decide which class every value of the label maps is."""
     maps = Counter(value for sample in data.samples() for value in sample.values)
     used = sorted(maps)
-    file = _class_file(data.root)
+    file = class_file(data.root)
     if file is None and len(used) > _MAX_VALUES:
         many = max(data.samples(), key=lambda sample: len(sample.values))
         data.findings.problem(
@@ -329,7 +258,7 @@ def _name_classes(data: UserData) -> None:
         data.classes = [f'#{value:06x}' if data.colours else str(value) for value in kept]
         data.values = {value: index for index, value in enumerate(kept)}
     else:
-        names, stated, _ = _stated_classes(file)
+        names, stated, _ = stated_classes(file)
         data.classes, data.values = names, _by_rank(data, maps, names) if stated is None else stated
         _report_names(data, file)
     if len(data.classes) < 2 and used:
