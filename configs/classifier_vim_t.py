@@ -21,7 +21,7 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
-# 8 processes of 128 pictures; every picture comes three times, differently augmented.
+# 8 processes of 128 images; every image comes three times, differently augmented.
 train_dataloader = dict(batch_size=128, sampler=dict(type='RepeatAugSampler', num_repeats=3))
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.1),

@@ -22,7 +22,7 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
-# 8 processes of 128 pictures. A_logs, which is no vector, decays, as it does by upstream's rule.
+# 8 processes of 128 images. A_logs, which is no vector, decays, as it does by upstream's rule.
 train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(type='AmpOptimWrapper', clip_grad=dict(max_norm=5.0))
 param_scheduler = [

@@ -1,10 +1,10 @@
-# configs/classifier_evm_t.py on miniature ImageNet: another data root, picture size, augmentation and schedule.
+# configs/classifier_evm_t.py on miniature ImageNet: another data root, image size, augmentation and schedule.
 _base_ = 'classifier_evm_t.py'
 
 data_root = 'data/demo/imagenet'
 size = 64
 
-# So short a training wants neither mixed pictures nor stochastic depth.
+# So short a training wants neither mixed images nor stochastic depth.
 model = dict(backbone=dict(drop_path_rate=0.0), train_cfg=None)
 
 train_pipeline = [

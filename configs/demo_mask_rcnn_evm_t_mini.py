@@ -1,7 +1,7 @@
-# configs/mask_rcnn_evm_t_1x.py on miniature COCO: from random weights, with other pictures, schedule and RoI counts.
+# configs/mask_rcnn_evm_t_1x.py on miniature COCO: from random weights, with other images, schedule and RoI counts.
 _base_ = 'mask_rcnn_evm_t_1x.py'
 
-# The pictures hold one to four objects.
+# The images hold one to four objects.
 proposals = dict(nms_pre=400, max_per_img=200)
 model = dict(
     backbone=dict(init_cfg=None, drop_path_rate=0.0),

@@ -1,4 +1,4 @@
-# configs/upernet_evm_t.py on miniature ADE20K: from random weights, with another data root, picture size and schedule.
+# configs/upernet_evm_t.py on miniature ADE20K: from random weights, with another data root, image size and schedule.
 _base_ = 'upernet_evm_t.py'
 
 data_root = 'data/demo/ade/ADEChallengeData2016'

@@ -23,7 +23,7 @@ model = dict(
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
 
-# 4 processes of 8 pictures; that they were on one machine is inferred.
+# 4 processes of 8 images; that they were on one machine is inferred.
 train_dataloader = dict(batch_size=8)
 auto_scale_lr = dict(base_batch_size=32)
 # Blocks are counted as BEiT's recipe counts them, whose layer decay upstream's configs name.

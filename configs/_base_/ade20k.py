@@ -1,4 +1,4 @@
-# ADE20K: crops of 512 x 512 from pictures of half to twice that height; tested at one scale, or at six and flipped.
+# ADE20K: crops of 512 x 512 from images of half to twice that height; tested at one scale, or at six and flipped.
 data_root = 'data/ade/ADEChallengeData2016'
 scale = (2048, 512)
 
@@ -17,7 +17,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),  # after Resize: predictions are compared at the annotation's own size
     dict(type='PackSegInputs'),
 ]
-# For tools/test.py --tta: mmseg's six scales of the picture's own size, each also flipped.
+# For tools/test.py --tta: mmseg's six scales of the image's own size, each also flipped.
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -24,7 +24,7 @@ train_pipeline[3].policies = [
     dict(type='Translate', magnitude_range=(0, 0.45), direction='vertical'),
 ]
 
-# 16 processes of 128 pictures.
+# 16 processes of 128 images.
 train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 auto_scale_lr = dict(base_batch_size=2048)
 optim_wrapper = dict(

@@ -51,7 +51,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[
 
 def parse_train_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse the arguments of ``tools/train.py`` (default: the process's own) to those of :func:`~.train.train`."""
-    parser = argparse.ArgumentParser(description='Train a detector, segmenter or classifier from a config file.')
+    parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier from a config file.')
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     parser.add_argument(
@@ -72,7 +72,7 @@ def parse_train_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def parse_test_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse the arguments of ``tools/test.py`` (default: the process's own) to those of :func:`~.evaluate.evaluate`."""
-    parser = argparse.ArgumentParser(description='Evaluate a trained detector, segmenter or classifier.')
+    parser = argparse.ArgumentParser(description='Evaluate a trained detector, segmentor or classifier.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL, or an exported model (.onnx)')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')

@@ -265,7 +265,7 @@ def test_build_backbone_of_a_config_gives_maps(config: str, shape: tuple[int, in
         (['Vim:tiny', 'Vim:tiny'], 'each model must be named once'),
         (['Vim:tiny', '--weights', 'none.pth'], 'Checkpoint not found'),
         (['Vim:tiny', '--weights', '-', '-'], 'got 2 for 1 models'),
-        (['Vim:tiny', '--pictures', 'no/such'], 'must be a folder with images'),
+        (['Vim:tiny', '--images', 'no/such'], 'must be a folder with images'),
         (['Vim:tiny', '--count', '0'], '--count must be at least 1'),
         (['Vim:tiny', '--size', '63'], '--size must be at least 64'),
         (['Vim:tiny', '--seed', '-1'], '--seed must be at least 0'),
@@ -292,4 +292,4 @@ def test_erf_takes_no_weights_for_other_backbones(tmp_path: Path, capsys: pytest
 
 def test_script_runs_from_any_folder(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, ROOT / 'tools/analysis/erf.py', '--help'], cwd=tmp_path, capture_output=True)
-    assert done.returncode == 0 and b'--pictures DIR' in done.stdout
+    assert done.returncode == 0 and b'--images DIR' in done.stdout

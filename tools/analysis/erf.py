@@ -275,7 +275,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='trained weights of the models in their order, to be drawn below the random ones; - for none. Files of '
         'this project or of upstream, or mmevm://NAME of the zoo',
     )
-    parser.add_argument('--pictures', metavar='DIR', help='folder of images (default: rendered scenes)')
+    parser.add_argument('--images', metavar='DIR', help='folder of images (default: rendered scenes)')
     parser.add_argument('--count', type=int, default=50, help='number of images (default: %(default)s)')
     parser.add_argument('--size', type=int, default=224, help='their edge in pixels (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of random weights and scenes (default: %(default)s)')
@@ -308,7 +308,7 @@ def measure(args: argparse.Namespace) -> Fields:
     """Measure the contributions that the command line asks for."""
     # What does not fit is refused before anything is rendered or measured.
     pairs, fields = _build_pairs(args), {}
-    read = read_images(args.pictures, args.count, args.size) if args.pictures else None
+    read = read_images(args.images, args.count, args.size) if args.images else None
     images = list(read or render_images(args.count, args.size, args.seed))
     for label, pair in pairs.items():
         titles = (f'{label}, {kind} weights: {len(images)} images' for kind in _KINDS)
