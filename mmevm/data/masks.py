@@ -64,6 +64,18 @@ def read(path: Path) -> UserData | None:
     return data
 
 
+def lacks_maps(root: Path) -> str:
+    """Return what to do about a folder whose label maps are JPEG files, or ''."""
+    for folder in (root, *subfolders(root)):
+        if (
+            _named(folder, IMAGE_FOLDERS)
+            and (found := _named(folder, MASK_FOLDERS))
+            and not _named(folder, MASK_FOLDERS, is_mask)
+        ):
+            return f'The label maps in {found} are JPEG files, whose values are not exact; save them as PNG. '
+    return ''
+
+
 def is_mask(path: str) -> bool:
     """Return whether a file may be a label map: one in a format without loss."""
     return path.lower().endswith(_SUFFIXES)

@@ -75,7 +75,8 @@ def _read(source: Path, kind: str | None) -> UserData:
         kinds = sorted(_READERS, key=lambda name: (name == 'classification', name != kind))
         data = next((data for name in kinds for reader in _READERS[name] if (data := reader(source))), None)
     if data is None:
-        raise UsageError(f'{source} is not a dataset of a known layout: {_contents(source)}. Expected {LAYOUTS}.')
+        hint = yolo.lacks_names(source) or masks.lacks_maps(source) if source.is_dir() else ''
+        raise UsageError(f'{source} is not a dataset of a known layout: {_contents(source)}. {hint}Expected {LAYOUTS}.')
     return data
 
 

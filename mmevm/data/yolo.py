@@ -149,6 +149,13 @@ def _label_files(root: Path) -> bool:
     return any(_is_label(Path(label_path(image))) for image in images_below(root)[:200])
 
 
+def lacks_names(root: Path) -> str:
+    """Return what to do about a folder with label files and no names of classes, or ''."""
+    if not _label_files(root):
+        return ''
+    return 'Its text files look like labels of YOLO; add a data.yaml or classes.txt with the names of the classes. '
+
+
 def _is_label(path: Path) -> bool:
     if not path.is_file():
         return False

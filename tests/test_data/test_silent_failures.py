@@ -196,7 +196,14 @@ def test_a_test_split_without_classes_is_left_out(tmp_path: Path) -> None:
 def test_folders_of_other_tasks_are_no_classes(tmp_path: Path) -> None:
     paint(tmp_path / 'imgs/0.jpg', 0)
     paint(tmp_path / 'masks/0.jpg', 0)
-    with pytest.raises(UsageError, match='not a dataset of a known layout'):
+    with pytest.raises(UsageError, match=r'not a dataset of a known layout.*masks are JPEG files'):
+        read_data(tmp_path)
+
+
+def test_yolo_labels_without_names_are_known(tmp_path: Path) -> None:
+    layouts.write_yolo(tmp_path, BOTH)
+    (tmp_path / 'data.yaml').unlink()
+    with pytest.raises(UsageError, match=r'look like labels of YOLO; add a data\.yaml'):
         read_data(tmp_path)
 
 
