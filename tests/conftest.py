@@ -62,13 +62,17 @@ def fixed_seeds() -> None:
 @pytest.fixture(autouse=True)
 def unchanged_globals() -> Iterator[None]:
     """Undoes what runs and fixtures leave for other tests."""
+    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
     from .runs import forget_runs
 
     DefaultScope._instance_dict.clear()  # fixtures of a module or of all tests come before this one
     yield
+    default = MMLogger._instance_dict.get('mmengine')  # which all tests share
     forget_runs()
+    if default is not None:
+        MMLogger._instance_dict['mmengine'] = default
 
 
 @pytest.fixture(scope='session', autouse=True)

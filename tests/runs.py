@@ -6,7 +6,7 @@ from mmengine.visualization import Visualizer
 
 
 def forget_runs() -> None:
-    """Drop what MMEngine keeps of each run by its name: scopes, messages, loggers, visualizers with their folders.
+    """Drop what MMEngine keeps of runs by their names: scopes, messages, loggers, visualizers with their folders.
 
     Two runs of one config in the same second have the same name, and the second would get what the first one left, such
     as its log file.
@@ -15,5 +15,4 @@ def forget_runs() -> None:
     for kind in kinds:
         kind._instance_dict.clear()
         kinds += kind.__subclasses__()
-    for name in MMLogger._instance_dict.keys() - {'mmengine'}:  # the default one, which all share
-        del MMLogger._instance_dict[name]
+    MMLogger._instance_dict.clear()
