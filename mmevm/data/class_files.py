@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from mmevm.data.records import text_lines
 from mmevm.errors import UsageError
 
 _CLASS_FILES = (
@@ -25,7 +26,7 @@ def stated_classes(file: Path) -> tuple[list[str], dict[int, int] | None, bool]:
             return *_colours(_rows(text)), True
         if file.suffix == '.json':
             return _json_classes(json.loads(text))
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        names = text_lines(file)
     except ValueError as error:
         raise UsageError(f'{file} cannot be read: {error}') from error
     coloured = [re.fullmatch(r'([^:#]+):(\d+),(\d+),(\d+)(:.*)?', name) for name in names if name[0] != '#']

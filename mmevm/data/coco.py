@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from mmevm.data.records import (
@@ -16,6 +16,7 @@ from mmevm.data.records import (
     Thing,
     UserData,
     files,
+    plain_name,
     repeated,
     split_of,
     subfolders,
@@ -63,7 +64,7 @@ def read(path: Path) -> UserData | None:
     if not chosen:
         return None
     data = _read_files(root, chosen)
-    data.file = path if path.is_file() else None
+    data.file = chosen.get('')  # given or found, there may be others beside it
     return data
 
 
@@ -174,7 +175,7 @@ def _folders(root: Path) -> list[Path]:
 
 def _image_folder(split: str, file: Path, images: list[dict], folders: list[Path], findings: Findings) -> str:
     """Return the folder in which most of a file's images are; of several, the one whose name fits best."""
-    names = [_plain(str(image.get('file_name', ''))) for image in images[:_SAMPLED_NAMES]]
+    names = [plain_name(str(image.get('file_name', ''))) for image in images[:_SAMPLED_NAMES]]
     candidates = list(dict.fromkeys([file.parent, *folders]))
     scores = [sum((folder / name).is_file() for name in names) for folder in candidates]
     if not any(scores):
@@ -199,16 +200,12 @@ def _misfit(folder: Path, file: Path, split: str) -> tuple[bool, bool, int]:
     return bool(split and split not in found), folder != file.parent, kind
 
 
-def _plain(name: str) -> str:
-    return PureWindowsPath(name).as_posix() if '\\' in name else name
-
-
 def _locate(prefix: str, name: str) -> str:
     """Return the path of an image; folders in its name that are not there, such as another machine's, are ignored."""
-    path, short = os.path.join(prefix, name), os.path.join(prefix, os.path.basename(_plain(name)))
+    path, short = os.path.join(prefix, name), os.path.join(prefix, os.path.basename(plain_name(name)))
     if os.path.isfile(path):
         return path
-    plain = os.path.join(prefix, _plain(name))
+    plain = os.path.join(prefix, plain_name(name))
     return next((other for other in (plain, short) if os.path.isfile(other)), path)
 
 

@@ -11,7 +11,7 @@ from mmevm.data.records import (
     UserData,
     images_below,
     is_split_folder,
-    one_of_each,
+    split_folders,
     subfolders,
 )
 from mmevm.engine.checks.class_lists import hint
@@ -28,7 +28,7 @@ def read(path: Path) -> UserData | None:
         return None
     findings = Findings()
     inner = subfolders(path)
-    parts = one_of_each(filter(lambda folder: is_split_folder(folder.name), inner), findings)
+    parts = split_folders(path, findings)
     if 'train' not in parts and not (parts and all(is_split_folder(folder.name) for folder in inner)):
         parts, findings = {'': path}, Findings()
     folders = {split: subfolders(folder) for split, folder in parts.items()}

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,8 @@ from mmevm.data.records import (
     images_below,
     is_image,
     is_split_folder,
-    one_of_each,
+    plain_name,
+    split_folders,
     split_of,
     subfolders,
     text_lines,
@@ -91,18 +92,14 @@ def _folder_pairs(root: Path, findings: Findings) -> Iterator[tuple[str, tuple[P
     """Yield split, folder of images and folder of label maps."""
     images, masks = _named(root, IMAGE_FOLDERS), _named(root, MASK_FOLDERS, is_mask)
     if images and masks:
-        of_images, of_masks = (
-            one_of_each([inner for inner in subfolders(folder) if is_split_folder(inner.name)], findings)
-            for folder in (images, masks)
-        )
+        of_images, of_masks = (split_folders(folder, findings) for folder in (images, masks))
         matched = {split: (folder, of_masks[split]) for split, folder in of_images.items() if split in of_masks}
         if matched:
             yield from matched.items()
         else:
             yield '', (images, masks)
         return
-    parts = one_of_each([folder for folder in subfolders(root) if is_split_folder(folder.name)], findings)
-    for split, folder in parts.items():
+    for split, folder in split_folders(root, findings).items():
         images, masks = _named(folder, IMAGE_FOLDERS), _named(folder, MASK_FOLDERS, is_mask)
         endings = [f'{folder.name}{mark}{name}' for name in MASK_FOLDERS + ('annot',) for mark in ('', '_', '-')]
         beside = _named(root, tuple(ending.casefold() for ending in endings), is_mask)
@@ -156,8 +153,28 @@ def _listed(root: Path, splits: dict[str, Split], findings: Findings) -> dict[st
 
 def _stem(line: str) -> str:
     """Return the name of an image in a list, without its folders and its suffix; names may have dots."""
-    name = PureWindowsPath(line).name
+    name = os.path.basename(plain_name(line))
     return os.path.splitext(name)[0] if is_image(name) else name
+
+
+def _stored(path: str) -> tuple[str, np.ndarray, np.ndarray | None]:
+    """Return what the values of a label map are, the values, int64 [H, W], and the colours of greys or indices."""
+    with Image.open(path) as image:
+        if image.mode.startswith('I'):
+            return 'numbers', np.asarray(image).astype(np.int64), None
+        if image.mode == 'P':
+            entries, values = np.zeros((256, 3), np.int64), image.getpalette('RGB') or []
+            entries.flat[: len(values)] = values
+            return 'indices', np.asarray(image).astype(np.int64), _packed(entries)
+        pixels = np.asarray(image.convert('L' if image.mode in ('1', 'L', 'LA') else 'RGB')).astype(np.int64)
+    if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
+        return 'colours', _packed(pixels), None
+    return 'greys', pixels if pixels.ndim == 2 else pixels[..., 0], _packed(np.arange(256)[:, None].repeat(3, axis=1))
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    """Return red, green and blue [..., 3] as 0xRRGGBB."""
+    return colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
 
 
 def read_mask(path: str, colours: bool = False) -> np.ndarray:
@@ -167,35 +184,8 @@ def read_mask(path: str, colours: bool = False) -> np.ndarray:
         path (str): An image.
         colours (bool): Whether the values are colours, 0xRRGGBB; else they are greys, or indices of a palette.
     """
-    with Image.open(path) as image:
-        if image.mode.startswith('I'):
-            return np.asarray(image).astype(np.int64)
-        mode = 'RGB' if colours else 'P' if image.mode == 'P' else 'L'
-        # Of an image that is grey but stored as RGB, one channel: Pillow's weights would round.
-        source = image.convert('RGB').getchannel('R') if mode == 'L' and image.mode not in ('1', 'L', 'LA') else image
-        values = np.asarray(source.convert(mode)).astype(np.int64)
-    return values if values.ndim == 2 else values[..., 0] << 16 | values[..., 1] << 8 | values[..., 2]
-
-
-def _has_colours(path: str, palette: dict[int, int]) -> bool:
-    """Return whether a label map is not grey, or has a palette that differs from those of others.
-
-    Args:
-        path (str): An image.
-        palette (dict[int, int]): The colours of other label maps by index; those of this one are added.
-    """
-    with Image.open(path) as image:
-        if image.mode in ('1', 'L', 'LA', 'F') or image.mode.startswith('I'):
-            return False
-        if image.mode == 'P':
-            found = np.unique(np.asarray(image)).tolist()
-            entries = np.zeros((256, 3), int)
-            values = image.getpalette('RGB') or []
-            entries.flat[: len(values)] = values
-            colours = (entries[:, 0] << 16 | entries[:, 1] << 8 | entries[:, 2]).tolist()
-            return any(palette.setdefault(index, colours[index]) != colours[index] for index in found)
-        pixels = np.asarray(image.convert('RGB'))
-    return bool((pixels != pixels[..., :1]).any())
+    _, values, table = _stored(path)
+    return table[values] if colours and table is not None else values
 
 
 def class_ids(labels: np.ndarray, values: dict[int, int]) -> np.ndarray:
@@ -210,45 +200,62 @@ def class_ids(labels: np.ndarray, values: dict[int, int]) -> np.ndarray:
     return table[inverse].reshape(labels.shape)
 
 
-def _count_values(sample: Sample, colours: bool) -> None:
-    if sample.fault or not sample.mask:
-        return
+def _count_values(sample: Sample) -> tuple[str, dict[int, int]]:
+    """Count the values of a label map as stored; return what they are, and the colours of greys or indices."""
     try:
-        labels = read_mask(sample.mask, colours)
+        kind, labels, table = _stored(str(sample.mask))
     except Exception as error:  # whatever Pillow raises for bytes that it does not expect
         sample.fault = f'its label map {sample.mask}: {error}'
-        return
+        return '', {}
     if sample.size and labels.shape != sample.size[::-1]:
         height, width = labels.shape
         sample.stated = (width, height)
-        sample.source = sample.mask
+        sample.source = str(sample.mask)
     values, counts = np.unique(labels, return_counts=True)
     sample.values = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    return kind, {} if table is None else dict(zip(values.tolist(), table[values].tolist(), strict=True))
 
 
 def _read_values(data: UserData) -> None:
     """Count the values of all label maps. They are colours if one map is not grey, or palettes or a file say so."""
-    palette: dict[int, int] = {}
     usable = [sample for sample in data.samples() if sample.mask and not sample.fault]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda sample: _has_colours(str(sample.mask), palette), usable))
-    data.colours = any(found)
-    file = class_file(data.root)
-    if not data.colours and file is not None:
-        data.colours = _names_colours(file, usable, palette)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda sample: _count_values(sample, data.colours), usable))
+        found = list(pool.map(_count_values, usable))
+    data.colours = any(kind == 'colours' for kind, _ in found) or _palettes_differ(found) or _names_colours(data, found)
+    if data.colours:
+        for sample, (_, colours) in zip(usable, found, strict=True):
+            sample.values = _recoloured(sample.values, colours)
 
 
-def _names_colours(file: Path, samples: list[Sample], palette: dict[int, int]) -> bool:
+def _recoloured(values: dict[int, int], colours: dict[int, int]) -> dict[int, int]:
+    """Return pixels by colour; entries of a palette may have the same one."""
+    counts: Counter[int] = Counter()
+    for value, count in values.items():
+        counts[colours.get(value, value)] += count
+    return dict(counts)
+
+
+def _palettes_differ(found: list[tuple[str, dict[int, int]]]) -> bool:
+    palette: dict[int, int] = {}
+    return any(
+        palette.setdefault(index, colour) != colour
+        for kind, colours in found
+        if kind == 'indices'
+        for index, colour in colours.items()
+    )
+
+
+def _names_colours(data: UserData, found: list[tuple[str, dict[int, int]]]) -> bool:
     """Return whether a file of classes names colours, and the label maps have these rather than class ids."""
-    _, stated, are_colours = stated_classes(file)
+    file = class_file(data.root)
+    _, stated, are_colours = stated_classes(file) if file else ([], None, False)
     if not are_colours or stated is None:
         return False
-    if palette:
-        return any(colour in stated for colour in palette.values())
-    greys = set().union(*(np.unique(read_mask(str(sample.mask))).tolist() for sample in samples))
-    return all(grey * 0x010101 in stated for grey in greys)
+    of_palettes = {colour for kind, colours in found if kind == 'indices' for colour in colours.values()}
+    if of_palettes:
+        return not of_palettes.isdisjoint(stated)
+    of_greys = {colour for _, colours in found for colour in colours.values()}
+    return bool(of_greys) and of_greys <= stated.keys()
 
 
 def _name_classes(data: UserData) -> None:

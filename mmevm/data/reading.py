@@ -45,12 +45,12 @@ def read_data(
     data = _read(source, kind)
     if data.layout == 'COCO':
         measure(data.samples())
+    elif unread := unread_below(data.root):  # a COCO file names its images
+        data.findings.note("Images of formats that OpenMMLab's loaders do not read, left out:", *unread)
     if trained is not None and source.is_file() and split_of(source.stem) in ('val', 'test') and len(data.splits) == 1:
         (only,) = data.splits.values()
         data.splits = {'test': only}
     report_broken(data)
-    if unread := unread_below(source if source.is_dir() else data.root):
-        data.findings.note("Images of formats that OpenMMLab's loaders do not read, left out:", *unread)
     checks.check_samples(data)
     if trained is None:
         splits.complete_splits(data)

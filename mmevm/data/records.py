@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from mmevm.errors import UsageError
@@ -135,7 +135,7 @@ class UserData:
         findings (Findings): What is wrong with it.
         values (dict[int, int]): Class index by value of the label maps; ignored values are absent.
         colours (bool): Whether these values are colours, 0xRRGGBB.
-        file (Path | None): The annotation file, if it was given and there may be others beside it.
+        file (Path | None): The annotation file of all images, of a dataset in COCO's format that is not divided.
     """
 
     kind: str
@@ -150,7 +150,7 @@ class UserData:
 
     @property
     def source(self) -> Path:
-        """What it was read from: the file if one was given, else the folder."""
+        """What tells it from others: its annotation file, if all images are in one, else its folder."""
         return self.file or self.root
 
     def samples(self) -> Iterator[Sample]:
@@ -237,10 +237,17 @@ def text_lines(file: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def one_of_each(folders: Iterable[Path], findings: Findings) -> dict[str, Path]:
-    """Return the folder of every split; several for one are a problem."""
+def plain_name(name: str) -> str:
+    """Return the name of a file, of Windows or not, with slashes between its folders."""
+    return PureWindowsPath(name).as_posix() if '\\' in name else name
+
+
+def split_folders(parent: Path, findings: Findings) -> dict[str, Path]:
+    """Return the folder of every split in a folder; several for one are a problem."""
     found: dict[str, Path] = {}
-    for folder in folders:
+    for folder in subfolders(parent):
+        if not is_split_folder(folder.name):
+            continue
         split = split_of(folder.name) or ''
         if split in found:
             findings.problem(f'Several folders for the split {split}; merge them:', f'{found[split]} and {folder}')

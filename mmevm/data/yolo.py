@@ -17,6 +17,7 @@ from mmevm.data.records import (
     UserData,
     files,
     images_below,
+    plain_name,
     repeated,
     split_of,
     text_lines,
@@ -133,7 +134,7 @@ def _resolve(file: Path, root: str, entry: str) -> Path | None:
 
 def _listed(file: Path) -> list[str]:
     """Return the images of a text file that lists them."""
-    lines = [PureWindowsPath(line).as_posix() if '\\' in line else line for line in text_lines(file)]
+    lines = map(plain_name, text_lines(file))
     bases = (file.parent, Path(), file.parent.parent)
     found = [next((base / line for base in bases if (base / line).is_file()), file.parent / line) for line in lines]
     return [os.path.normpath(path) for path in found]

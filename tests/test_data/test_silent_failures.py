@@ -294,6 +294,8 @@ def test_evaluations_tell_files_of_one_folder_apart(tmp_path: Path) -> None:
     assert len(read_data(april, trained=trained).splits['test'].samples) == 10
     made = {sample.path for sample in read_data(march).splits['val'].samples}
     assert {sample.path for sample in read_data(march, trained=trained).splits['test'].samples} == made
+    april.unlink()  # the folder now means the only file in it
+    assert {sample.path for sample in read_data(tmp_path, trained=trained).splits['test'].samples} == made
 
 
 def test_a_made_split_does_not_depend_on_what_is_left_out(tmp_path: Path) -> None:
