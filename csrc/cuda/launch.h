@@ -152,14 +152,15 @@ class Scan {
   int states, threads;
 };
 
-// The sum over the first dimension of results in the data's type or, where there are several, in float32.
-template <class Params>
-Tensor merge(const Tensor& copies, ScalarType type, const Kernels<Params>& kernels, const Context& context) {
+// The sum over the first dimension of a scan's results, which are in the data's type or, where there are several, in float32.
+template <class Scan>
+Tensor merge(const Scan& scan, const Tensor& copies, ScalarType type) {
   const auto sizes = copies.sizes();
   if (sizes[0] == 1 || copies.numel() == 0) return to(sum_first(copies), type);
-  const Tensor sum = empty({sizes.begin() + 1, sizes.end()}, type, copies);
-  check(kernels.merge({pointer<float>(copies), int(sizes[0]), sum.numel(), sum.mutable_data_ptr()}, context.stream()));
-  return sum;
+  const Tensor sum = empty({sizes.begin() + 1, sizes.end()}, scan.type, copies);
+  const Copies p{pointer<float>(copies), int(sizes[0]), sum.numel(), sum.mutable_data_ptr()};
+  check(scan.kernels.merge(p, scan.context.stream()));
+  return to(sum, type);
 }
 
 // The gradients of the parameters of each set.

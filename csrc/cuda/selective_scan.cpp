@@ -28,10 +28,6 @@ struct SequenceScan {
     return empty({p.slices, size.B, size.D, size.L}, p.float_outputs ? ScalarType::Float : type, u);
   }
 
-  Tensor merge(const Tensor& copies, ScalarType to_type) const {
-    return to(cuda::merge(copies, type, kernels, context), to_type);
-  }
-
   SequenceParams p{};
   const SequenceSize size;
   const Context context;
@@ -60,7 +56,7 @@ std::array<Tensor, 3> selective_scan(const SequenceInputs& in, bool save_states)
     p.last_state = mutable_pointer<float>(last_state);
     passes.run(scan.u);
   }
-  return {scan.merge(y, scalar_type(in.u)), last_state, states};
+  return {merge(scan, y, scalar_type(in.u)), last_state, states};
 }
 
 std::array<Tensor, 7> selective_scan_backward(const SequenceInputs& in, const SequenceGradients& gradients) {
@@ -84,8 +80,8 @@ std::array<Tensor, 7> selective_scan_backward(const SequenceInputs& in, const Se
   const ParameterGradients sums = collect(p, passes.states_per_block(), partial);
   const Tensor rows = sum_first(drows);
   const auto absent = [&] { return zeros({scan.size.D}, ScalarType::Float, scan.u); };
-  return {scan.merge(du, scalar_type(in.u)),
-          scan.merge(ddelta, scalar_type(in.delta)),
+  return {merge(scan, du, scalar_type(in.u)),
+          merge(scan, ddelta, scalar_type(in.delta)),
           torch::stable::reshape(sums.A, {scan.size.D, scan.size.N}),
           part(rows, 0, scalar_type(in.Bs)),
           part(rows, 1, scalar_type(in.Cs)),

@@ -57,13 +57,9 @@ struct MapScan {
     return make({copies, p.B, p.H, p.W, p.P, int64_t(p.R) * p.slices + 2 * p.N}, ScalarType::Float, x);
   }
 
-  Tensor merge(const Tensor& copies, ScalarType to_type) const {
-    return to(cuda::merge(copies, type, kernels, context), to_type);
-  }
-
   // Sums the copies of the rows' gradients, and the low-rank values' over the slices of the states.
   Tensor merge_rows(const Tensor& copies, ScalarType to_type) const {
-    if (p.slices == 1) return merge(copies, to_type);
+    if (p.slices == 1) return merge(*this, copies, to_type);
     const Tensor rows = sum_first(copies);
     Tensor result = empty({p.B, p.H, p.W, p.P, p.R + 2 * p.N}, to_type, x);
     const int64_t ranks = int64_t(p.R) * p.slices;
@@ -100,7 +96,7 @@ std::array<Tensor, 2> visual_scan(const MapInputs& in, bool save_states) {
     p.states = mutable_pointer<float>(states), p.y = mutable_pointer<void>(y);
     passes.run(scan.x);
   }
-  return {scan.merge(y, scalar_type(in.x)), states};
+  return {merge(scan, y, scalar_type(in.x)), states};
 }
 
 std::array<Tensor, 6> visual_scan_backward(const MapInputs& in, const MapGradients& gradients) {
@@ -120,7 +116,7 @@ std::array<Tensor, 6> visual_scan_backward(const MapInputs& in, const MapGradien
   }
   const ParameterGradients sums = collect(p, passes.states_per_block(), partial);
   const auto absent = [&] { return zeros({scan.size.K, scan.size.D}, ScalarType::Float, scan.x); };
-  return {scan.merge(dx, scalar_type(in.x)),
+  return {merge(scan, dx, scalar_type(in.x)),
           scan.merge_rows(drows, scalar_type(in.x_dbl)),
           scan.by_parameters(sums.dt_weight),
           in.dt_bias ? scan.by_parameters(sums.bias) : absent(),
