@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mmevm.data.images import measure
-from mmevm.data.masks import IMAGE_FOLDERS, MASK_FOLDERS
+from mmevm.data.pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from mmevm.data.records import (
     Findings,
     Sample,

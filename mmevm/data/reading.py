@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from mmevm.data import checks, coco, folders, masks, splits, voc, yolo
+from mmevm.data import checks, coco, folders, masks, pairs, splits, voc, yolo
 from mmevm.data.images import measure, report_broken
 from mmevm.data.records import SPLITS, UserData, files, is_image, is_split_folder, split_of, subfolders, unread_below
 from mmevm.errors import UsageError
@@ -75,7 +75,7 @@ def _read(source: Path, kind: str | None) -> UserData:
         kinds = sorted(_READERS, key=lambda name: (name == 'classification', name != kind))
         data = next((data for name in kinds for reader in _READERS[name] if (data := reader(source))), None)
     if data is None:
-        hint = yolo.lacks_names(source) or masks.lacks_maps(source) if source.is_dir() else ''
+        hint = yolo.lacks_names(source) or pairs.lacks_maps(source) if source.is_dir() else ''
         raise UsageError(f'{source} is not a dataset of a known layout: {_contents(source)}. {hint}Expected {LAYOUTS}.')
     return data
 
