@@ -2,7 +2,8 @@
 
 A step is the forward pass in training mode, the backward pass and AdamW's step, in float32. The backbones return
 feature maps, and their loss is the sum of the maps' means; the RetinaNet is that of ``configs/retinanet_evm_t.py`` with
-its own loss for a few boxes. The other backbones are timm's.
+its own loss for a few boxes. The other backbones are timm's. The process keeps the memory that it frees, as under
+``tools/train.py``; ``--return-memory`` leaves glibc's defaults.
 
 The peak is that of torch's CPU allocator, weights, images and the optimizer's state included; see ``memory.py`` for how
 it is measured and what it excludes. It is compared with that of the same network without its scans.
@@ -19,6 +20,8 @@ try:
     import torch
     from memory import MIB, allocator_peak, without_scan
     from torch import Tensor, nn
+
+    from mmevm.engine.runner.host_memory import keep_freed_memory
 except ModuleNotFoundError as error:
     runpy.run_path(str(Path(__file__).parents[1] / 'tools/_interpreter.py'))['stop'](error)
 
@@ -142,6 +145,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS, help='(default: %(default)s)')
     parser.add_argument('--size', type=int, default=320, help='image side (default: %(default)s)')
     parser.add_argument('--batch', type=int, default=2, help='images (default: %(default)s)')
+    parser.add_argument('--return-memory', action='store_true', help='return freed memory to the system between steps')
     timing.add_arguments(parser, repeats=11, warmup=1)
     parser.set_defaults(threads=1)
     return parser.parse_args()
@@ -151,12 +155,14 @@ def main() -> None:
     """Measure, print and write training_step.md and training_step.json."""
     args = parse_args()
     timing.set_threads(args.threads)
+    keeps = not args.return_memory and keep_freed_memory()
     rows = measure(args)
     title = f'Training step, {args.size} × {args.size}, batch {args.batch}, {torch.get_num_threads()} threads'
     note = (
         f'Forward and backward pass and AdamW, float32, random weights; {args.repeats} rounds, each with one '
         'timed call of every line of a part, in shuffled order. Peak memory: weights, images, the state of AdamW and '
-        "what torch allocates during the step; oneDNN's scratch memory and the allocator's gaps come on top."
+        "what torch allocates during the step; oneDNN's scratch memory and the allocator's gaps come on top. "
+        f'The process {"keeps" if keeps else "returns"} what it frees.'
     )
     timing.save(args.out, 'training_step', title, rows, COLUMNS, [note])
 
