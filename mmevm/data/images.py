@@ -6,23 +6,38 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from mmevm.data.records import Findings, Sample, UserData
 from mmevm.engine.checks.image_files import find_fault
 
 _ORIENTATION = 0x0112
+_MOST_PIXELS = 1 << 30
 _BROKEN = 'Images that are missing or cannot be read:'
 
 
+def open_image(path: str) -> Image.Image:
+    """Open an image of up to 2^30 pixels, which OpenCV reads, too; ``Image.open`` refuses more than a sixth of that."""
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError:
+        with open(path, 'rb') as file:
+            image = (PngImageFile if file.read(4) == b'\x89PNG' else JpegImageFile)(path)
+        if image.width * image.height > _MOST_PIXELS:
+            raise
+        return image
+
+
 def image_size(path: str) -> tuple[int, int] | None:
-    """Return width and height of an image after EXIF's rotation, ``None`` if its header cannot be read."""
+    """Return width and height of an image after EXIF's rotation, ``None`` if they cannot be read."""
     try:
         if path.lower().endswith('.npy'):
             height, width = np.load(path, mmap_mode='r').shape[:2]
             return width, height
         if path.lower().endswith(('.tif', '.tiff')):
             return _tiff_size(path)
-        with Image.open(path) as image:
+        with open_image(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
             return image.size[::-1] if turned else image.size
     except Exception:  # whatever readers raise for bytes that they do not expect
@@ -32,7 +47,7 @@ def image_size(path: str) -> tuple[int, int] | None:
 def is_turned(path: str) -> bool:
     """Return whether the EXIF orientation of an image exchanges its width and height."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.getexif().get(_ORIENTATION, 1) >= 5
     except Exception:  # whatever readers raise for bytes that they do not expect
         return False
@@ -43,6 +58,9 @@ def _tiff_size(path: str) -> tuple[int, int]:
 
     with TiffFile(path) as file:
         page = file.pages[0]
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+        if max(ends, default=0) > os.path.getsize(path):
+            raise ValueError('truncated')
         return page.imagewidth, page.imagelength
 
 
@@ -58,7 +76,10 @@ def _measure(sample: Sample) -> None:
         return
     fault = find_fault(sample.path)
     sample.size = None if fault else image_size(sample.path)
-    sample.fault = fault.reason if fault else '' if sample.size else 'its header cannot be read'
+    if fault:
+        sample.fault = fault.reason
+    elif sample.size is None:
+        sample.fault = 'it is damaged, truncated, or has more than 2^30 pixels'
     if not sample.fault and sample.mask and (fault := find_fault(sample.mask, 'pillow')):
         sample.fault = f'its label map {sample.mask}: {fault.reason}'
 

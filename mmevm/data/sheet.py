@@ -10,6 +10,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image, ImageOps
 
+from mmevm.data.images import open_image
 from mmevm.data.masks import class_ids, read_mask
 from mmevm.data.palette import palette
 from mmevm.data.records import Sample, UserData
@@ -70,7 +71,7 @@ def _load(sample: Sample) -> tuple[np.ndarray, float] | None:
 def _read(path: str) -> Image.Image:
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in ('.tif', '.tiff', '.npy'):
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return ImageOps.exif_transpose(image).convert('RGB')
     if suffix == '.npy':
         bands = np.load(path)

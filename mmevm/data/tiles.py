@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from mmevm.data.images import open_image
 from mmevm.data.records import Sample, Split, Thing, UserData
 from mmevm.data.writing import coco_content
 from mmevm.errors import UsageError
@@ -78,7 +79,7 @@ def _read(path: str) -> np.ndarray:
         from tifffile import imread
 
         return imread(path)
-    with Image.open(path) as image:
+    with open_image(path) as image:
         turned = ImageOps.exif_transpose(image)
         return np.asarray(turned.convert('RGB') if turned.mode == 'P' else turned)
 
