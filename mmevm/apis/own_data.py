@@ -17,6 +17,7 @@ from mmevm.data.sheet import draw_sheet
 from mmevm.data.summary import describe, listing, refusal
 from mmevm.engine.runner.distributed import is_first_process, process_count
 from mmevm.engine.runner.latest import read_meta
+from mmevm.engine.tasks import mask_part
 from mmevm.errors import UsageError
 from mmevm.files import replacing
 
@@ -42,7 +43,8 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     """
     kind = require_task(cfg, config)
     meta = _meta(checkpoint)
-    data = read_data(path, kind, skip_broken, None if checkpoint is None else str(meta.get('cfg', '')))
+    trained = None if checkpoint is None else str(meta.get('cfg', ''))
+    data = read_data(path, kind, skip_broken, trained, with_shapes=mask_part(cfg) is not None)
     check_fit(cfg, data, config, process_count(cfg.launcher))
     if skip_broken:
         leave_out(data)  # what only this config cannot use

@@ -52,7 +52,7 @@ def run(data: str, out: Path, *, size: int, overlap: int, share: float, whole: S
         UsageError: It is not such a dataset, has problems, or an argument does not fit.
     """
     tiling = Tiling(size, overlap, share)
-    found = read_data(data, 'detection')
+    found = read_data(data, 'detection', with_shapes=False)
     if message := refusal(found):
         raise UsageError(f'{message}\nThe whole list: python tools/check_data.py {data}')
     if found.has_shapes:

@@ -21,14 +21,19 @@ _TINY = 'Boxes narrower or lower than a pixel, which MMDetection does not train 
 _SIZES = 'Images of another size than their annotations say:'
 
 
-def check_samples(data: UserData) -> None:
-    """Check every image's annotations; objects that cannot be used are marked."""
+def check_samples(data: UserData, with_shapes: bool = True) -> None:
+    """Check every image's annotations; objects that cannot be used are marked.
+
+    Args:
+        data (UserData): The dataset.
+        with_shapes (bool): Whether polygons and run lengths are needed; if not, those that cannot be used are dropped.
+    """
     for sample in data.samples():
         if sample.size and sample.stated and sample.size != sample.stated:
             data.findings.problem(_SIZES, _size_fault(sample))
             continue
         for thing in sample.things:
-            _check_thing(data, sample, thing)
+            _check_thing(data, sample, thing, with_shapes)
     things = [thing for sample in data.samples() for thing in sample.things]
     tiny = [thing.source for thing in things if 0 < min(thing.box[2:]) < 1]
     if things and all(max(thing.box) <= 1 for thing in things):
@@ -50,15 +55,20 @@ def _size_fault(sample: Sample) -> str:
     return f'{sample.path}: {width} x {height}, {stated}{why}'
 
 
-def _check_thing(data: UserData, sample: Sample, thing: Thing) -> None:
-    heading = _box_fault(thing, sample.size or sample.stated) or _shape_fault(thing.shape, sample.size or sample.stated)
-    if heading is None:
-        return
-    thing.faulty = True
-    box = ', '.join(f'{value:.6g}' for value in thing.box)
+def _check_thing(data: UserData, sample: Sample, thing: Thing, with_shapes: bool) -> None:
     size = sample.size or sample.stated
+    of_box, of_shape = _box_fault(thing, size), _shape_fault(thing.shape, size)
+    if not of_box and not of_shape:
+        return
+    box = ', '.join(f'{value:.6g}' for value in thing.box)
     where = f' in {size[0]} x {size[1]}' if size else ''
-    data.findings.fault(heading, f'{thing.source} ({os.path.basename(sample.path)}): x, y, w, h = {box}{where}')
+    text = f'{thing.source} ({os.path.basename(sample.path)}): x, y, w, h = {box}{where}'
+    if of_box or with_shapes:
+        thing.faulty = True
+        data.findings.fault(of_box or of_shape or '', text)
+    else:
+        thing.shape = None
+        data.findings.note(f'Boxes are enough here. {of_shape}', text)
 
 
 def _shape_fault(shape: Any, size: tuple[int, int] | None) -> str | None:

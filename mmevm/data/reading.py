@@ -23,7 +23,11 @@ LAYOUTS = (
 
 
 def read_data(
-    path: str | os.PathLike, kind: str | None = None, skip_broken: bool = False, trained: str | None = None
+    path: str | os.PathLike,
+    kind: str | None = None,
+    skip_broken: bool = False,
+    trained: str | None = None,
+    with_shapes: bool = True,
 ) -> UserData:
     """Read and check a dataset.
 
@@ -33,6 +37,7 @@ def read_data(
             folder may be read as several.
         skip_broken (bool): Leave out images and objects that cannot be used, instead of listing them as faults.
         trained (str, optional): For evaluations: the text of the config that the model was trained with.
+        with_shapes (bool): Whether polygons are needed, of objects with boxes; if not, faulty ones are dropped.
 
     Returns:
         UserData: With a training and a validation split, or the one to evaluate as ``'test'``; its ``findings`` say
@@ -51,7 +56,7 @@ def read_data(
         (only,) = data.splits.values()
         data.splits = {'test': only}
     report_broken(data)
-    checks.check_samples(data)
+    checks.check_samples(data, with_shapes)
     if trained is None:
         splits.complete_splits(data)
     else:

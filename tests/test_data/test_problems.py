@@ -3,21 +3,27 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mmdet.datasets import CocoDataset
 from PIL import Image
 
 from mmevm.apis.check_data import main as check
+from mmevm.apis.own_data import use_data
 from mmevm.data.reading import read_data
 from mmevm.data.summary import refusal
+from mmevm.engine.config import load_config
+from mmevm.errors import UsageError
 
 from . import layouts
 
 pytestmark = pytest.mark.openmmlab
 
+ROOT = Path(__file__).resolve().parents[2]
 BOTH = {'train': 4, 'val': 2}
 
 
@@ -221,3 +227,18 @@ def test_the_command_refuses_what_is_no_dataset(tmp_path: Path, capsys: pytest.C
     assert check([str(tmp_path)]) == 2
     assert 'it is empty. Expected' in capsys.readouterr().err
     assert check([str(tmp_path), '--out', 'sheet.txt']) == 2
+
+
+@pytest.mark.parametrize('shape', [[[1, 2, 3, 4]], [1, 2, 3, 4, 5, 6], dict(size=[3, 3], counts='1')])
+def test_polygons_that_boxes_do_without(shape: Any, coco: Path, tmp_path: Path) -> None:
+    """They stop a config for masks; one for boxes trains on the boxes."""
+    path = coco / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['segmentation'] = shape
+    path.write_text(json.dumps(content))
+    for config, is_refused in (('mask_rcnn_evm_t_1x', True), ('retinanet_evm_t', False)):
+        cfg = load_config(ROOT / f'configs/{config}.py', work_dir=str(tmp_path / config))
+        with pytest.raises(UsageError, match='annotation 1 ') if is_refused else nullcontext():
+            use_data(cfg, str(coco), config)
+    objects = CocoDataset(**{k: v for k, v in cfg.train_dataloader.dataset.items() if k not in ('type', 'pipeline')})
+    assert sum(len(sample['instances']) for sample in objects) == len(content['annotations'])
