@@ -13,6 +13,7 @@ bool supports(const std::string& capability) {
   if (capability == "avx512")
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
+  if (capability == "avx512bf16") return __builtin_cpu_supports("avx512bf16");
   if (capability == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
   return capability == "default";
@@ -20,7 +21,7 @@ bool supports(const std::string& capability) {
 
 struct Tables {
   const Kernels<float>* scans;
-  const PassTables* passes;
+  PassTables passes;
 };
 
 // The best that this processor has, or what MMEVM_CPU_CAPABILITY asks for.
@@ -29,9 +30,13 @@ Tables choose() {
   if (wish && *wish && !supports(wish))
     fail("MMEVM_CPU_CAPABILITY must be default, avx2 or avx512 and supported by this processor, got ", wish);
   const auto takes = [&](const char* name) { return wish && *wish ? wish == std::string(name) : supports(name); };
-  if (takes("avx512")) return {kernels_avx512, passes_avx512};
-  if (takes("avx2")) return {kernels_avx2, passes_avx2};
-  return {kernels_default, passes_default};
+  if (takes("avx512")) {
+    Tables tables{kernels_avx512, *passes_avx512};
+    if (supports("avx512bf16")) tables.passes.half.linear = linear_avx512bf16;
+    return tables;
+  }
+  if (takes("avx2")) return {kernels_avx2, *passes_avx2};
+  return {kernels_default, *passes_default};
 }
 
 const Tables& chosen() {
@@ -46,10 +51,9 @@ const Kernels<float>& kernels<float>() { return *chosen().scans; }
 template <>
 const Kernels<double>& kernels<double>() { return *kernels_double; }
 template <>
-const Passes<float>& passes<float>() { return chosen().passes->full; }
+const Passes<float>& passes<float>() { return chosen().passes.full; }
 template <>
-const Passes<BFloat16>& passes<BFloat16>() { return chosen().passes->half; }
-LinearPass linear_pass() { return chosen().passes->linear; }
-const TrainingPasses& training_passes() { return chosen().passes->training; }
+const Passes<BFloat16>& passes<BFloat16>() { return chosen().passes.half; }
+const TrainingPasses& training_passes() { return chosen().passes.training; }
 
 }  // namespace mmevm

@@ -58,7 +58,7 @@ template <class V, class Data>
 constexpr Passes<Data> make_passes() {
   return {&depthwise_blocks<V, Data>,    &batch_norm_tokens<V, Data>, &gated_norm_tokens<V, Data>, &rms_norm_tokens<V, Data>,
           &gated_mean_elements<V, Data>, &add_tokens<V, Data>, &add_normed_tokens<V, Data>, &gate_hidden<V, Data>,
-          &gate_channels<V, Data>,       &scaled_sum_tokens<V, Data>};
+          &gate_channels<V, Data>,       &scaled_sum_tokens<V, Data>, &linear<V, Product<V>, Data>};
 }
 
 template <class V>
@@ -69,6 +69,6 @@ constexpr TrainingPasses make_training_passes() {
 }
 
 constexpr PassTables make_pass_tables() {
-  return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>(), &linear<Vec<float>>,
+  return {make_passes<Vec<float>, float>(), make_passes<Vec<float>, BFloat16>(),
           make_training_passes<Vec<float>>()};
 }

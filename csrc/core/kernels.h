@@ -47,13 +47,12 @@ struct Passes {
   void (*gate_hidden)(const ChannelGateParams<Data>&, float* hidden, int64_t begin, int64_t end);
   void (*gate_channels)(const ChannelGateParams<Data>&, const float* hidden, int64_t begin, int64_t end);
   void (*scaled_sum)(const ScaledSumParams<Data>&, int64_t begin, int64_t end);
+  // For channels [first, last) and tokens [begin, end); without a scale, the product alone.
+  void (*linear)(const LinearParams<Data>&, const float* scale, const float* shift, float* packed, int64_t first, int64_t last,
+                 int64_t begin, int64_t end);
 };
 
 constexpr int64_t kPanels = 3;  // of V::lanes rows of weights, that a product multiplies at once
-
-// As passes.h says, for channels [first, last) and tokens [begin, end); without a scale, the product alone.
-using LinearPass = void (*)(const LinearParams&, const float* scale, const float* shift, float* packed, int64_t first,
-                            int64_t last, int64_t begin, int64_t end);
 
 // The passes of training.h; training_kernels.h says what they get.
 struct TrainingPasses {
@@ -86,12 +85,13 @@ extern const Kernels<double>* const kernels_double;
 struct PassTables {
   Passes<float> full;
   Passes<BFloat16> half;
-  LinearPass linear;
   TrainingPasses training;
 };
 extern const PassTables* const passes_default;
 extern const PassTables* const passes_avx2;
 extern const PassTables* const passes_avx512;
+// What AVX512-BF16 adds to them.
+extern const decltype(Passes<BFloat16>::linear) linear_avx512bf16;
 
 // Those of this processor; dispatch.cpp.
 template <class T>
@@ -106,7 +106,6 @@ template <>
 const Passes<float>& passes<float>();
 template <>
 const Passes<BFloat16>& passes<BFloat16>();
-LinearPass linear_pass();
 const TrainingPasses& training_passes();
 
 }  // namespace mmevm

@@ -69,10 +69,14 @@ int64_t floats_of(const MeanParams<Data>& p, int threads) {
 
 // Output channels that a task computes.
 int64_t linear_group() { return kPanels * lanes(); }
-bool is_product_alone(const LinearParams& p) {
+template <class Data>
+bool is_product_alone(const LinearParams<Data>& p) {
   return !p.bias && !p.norm.mean && p.activation == Activation::kNone && !p.residual;
 }
-int64_t floats_of(const LinearParams& p, int threads) { return 2 * p.out + threads * linear_group() * p.in; }
+template <class Data>
+int64_t floats_of(const LinearParams<Data>& p, int threads) {
+  return 2 * p.out + threads * linear_group() * p.in;
+}
 
 template <class Data>
 void run_pass(const DepthwiseParams<Data>& p, const Host& host, float* packed) {
@@ -151,7 +155,8 @@ void run_pass(const ScaledSumParams<Data>& p, const Host& host, float*) {
 }
 
 // A task packs the weights of its own channels, which the cache then holds for all of its tokens.
-void run_pass(const LinearParams& p, const Host& host, float* packed) {
+template <class Data>
+void run_pass(const LinearParams<Data>& p, const Host& host, float* packed) {
   if (p.tokens == 0 || p.out == 0) return;
   const int64_t group = linear_group(), groups = ceil_div(p.out, group);
   float *const scale = packed + host.threads * group * p.in, *const shift = scale + p.out;
@@ -163,8 +168,8 @@ void run_pass(const LinearParams& p, const Host& host, float* packed) {
   const int64_t parts = std::clamp<int64_t>(ceil_div(kTasks * host.threads, groups), 1, ceil_div(p.tokens, 48));
   for_tasks(host, groups * parts, [&](int64_t runner, int64_t task) {
     const int64_t first = task % groups * group, part = task / groups;
-    linear_pass()(p, alone ? nullptr : scale, shift, packed + runner * group * p.in, first, std::min(first + group, p.out),
-                  p.tokens * part / parts, p.tokens * (part + 1) / parts);
+    passes<Data>().linear(p, alone ? nullptr : scale, shift, packed + runner * group * p.in, first,
+                          std::min(first + group, p.out), p.tokens * part / parts, p.tokens * (part + 1) / parts);
   });
 }
 
@@ -196,7 +201,6 @@ MMEVM_INSTANTIATE(MeanParams)
 MMEVM_INSTANTIATE(NormMeanParams)
 MMEVM_INSTANTIATE(ChannelGateParams)
 MMEVM_INSTANTIATE(ScaledSumParams)
-template size_t pass_workspace(const LinearParams&, int);
-template void run(const LinearParams&, const Host&, void* workspace);
+MMEVM_INSTANTIATE(LinearParams)
 
 }  // namespace mmevm

@@ -113,16 +113,17 @@ struct ScaledSumParams {
   Data* y;                         // [B, tokens, C]
 };
 
-// y = activation(norm(weight x + bias)) + residual: a linear layer with what follows it.
+// y = activation(norm(weight x + bias)) + residual: a linear layer with what follows it. Sums are float.
+template <class Data>
 struct LinearParams {
   int64_t tokens, in, out;
-  const float* x;       // [tokens, in]
-  const float* weight;  // [out, in]
-  const float* bias;    // [out] or null
+  const Data* x;       // [tokens, in]
+  const Data* weight;  // [out, in]
+  const float* bias;   // [out] or null
   BatchNorm norm;
   Activation activation;
-  const float* residual;  // [tokens, out] or null
-  float* y;               // [tokens, out]
+  const Data* residual;  // [tokens, out] or null
+  Data* y;               // [tokens, out]
 };
 
 template <class Params>

@@ -46,33 +46,56 @@ void project(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_
   else if (M > 0) multiply_panels<V, sums, 1>(x, x_stride, packed, D, M, y, y_stride, count);
 }
 
-// What follows the product: tokens [begin, end), channels [first, last).
+// The product of a linear layer in floats; weights of BFloat16 are converted, row by row, where they are packed.
 template <class V>
-void finish_linear(const LinearParams& p, const float* scale, const float* shift, int64_t first, int64_t last, int64_t begin,
-                   int64_t end) {
+struct Product {
+  static void pack(const float* weight, int64_t rows, int64_t in, float* packed) { pack_panels<V>(weight, rows, in, packed); }
+
+  static void pack(const BFloat16* weight, int64_t rows, int64_t in, float* packed) {
+    constexpr int64_t W = V::lanes;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t i = 0; i < in; ++i) packed[(row / W * in + i) * W + row % W] = value_of(weight[row * in + i]);
+    for (int64_t row = rows; row % W; ++row)
+      for (int64_t i = 0; i < in; ++i) packed[(row / W * in + i) * W + row % W] = 0;
+  }
+
+  template <class Data>
+  static void run(const Data* x, const float* packed, int64_t in, int64_t out, float* y, int64_t y_stride, int64_t count) {
+    project<V, Data, float>(x, in, packed, in, out, y, y_stride, count);
+  }
+};
+
+// Writes tokens [begin, end), channels [first, last) of the result, of the products in `sums` at the stride.
+template <class V, class Data>
+void finish_linear(const LinearParams<Data>& p, const float* scale, const float* shift, const float* sums, int64_t stride,
+                   int64_t first, int64_t last, int64_t begin, int64_t end) {
   with_activation(p.activation, [&](auto activation) {
     for (int64_t t = begin; t < end; ++t)
       for (int64_t c = first; c < last; c += V::lanes) {
-        float* const y = p.y + t * p.out + c;
-        const int64_t valid = last - c;
-        auto v = load_channels<V>(y, valid);
-        v = activate<activation(), V>(V::fma(v, load_channels<V>(scale + c, valid), load_channels<V>(shift + c, valid)));
-        if (p.residual) v += load_channels<V>(p.residual + t * p.out + c, valid);
-        store_channels<V>(y, v, valid);
+        const int64_t valid = last - c, i = t * p.out + c;
+        auto v = load_channels<V>(sums + (t - begin) * stride + c - first, valid);
+        if (scale) v = V::fma(v, load_channels<V>(scale + c, valid), load_channels<V>(shift + c, valid));
+        v = activate<activation(), V>(v);
+        if (p.residual) v += load_channels<V>(p.residual + i, valid);
+        store_channels<V>(p.y + i, v, valid);
       }
   });
 }
 
 // Output channels [first, last) of tokens [begin, end). `packed` holds their weights. What follows the product is done for a
 // few tokens at a time, which the first cache still has.
-template <class V>
-void linear(const LinearParams& p, const float* scale, const float* shift, float* packed, int64_t first, int64_t last,
+template <class V, class Product, class Data>
+void linear(const LinearParams<Data>& p, const float* scale, const float* shift, float* packed, int64_t first, int64_t last,
             int64_t begin, int64_t end) {
-  constexpr int64_t few = 24;
-  pack_panels<V>(p.weight + first * p.in, last - first, p.in, packed);
+  constexpr int64_t few = 24, width = kPanels * V::lanes;
+  float tile[few * width];
+  Product::pack(p.weight + first * p.in, last - first, p.in, packed);
   for (int64_t t = begin; t < end; t += few) {
     const int64_t until = std::min(t + few, end);
-    project<V, float, float>(p.x + t * p.in, p.in, packed, p.in, last - first, p.y + t * p.out + first, p.out, until - t);
-    if (scale) finish_linear<V>(p, scale, shift, first, last, t, until);
+    float* sums = tile;
+    int64_t stride = width;
+    if constexpr (std::is_same_v<Data, float>) sums = p.y + t * p.out + first, stride = p.out;
+    Product::run(p.x + t * p.in, packed, p.in, last - first, sums, stride, until - t);
+    if (scale || sums == tile) finish_linear<V>(p, scale, shift, sums, stride, first, last, t, until);
   }
 }

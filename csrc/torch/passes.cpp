@@ -204,10 +204,11 @@ void linear(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments{stack};
   const Tensor x = arguments.tensor();
   check_first(x, "x", 0);
-  if (scalar_type(x) != ScalarType::Float) fail("`x` must be float32, got ", scalar_type(x));
-  const Tensor matrix = arguments.tensor();
-  const int64_t in = last(x), out = matrix.dim() ? matrix.size(0) : 0;
-  const auto weight = parameter(matrix, "weight", "[out, in]", {out, in});
+  const Tensor weight = arguments.tensor();
+  const int64_t in = last(x), out = weight.dim() ? weight.size(0) : 0;
+  check_shape(shape(weight), "weight", "[out, in]", {out, in});
+  if (scalar_type(weight) != scalar_type(x) || !weight.is_contiguous())
+    fail("`weight` must be contiguous and ", scalar_type(x), " as `x`");
   const auto bias = parameter(arguments.optional(), "bias", "[out]", {out});
   const NormValues norm = NormValues::take(arguments, out, true);
   const double eps = arguments.take<double>();
@@ -215,10 +216,13 @@ void linear(StableIValue* stack, uint64_t, uint64_t) {
   const OptionalTensor residual = arguments.optional();
   Sizes sizes(x.sizes().begin(), x.sizes().end());
   sizes.back() = out;
-  const Tensor y = empty(sizes, ScalarType::Float, x);
+  const Tensor y = empty(sizes, scalar_type(x), x);
   check_map(residual, "residual", y);
-  run_pass(LinearParams{tokens(y), in, out, pointer<float>(x), weight.data(), bias.data(), norm.with(eps),
-                        chosen, residual ? pointer<float>(*residual) : nullptr, mutable_pointer<float>(y)});
+  with_data(x, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(LinearParams<Data>{tokens(y), in, out, pointer<Data>(x), pointer<Data>(weight), bias.data(), norm.with(eps),
+                                chosen, pointer<Data>(residual), mutable_pointer<Data>(y)});
+  });
   stack[0] = torch::stable::detail::from(y);
 }
 

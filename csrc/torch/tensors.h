@@ -24,10 +24,10 @@ inline Shape shape(const OptionalTensor& t) { return t ? shape(*t) : Shape(); }
 
 // With one call through the ABI where the tensor's own needs a dozen: these are asked for often.
 inline ScalarType scalar_type(const Tensor& t) {
-  static const int32_t float32 = aoti_torch_dtype_float32();
+  static const int32_t float32 = aoti_torch_dtype_float32(), bfloat16 = aoti_torch_dtype_bfloat16();
   int32_t dtype;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
-  return dtype == float32 ? ScalarType::Float : t.scalar_type();
+  return dtype == float32 ? ScalarType::Float : dtype == bfloat16 ? ScalarType::BFloat16 : t.scalar_type();
 }
 
 struct DeviceOf {

@@ -20,8 +20,9 @@ from mmevm.ops.transforms import is_exporting, need_plain_operations
 
 _KERNELS = ((3, 3), (1, 4))
 _DTYPES = (torch.float32, torch.bfloat16)
-# The products of the extension were measured there, against those of PyTorch.
+# Of the products that are the extension's. They were measured on x86 alone; and PyTorch's use AMX where it is.
 _HAS_PRODUCTS = platform.machine() in ('x86_64', 'AMD64')
+_PRODUCTS = (_DTYPES[:1] if torch.cpu._is_amx_tile_supported() else _DTYPES) if _HAS_PRODUCTS else ()
 
 
 class NormStatistics(NamedTuple):
@@ -137,7 +138,7 @@ def linear(
     Returns:
         Tensor[..., C_out].
     """
-    if _serves_linear(x, weight, bias, *(norm[:4] if norm else ()), residual):
+    if _serves_linear(x, weight, residual) and available(x, weight, bias, *(norm[:4] if norm else ()), residual):
         tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
         return _operators().linear(x, weight, bias, *tensors, eps, ACTIVATION_INDEX[activation], residual)
     y = F.linear(x, weight, bias)
@@ -147,9 +148,10 @@ def linear(
     return y if residual is None else residual + y
 
 
-def _serves_linear(x: Tensor, *others: Tensor | None) -> bool:
+def _serves_linear(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:
+    same = x.dtype == weight.dtype and (residual is None or residual.dtype == x.dtype)
     # Autocast computes products in half precision.
-    return _HAS_PRODUCTS and x.dtype == torch.float32 and available(x, *others) and not torch.is_autocast_enabled('cpu')
+    return same and x.dtype in _PRODUCTS and not torch.is_autocast_enabled('cpu')
 
 
 def batch_norm_(

@@ -167,7 +167,7 @@ def convolve_and_scan(
     dt_bias: Tensor,
     step: int,
 ) -> Tensor:
-    """Depthwise 3 x 3 convolution, SiLU, projection and atrous scan; for the gradients only ``x`` and states are kept.
+    """Depthwise 3 x 3 convolution, SiLU, projection and atrous scan, all but the convolved map kept for the gradients.
 
     Args:
         x (Tensor[B, H, W, D]): Map.
@@ -183,33 +183,28 @@ def convolve_and_scan(
 
 
 class _ConvolvedScan(torch.autograd.Function):
-    """:func:`convolve_and_scan`: the backward pass computes the convolved map and its projection a second time."""
-
-    @staticmethod
-    def prepare(x: Tensor, weight: Tensor, bias: Tensor | None, x_proj: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Return the map that is scanned, and its projection."""
-        y = depthwise_activation(x, weight, bias, 'silu')
-        return y, project_phases(y, x_proj, step).unsqueeze(-2)
+    """:func:`convolve_and_scan`: the backward pass computes the convolved map a second time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, x_proj: Tensor, *rest: Any) -> Tensor:
         dt_weight, dt_bias, A, Ds, ctx.step = rest
-        y, x_dbl = _ConvolvedScan.prepare(x, weight, bias, x_proj, ctx.step)
+        y = depthwise_activation(x, weight, bias, 'silu')
+        x_dbl = project_phases(y, x_proj, ctx.step).unsqueeze(-2)
         routes = flatten(es2d_routes(ctx.step))
         scan = _kernels().visual_scan
         scanned, states = scan(y, x_dbl, dt_weight, dt_bias, A, Ds, ctx.step, routes, True)
-        ctx.save_for_backward(x, weight, bias, x_proj, *rest[:-1], states)
+        ctx.save_for_backward(x, weight, bias, x_proj, *rest[:-1], x_dbl, states)
         return scanned
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, states = ctx.saved_tensors
+        *inputs, x_dbl, states = ctx.saved_tensors
         if must_be_differentiable():
             formula = partial(_convolved_scan_formula, step=ctx.step)
             return (*needed(ctx, reference_gradients(formula, inputs, (dy,))), None)
         x, weight, bias, x_proj, dt_weight, dt_bias, A, Ds = inputs
         step, routes, kernels = ctx.step, flatten(es2d_routes(ctx.step)), _kernels()
-        y, x_dbl = _ConvolvedScan.prepare(x, weight, bias, x_proj, step)
+        y = depthwise_activation(x, weight, bias, 'silu')
         of_scan = (y, x_dbl, dt_weight, dt_bias, A, Ds, states, step, routes)
         dscanned, dx_dbl, *of_parameters = kernels._visual_scan_backward(dy.contiguous(), *of_scan)
         dprojected, dx_proj = kernels._phase_projection_backward(

@@ -209,7 +209,7 @@ void check_products() {
   Exact expected = multiply(Exact(x.begin(), x.end()), weight, bias, B * tokens, C, out);
   for (double& v : expected) v = std::max(v, 0.0);
   Floats y(expected.size()), gate(B * C);
-  LinearParams p{B * tokens, C, out, x.data(), weight.data(), bias.data(), {}, Activation::kRelu, nullptr, y.data()};
+  LinearParams<float> p{B * tokens, C, out, x.data(), weight.data(), bias.data(), {}, Activation::kRelu, nullptr, y.data()};
   run_pass(p);
   expect_close("linear layer and ReLU", y, expected);
   Exact inner = multiply(Exact(x.begin(), x.begin() + B * C), reduce, zeros, B, C, hidden);

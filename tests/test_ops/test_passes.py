@@ -123,14 +123,35 @@ def test_linear(tokens: int, C_in: int, C_out: int, activation: str | None) -> N
             assert got.shape == expected.shape and relative_error(got, expected) < 3e-6
 
 
+@pytest.mark.parametrize('tokens, C_in, C_out', PRODUCTS)
+@pytest.mark.parametrize('activation', ACTIVATIONS)
+def test_linear_in_bfloat16(
+    tokens: int, C_in: int, C_out: int, activation: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums in float32, rounded once."""
+    monkeypatch.setattr(passes, '_PRODUCTS', (torch.bfloat16,))
+    x, weight = torch.randn(1, tokens, 1, C_in).bfloat16(), torch.randn(C_out, C_in).bfloat16()
+    bias, residual = torch.randn(C_out), torch.randn(1, tokens, 1, C_out).bfloat16()
+    for args in ((), (bias,), (None, statistics(C_out)), (bias.bfloat16(), statistics(C_out))):
+        for added in (None, residual):
+            expected = exact(passes.linear, x, weight, *args, activation=activation, residual=added)
+            with torch.profiler.profile() as profile:
+                got = passes.linear(x, weight, *args, activation=activation, residual=added)
+            assert [e.count for e in profile.key_averages() if e.key == 'mmevm::linear'] == [1]
+            assert got.dtype == torch.bfloat16 and got.shape == expected.shape
+            # Half a unit in the last of eight bits, of each value.
+            assert (got.double() - expected).abs().sub(expected.abs() * 2**-8).max() < 3e-6 * expected.abs().max()
+
+
 def test_linear_of_other_dtypes_and_under_autocast_is_pytorchs() -> None:
     x, weight = torch.randn(2, 9, 16), torch.randn(8, 16)
     with torch.profiler.profile() as profile:
-        half = passes.linear(x.bfloat16(), weight.bfloat16())
+        half = passes.linear(x.half(), weight.half())
+        mixed = passes.linear(x.bfloat16(), weight.bfloat16(), residual=torch.randn(2, 9, 8))
         with torch.autocast('cpu', torch.bfloat16):
             cast = passes.linear(x, weight)
         strided = passes.linear(x.mT.contiguous().mT, weight)
-    assert half.dtype == cast.dtype == torch.bfloat16
+    assert (half.dtype, mixed.dtype, cast.dtype) == (torch.float16, torch.float32, torch.bfloat16)
     assert torch.equal(strided, F.linear(x.mT.contiguous().mT, weight))
     assert not [event for event in profile.key_averages() if event.key == 'mmevm::linear']
 
@@ -272,7 +293,10 @@ class NormMean(nn.Module):
         (lambda x, w, n: OPERATORS.linear(x, n, None, *[None] * 4, 0.0, 0, None), r'\[out, in\]'),
         (lambda x, w, n: OPERATORS.linear(x, x[0, 0, :5].mT @ x[0, 0, :5], n[1:], *[None] * 4, 0.0, 0, None), '`bias`'),
         (lambda x, w, n: OPERATORS.linear(x, x[0, 0].mT @ x[0, 0], n, *[None] * 4, 0.0, 0, x[..., 1:]), '`residual`'),
-        (lambda x, w, n: OPERATORS.linear(x.bfloat16(), w, None, *[None] * 4, 0.0, 0, None), 'float32'),
+        (
+            lambda x, w, n: OPERATORS.linear(x.bfloat16(), x[0, 0].mT @ x[0, 0], None, *[None] * 4, 0.0, 0, None),
+            'BFloat16',
+        ),
         (lambda x, w, n: OPERATORS.batch_norm_(x, n, n, n, n[1:], 0.0, 0, None), '`norm`'),
     ],
 )

@@ -1,0 +1,76 @@
+// Products in BFloat16 for x86-64 with AVX-512 (F, BW, DQ, VL, BF16): two terms of a sum in one instruction.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "kernels.h"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+// As in kernels_avx512.cpp.
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx512bf16,avx2,fma")
+#endif
+
+namespace mmevm {
+namespace {
+#define MMEVM_LANES 16
+#define MMEVM_AVX512
+#include "vec.h"
+
+#include "scan_tile.h"
+
+#include "scan_driver.h"
+
+#include "pass_kernels.h"
+
+#include "product_kernels.h"
+
+// Two neighbours in BFloat16 in the place of each float: pairs are moved as they are, and multiplied with pairs.
+struct Pairs : Vec<float> {
+  static MMEVM_INLINE reg set(float pair) { return (reg)_mm512_set1_ps(pair); }
+  static MMEVM_INLINE reg fma(reg a, reg b, reg sum) {
+    return (reg)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+  }
+};
+
+struct PairProduct {
+  static const float* pairs(const BFloat16* x) { return reinterpret_cast<const float*>(x); }
+
+  static void pack(const BFloat16* weight, int64_t rows, int64_t in, float* packed) {
+    if (in % 2) Product<Vec<float>>::pack(weight, rows, in, packed);
+    else pack_panels<Vec<float>>(pairs(weight), rows, in / 2, packed);
+  }
+
+  static void run(const BFloat16* x, const float* packed, int64_t in, int64_t out, float* y, int64_t y_stride, int64_t count) {
+    if (in % 2) Product<Vec<float>>::run(x, packed, in, out, y, y_stride, count);
+    else project<Pairs, float, float>(pairs(x), in / 2, packed, in / 2, out, y, y_stride, count);
+  }
+};
+
+constexpr auto half_linear = &linear<Vec<float>, PairProduct, BFloat16>;
+}  // namespace
+}  // namespace mmevm
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif  // __x86_64__
+
+namespace mmevm {
+#ifdef __x86_64__
+const decltype(Passes<BFloat16>::linear) linear_avx512bf16 = half_linear;
+#else
+const decltype(Passes<BFloat16>::linear) linear_avx512bf16 = nullptr;
+#endif
+}  // namespace mmevm
