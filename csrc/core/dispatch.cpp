@@ -32,7 +32,7 @@ Tables choose() {
   const auto takes = [&](const char* name) { return wish && *wish ? wish == std::string(name) : supports(name); };
   if (takes("avx512")) {
     Tables tables{kernels_avx512, *passes_avx512};
-    if (supports("avx512bf16")) tables.passes.half.linear = linear_avx512bf16;
+    if (supports("avx512bf16")) tables.passes.half = *half_avx512bf16;
     return tables;
   }
   if (takes("avx2")) return {kernels_avx2, *passes_avx2};

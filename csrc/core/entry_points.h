@@ -64,8 +64,8 @@ constexpr Passes<Data> make_passes() {
 template <class V>
 constexpr TrainingPasses make_training_passes() {
   return {&depthwise_gradient_blocks<V>, &sum_tokens<V>,          &sum_squares<V>,         &normalise<V>,
-          &sum_batch_gradients<V>,       &batch_gradients<V>,     &norm_gate<V>,           &norm_gate_gradients<V>,
-          &norm_mean_gradients<V>,       &blend<V>,               &blend_gradients<V>,      &project_gradient<V>};
+          &sum_batch_gradients<V>,       &batch_gradients<V>, &norm_gate_gradients<V>, &norm_mean_gradients<V>,
+          &blend<V>,                     &blend_gradients<V>, &project_gradient<V>};
 }
 
 constexpr PassTables make_pass_tables() {

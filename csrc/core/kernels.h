@@ -65,7 +65,6 @@ struct TrainingPasses {
                               int64_t begin, int64_t end);
   void (*batch_gradients)(const BatchStatisticsGradients&, const float* scale, const float* shift, const float* means,
                           int64_t begin, int64_t end);
-  void (*norm_gate)(const NormGate&, int64_t begin, int64_t end);
   void (*norm_gate_gradients)(const NormGateGradients&, float* sums, int64_t begin, int64_t end);
   void (*norm_mean_gradients)(const NormMeanGradients&, const float* gradient, int64_t b, float* sums, int64_t begin,
                               int64_t end);
@@ -90,8 +89,8 @@ struct PassTables {
 extern const PassTables* const passes_default;
 extern const PassTables* const passes_avx2;
 extern const PassTables* const passes_avx512;
-// What AVX512-BF16 adds to them.
-extern const decltype(Passes<BFloat16>::linear) linear_avx512bf16;
+// In place of those of passes_avx512.
+extern const Passes<BFloat16>* const half_avx512bf16;
 
 // Those of this processor; dispatch.cpp.
 template <class T>

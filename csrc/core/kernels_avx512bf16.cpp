@@ -1,4 +1,4 @@
-// Products in BFloat16 for x86-64 with AVX-512 (F, BW, DQ, VL, BF16): two terms of a sum in one instruction.
+// The passes over maps of BFloat16 for x86-64 with AVX-512 (F, BW, DQ, VL, BF16): products take two terms of a sum at once.
 
 #include <algorithm>
 #include <cmath>
@@ -24,15 +24,8 @@ namespace mmevm {
 namespace {
 #define MMEVM_LANES 16
 #define MMEVM_AVX512
-#include "vec.h"
-
-#include "scan_tile.h"
-
-#include "scan_driver.h"
-
-#include "pass_kernels.h"
-
-#include "product_kernels.h"
+#define MMEVM_AVX512BF16
+#include "entry_points.h"
 
 // Two neighbours in BFloat16 in the place of each float: pairs are moved as they are, and multiplied with pairs.
 struct Pairs : Vec<float> {
@@ -56,7 +49,13 @@ struct PairProduct {
   }
 };
 
-constexpr auto half_linear = &linear<Vec<float>, PairProduct, BFloat16>;
+constexpr Passes<BFloat16> make_half() {
+  Passes<BFloat16> passes = make_passes<Vec<float>, BFloat16>();
+  passes.linear = &linear<Vec<float>, PairProduct, BFloat16>;
+  return passes;
+}
+
+constexpr Passes<BFloat16> table = make_half();
 }  // namespace
 }  // namespace mmevm
 
@@ -69,8 +68,8 @@ constexpr auto half_linear = &linear<Vec<float>, PairProduct, BFloat16>;
 
 namespace mmevm {
 #ifdef __x86_64__
-const decltype(Passes<BFloat16>::linear) linear_avx512bf16 = half_linear;
+const Passes<BFloat16>* const half_avx512bf16 = &table;
 #else
-const decltype(Passes<BFloat16>::linear) linear_avx512bf16 = nullptr;
+const Passes<BFloat16>* const half_avx512bf16 = nullptr;
 #endif
 }  // namespace mmevm

@@ -29,6 +29,15 @@ MMEVM_INLINE void for_channels(int64_t C, Fn&& fn) {
   if (c < C) fn(c, C - c);
 }
 
+// Calls step(w, turn) for w in [begin, end); turns follow one another, as compile-time constants.
+template <class Step, int... turns>
+MMEVM_INLINE void for_turns(int64_t begin, int64_t end, const Step& step, std::integer_sequence<int, turns...>) {
+  constexpr int64_t count = sizeof...(turns);
+  int64_t w = begin;
+  for (; w + count <= end; w += count) (step(w + turns, std::integral_constant<int, turns>()), ...);
+  (void)((w + turns < end && (step(w + turns, std::integral_constant<int, turns>()), true)) && ...);
+}
+
 // The cells of row h of a map, one block of channels: `weight` is [rows][cols][lanes] and then the bias.
 template <class V, int rows, int cols, Activation activation, class Data, class Valid>
 void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h, const float* weight, Data* y, Valid valid) {
@@ -54,17 +63,24 @@ void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h,
   if (first < 0 || first + rows > p.H || W < cols) return at_edge(0, W);
   const int64_t end = W - cols + p.left + 1;
   at_edge(0, p.left);
-  for (int64_t w = p.left; w < end; ++w) {
-    const Data* const from = image + first * width + (w - p.left) * C;
+  // The columns under the kernel go round in registers, so that every cell is read once for each row of the kernel.
+  typename V::reg cells[rows][cols];
+  const auto read = [&](int64_t col, int to) __attribute__((always_inline)) {
+    for (int r = 0; r < rows; ++r) cells[r][to] = load_channels<V>(image + (first + r) * width + col * C, valid);
+  };
+  for (int c = 0; c < cols - 1; ++c) read(c, c);
+  const auto step = [&](int64_t w, auto turn) __attribute__((always_inline)) {
+    constexpr int oldest = turn();
+    read(w - p.left + cols - 1, (oldest + cols - 1) % cols);
     typename V::reg sums[rows];
     for (int r = 0; r < rows; ++r) {
       sums[r] = r == 0 ? bias : V::set(0);
-      for (int c = 0; c < cols; ++c)
-        sums[r] = V::fma(load_channels<V>(from + r * width + c * C, valid), k[r * cols + c], sums[r]);
+      for (int c = 0; c < cols; ++c) sums[r] = V::fma(cells[r][(oldest + c) % cols], k[r * cols + c], sums[r]);
     }
     for (int r = 1; r < rows; ++r) sums[0] += sums[r];
     finish(w, sums[0]);
-  }
+  };
+  for_turns(p.left, end, step, std::make_integer_sequence<int, cols>());
   at_edge(end, W);
 }
 
@@ -112,31 +128,55 @@ struct Moments {
   float mean, inverse_deviation;
 };
 
-template <class V, class Data>
-MMEVM_INLINE Moments moments(const Data* row, int64_t C, double eps) {
-  auto sum = V::set(0), squares = V::set(0);
-  for_channels<V>(C, [&](int64_t c, auto valid) { sum += load_channels<V>(row + c, valid); });
-  const float mean = lane_sum<V>(sum) / C;
+// Of `count` rows at once, which do not wait for one another's sums over lanes.
+template <class V, int count, class Data>
+MMEVM_INLINE void find_moments(const Data* rows, int64_t C, double eps, Moments (&m)[count]) {
+  typename V::reg sums[count] = {}, squares[count] = {};
+  float total[count] = {}, total_squares[count] = {};
   for_channels<V>(C, [&](int64_t c, auto valid) {
-    auto d = load_channels<V>(row + c, valid) - mean;
-    for (int64_t i = valid; i < V::lanes; ++i) d[i] = 0;
-    squares = V::fma(d, d, squares);
+    for (int i = 0; i < count; ++i) sums[i] += load_channels<V>(rows + i * C + c, valid);
   });
-  return {mean, 1 / std::sqrt(lane_sum<V>(squares) / C + float(eps))};
+  add_lane_sums<V, count>(sums, total);
+  for (int i = 0; i < count; ++i) m[i].mean = total[i] / C;
+  for_channels<V>(C, [&](int64_t c, auto valid) {
+    for (int i = 0; i < count; ++i) {
+      auto d = load_channels<V>(rows + i * C + c, valid) - m[i].mean;
+      for (int64_t j = valid; j < V::lanes; ++j) d[j] = 0;
+      squares[i] = V::fma(d, d, squares[i]);
+    }
+  });
+  add_lane_sums<V, count>(squares, total_squares);
+  for (int i = 0; i < count; ++i) m[i].inverse_deviation = 1 / std::sqrt(total_squares[i] / C + float(eps));
+}
+
+// Calls fn(token, its moments) for tokens [begin, end).
+template <class V, class Data, class Fn>
+MMEVM_INLINE void for_normed(const Data* x, int64_t C, double eps, int64_t begin, int64_t end, Fn&& fn) {
+  constexpr int several = 4;
+  int64_t t = begin;
+  for (; t + several <= end; t += several) {
+    Moments m[several];
+    find_moments<V>(x + t * C, C, eps, m);
+    for (int i = 0; i < several; ++i) fn(t + i, m[i]);
+  }
+  for (; t < end; ++t) {
+    Moments m[1];
+    find_moments<V>(x + t * C, C, eps, m);
+    fn(t, m[0]);
+  }
 }
 
 template <class V, class Data>
 void gated_norm_tokens(const GatedNormParams<Data>& p, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
+  for_normed<V>(p.x, p.C, p.eps, begin, end, [&](int64_t t, const Moments& m) {
     const Data* const row = p.x + t * p.C;
-    const Moments m = moments<V>(row, p.C, p.eps);
     for_channels<V>(p.C, [&](int64_t c, auto valid) {
-      const auto z = load_channels<V>(p.gate + t * p.C + c, valid);
       auto v = (load_channels<V>(row + c, valid) - m.mean) * m.inverse_deviation;
       v = V::fma(v, load_channels<V>(p.weight + c, valid), load_channels<V>(p.bias + c, valid));
-      store_channels<V>(p.y + t * p.C + c, v * (z * sigmoid<V>(z)), valid);
+      if (p.gate) v *= activate<Activation::kSilu, V>(load_channels<V>(p.gate + t * p.C + c, valid));
+      store_channels<V>(p.y + t * p.C + c, v, valid);
     });
-  }
+  });
 }
 
 template <class V, class Data>
@@ -180,14 +220,12 @@ void add_tokens(const MeanParams<Data>& p, int64_t begin, int64_t end, float* su
 // Adds (x - mean) / deviation of tokens [begin, end) of all images to sums [C].
 template <class V, class Data>
 void add_normed_tokens(const NormMeanParams<Data>& p, int64_t begin, int64_t end, float* sums) {
-  for (int64_t t = begin; t < end; ++t) {
-    const Data* row = p.x + t * p.C;
-    const Moments m = moments<V>(row, p.C, p.eps);
+  for_normed<V>(p.x, p.C, p.eps, begin, end, [&](int64_t t, const Moments& m) {
     for_channels<V>(p.C, [&](int64_t c, auto valid) {
-      const auto v = (load_channels<V>(row + c, valid) - m.mean) * m.inverse_deviation;
+      const auto v = (load_channels<V>(p.x + t * p.C + c, valid) - m.mean) * m.inverse_deviation;
       store_channels<V>(sums + c, load_channels<V>(sums + c, valid) + v, valid);
     });
-  }
+  });
 }
 
 template <class V, class A, class B>

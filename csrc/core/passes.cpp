@@ -110,9 +110,9 @@ void run_pass(const GatedMeanParams<Data>& p, const Host& host, float*) {
   share(host, p.elements, kTask, [&](int64_t, int64_t begin, int64_t end) { passes<Data>().gated_mean(p, begin, end); });
 }
 
-// The means over the tokens of each image, of what `add` adds to the sums of a task.
-template <class Params, class Add>
-void average(const Params& p, const Host& host, float* sums, const Add& add) {
+// The means over the tokens of each image, of what `add` adds to the sums of a task, as `finish` changes them.
+template <class Params, class Add, class Finish>
+void average(const Params& p, const Host& host, float* sums, const Add& add, const Finish& finish) {
   const int64_t tasks = kTasks * host.threads;
   for (int64_t b = 0; b < p.B; ++b) {
     std::fill_n(sums, tasks * p.C, 0.0f);
@@ -122,7 +122,7 @@ void average(const Params& p, const Host& host, float* sums, const Add& add) {
     for (int64_t c = 0; c < p.C; ++c) {
       float sum = 0;
       for (int64_t task = 0; task < tasks; ++task) sum += sums[task * p.C + c];
-      p.mean[b * p.C + c] = sum / p.tokens;
+      p.mean[b * p.C + c] = rounded(finish(c, sum / p.tokens), p.mean);
     }
   }
 }
@@ -130,14 +130,15 @@ void average(const Params& p, const Host& host, float* sums, const Add& add) {
 template <class Data>
 void run_pass(const MeanParams<Data>& p, const Host& host, float* sums) {
   average(p, host, sums,
-          [&](int64_t begin, int64_t end, float* to) { passes<Data>().add_tokens(p, begin, end, to); });
+          [&](int64_t begin, int64_t end, float* to) { passes<Data>().add_tokens(p, begin, end, to); },
+          [](int64_t, float mean) { return mean; });
 }
 
 template <class Data>
 void run_pass(const NormMeanParams<Data>& p, const Host& host, float* sums) {
   average(p, host, sums,
-          [&](int64_t begin, int64_t end, float* to) { passes<Data>().add_normed(p, begin, end, to); });
-  for (int64_t i = 0; i < p.B * p.C; ++i) p.mean[i] = p.mean[i] * p.weight[i % p.C] + p.bias[i % p.C];
+          [&](int64_t begin, int64_t end, float* to) { passes<Data>().add_normed(p, begin, end, to); },
+          [&](int64_t c, float mean) { return mean * p.weight[c] + p.bias[c]; });
 }
 
 template <class Data>

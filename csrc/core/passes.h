@@ -49,7 +49,7 @@ struct BatchNormParams {
 template <class Data>
 struct GatedNormParams {
   int64_t tokens, C;
-  const Data *x, *gate;        // [tokens, C]
+  const Data *x, *gate;        // [tokens, C]; without a gate, the norm alone
   const float *weight, *bias;  // [C]
   double eps;
   Data* y;  // [tokens, C]
@@ -78,7 +78,7 @@ template <class Data>
 struct MeanParams {
   int64_t B, tokens, C;
   const Data* x;  // [B, tokens, C]
-  float* mean;    // [B, C]
+  Data* mean;     // [B, C]
 };
 
 // The mean over an image's tokens of their layer norm.
@@ -88,7 +88,7 @@ struct NormMeanParams {
   const Data* x;               // [B, tokens, C]
   const float *weight, *bias;  // [C]
   double eps;
-  float* mean;  // [B, C]
+  Data* mean;  // [B, C]
 };
 
 // y = sigmoid(expand activation(reduce x + reduce_bias) + expand_bias): what squeeze and excitation computes of a mean.

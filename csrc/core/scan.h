@@ -31,6 +31,13 @@ static inline float value_of(BFloat16 x) {
   return value;
 }
 
+static inline float rounded(float x, const float*) { return x; }
+static inline BFloat16 rounded(float x, const BFloat16*) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  return {uint16_t((x == x ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) >> 16)};
+}
+
 // One route of a visual scan: which cells of the map it visits, in which order, with which parameters.
 // mmevm/ops/routes.py describes the fields; their order here is the order of the operator's flat list of integers.
 struct Route {

@@ -65,7 +65,6 @@ int64_t floats_of(const DepthwiseGradients& p, int threads) {
 }
 int64_t floats_of(const BatchStatistics& p, int) { return 2 * p.C + Sums(p.tokens, p.C, p.C).floats(); }
 int64_t floats_of(const BatchStatisticsGradients& p, int) { return 4 * p.C + Sums(p.tokens, p.C, 2 * p.C).floats(); }
-int64_t floats_of(const NormGate&, int) { return 0; }
 int64_t floats_of(const NormGateGradients& p, int) { return Sums(p.tokens, p.C, 2 * p.C).floats(); }
 int64_t floats_of(const NormMeanGradients& p, int) { return p.B * p.C + Sums(p.tokens, p.C, p.C).floats(); }
 int64_t floats_of(const Blend&, int) { return 0; }
@@ -125,10 +124,6 @@ void run_pass(const BatchStatisticsGradients& p, const Host& host, float* scale)
   }
   share_tokens(host, p.tokens, p.C,
                [&](int64_t begin, int64_t end) { training_passes().batch_gradients(p, scale, shift, means, begin, end); });
-}
-
-void run_pass(const NormGate& p, const Host& host, float*) {
-  share_tokens(host, p.tokens, p.C, [&](int64_t begin, int64_t end) { training_passes().norm_gate(p, begin, end); });
 }
 
 void run_pass(const NormGateGradients& p, const Host& host, float* memory) {

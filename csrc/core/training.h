@@ -35,14 +35,7 @@ struct BatchStatisticsGradients {
   float *dx, *dweight, *dbias;  // as x, weight, bias
 };
 
-// y = layer_norm(x) * silu(gate).
-struct NormGate {
-  int64_t tokens, C;
-  const float *x, *gate, *weight, *bias;  // [tokens, C] twice, [C] twice
-  double eps;
-  float* y;  // [tokens, C]
-};
-
+// Of GatedNormParams.
 struct NormGateGradients {
   int64_t tokens, C;
   const float *dy, *x, *gate, *weight, *bias;  // [tokens, C] three times, [C] twice
@@ -96,7 +89,6 @@ struct PhaseProjectionGradients {
   X(DepthwiseGradients)          \
   X(BatchStatistics)             \
   X(BatchStatisticsGradients)    \
-  X(NormGate)                    \
   X(NormGateGradients)           \
   X(NormMeanGradients)           \
   X(Blend)                       \

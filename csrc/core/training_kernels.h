@@ -157,20 +157,6 @@ void batch_gradients(const BatchStatisticsGradients& p, const float* scale, cons
   });
 }
 
-template <class V>
-void norm_gate(const NormGate& p, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    const float* const row = p.x + t * p.C;
-    const Moments m = moments<V>(row, p.C, p.eps);
-    for_channels<V>(p.C, [&](int64_t c, auto valid) {
-      const auto z = load_channels<V>(p.gate + t * p.C + c, valid);
-      const auto n = (load_channels<V>(row + c, valid) - m.mean) * m.inverse_deviation;
-      const auto y = V::fma(n, load_channels<V>(p.weight + c, valid), load_channels<V>(p.bias + c, valid));
-      store_channels<V>(p.y + t * p.C + c, y * (z * sigmoid<V>(z)), valid);
-    });
-  }
-}
-
 // dx of a layer norm from g, the gradient of the normalised row n: (g - mean(g) - n mean(g n)) / deviation.
 template <class V, class Gradient>
 MMEVM_INLINE void norm_row_gradient(const float* row, const Moments& m, int64_t C, float* dx, Gradient&& gradient) {
@@ -192,9 +178,8 @@ MMEVM_INLINE void norm_row_gradient(const float* row, const Moments& m, int64_t 
 // Adds to sums [2][C]: dweight and dbias.
 template <class V>
 void norm_gate_gradients(const NormGateGradients& p, float* sums, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
+  for_normed<V>(p.x, p.C, p.eps, begin, end, [&](int64_t t, const Moments& m) {
     const int64_t at = t * p.C;
-    const Moments m = moments<V>(p.x + at, p.C, p.eps);
     norm_row_gradient<V>(p.x + at, m, p.C, p.dx + at, [&](int64_t c, typename V::reg n, auto valid) {
       const auto dy = load_channels<V>(p.dy + at + c, valid), z = load_channels<V>(p.gate + at + c, valid);
       const auto weight = load_channels<V>(p.weight + c, valid), s = sigmoid<V>(z);
@@ -205,21 +190,20 @@ void norm_gate_gradients(const NormGateGradients& p, float* sums, int64_t begin,
       add_channels<V>(sums + p.C + c, g, valid);
       return g * weight;
     });
-  }
+  });
 }
 
 // Adds the normalised tokens [begin, end) of image b to sums [C]. `gradient` is [B][C], of each of them.
 template <class V>
 void norm_mean_gradients(const NormMeanGradients& p, const float* gradient, int64_t b, float* sums, int64_t begin,
                          int64_t end) {
-  for (int64_t t = b * p.tokens + begin; t < b * p.tokens + end; ++t) {
+  for_normed<V>(p.x, p.C, p.eps, b * p.tokens + begin, b * p.tokens + end, [&](int64_t t, const Moments& m) {
     const int64_t at = t * p.C;
-    const Moments m = moments<V>(p.x + at, p.C, p.eps);
     norm_row_gradient<V>(p.x + at, m, p.C, p.dx + at, [&](int64_t c, typename V::reg n, auto valid) {
       add_channels<V>(sums + c, n, valid);
       return load_channels<V>(gradient + b * p.C + c, valid);
     });
-  }
+  });
 }
 
 template <class V>

@@ -33,8 +33,12 @@ struct Vec<float> {
   }
   // To the nearest, and to even where two are near; what is not a number stays so.
   static MMEVM_INLINE void store(BFloat16* p, reg v) {
+#ifdef MMEVM_AVX512BF16
+    const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+#else
     const ireg bits = (ireg)v, rounded = bits + 0x7fff + ((bits >> 16) & 1);
     const hreg h = __builtin_convertvector((v == v ? rounded : bits | 0x400000) >> 16, hreg);
+#endif
     __builtin_memcpy(p, &h, sizeof(h));
   }
   static MMEVM_INLINE reg set(float s) { return s - reg{}; }

@@ -14,6 +14,7 @@ constexpr const char* kPassSchemas[] = {
     "batch_norm_(Tensor(a!) y, Tensor mean, Tensor var, Tensor weight, Tensor bias, float eps, int activation, "
     "Tensor? residual) -> ()",
     "gated_norm_(Tensor(a!) y, Tensor gate, Tensor weight, Tensor bias, float eps) -> ()",
+    "layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "rms_norm(Tensor x, Tensor weight, float eps) -> Tensor",
     "gated_mean_(Tensor(a!) a, Tensor b, Tensor gate) -> ()",
     "map_mean(Tensor x) -> Tensor",
@@ -101,6 +102,22 @@ void gated_norm_(StableIValue* stack, uint64_t, uint64_t) {
   });
 }
 
+void layer_norm(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments arguments{stack};
+  const Tensor x = arguments.tensor();
+  check_first(x, "x", 0);
+  const auto weight = parameter(arguments.tensor(), "weight", "[C]", {last(x)});
+  const auto bias = parameter(arguments.tensor(), "bias", "[C]", {last(x)});
+  const double eps = arguments.take<double>();
+  const Tensor y = new_map(x);
+  with_data(x, [&](auto data) {
+    using Data = decltype(data);
+    run_pass(GatedNormParams<Data>{tokens(x), last(x), pointer<Data>(x), nullptr, weight.data(), bias.data(), eps,
+                                   mutable_pointer<Data>(y)});
+  });
+  stack[0] = torch::stable::detail::from(y);
+}
+
 void rms_norm(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments{stack};
   const Tensor x = arguments.tensor();
@@ -133,12 +150,12 @@ void map_mean(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor x = arguments.tensor();
   check_first(x, "x", 4);
   const int64_t B = x.size(0), C = x.size(3);
-  const Tensor mean = empty({B, 1, 1, C}, ScalarType::Float, x);
+  const Tensor mean = empty({B, 1, 1, C}, scalar_type(x), x);
   with_data(x, [&](auto data) {
     using Data = decltype(data);
-    run_pass(MeanParams<Data>{B, x.size(1) * x.size(2), C, pointer<Data>(x), mutable_pointer<float>(mean)});
+    run_pass(MeanParams<Data>{B, x.size(1) * x.size(2), C, pointer<Data>(x), mutable_pointer<Data>(mean)});
   });
-  stack[0] = torch::stable::detail::from(to(mean, scalar_type(x)));
+  stack[0] = torch::stable::detail::from(mean);
 }
 
 void norm_mean(StableIValue* stack, uint64_t, uint64_t) {
@@ -149,13 +166,13 @@ void norm_mean(StableIValue* stack, uint64_t, uint64_t) {
   const auto weight = parameter(arguments.tensor(), "weight", "[C]", {C});
   const auto bias = parameter(arguments.tensor(), "bias", "[C]", {C});
   const double eps = arguments.take<double>();
-  const Tensor mean = empty({B, 1, 1, C}, ScalarType::Float, x);
+  const Tensor mean = empty({B, 1, 1, C}, scalar_type(x), x);
   with_data(x, [&](auto data) {
     using Data = decltype(data);
     run_pass(NormMeanParams<Data>{B, x.size(1) * x.size(2), C, pointer<Data>(x), weight.data(), bias.data(), eps,
-                                  mutable_pointer<float>(mean)});
+                                  mutable_pointer<Data>(mean)});
   });
-  stack[0] = torch::stable::detail::from(to(mean, scalar_type(x)));
+  stack[0] = torch::stable::detail::from(mean);
 }
 
 void channel_gate(StableIValue* stack, uint64_t, uint64_t) {
@@ -285,6 +302,7 @@ STABLE_TORCH_LIBRARY_IMPL(mmevm, CPU, m) {
   m.impl("depthwise_conv", &depthwise_conv);
   m.impl("batch_norm_", &batch_norm_);
   m.impl("gated_norm_", &gated_norm_);
+  m.impl("layer_norm", &layer_norm);
   m.impl("rms_norm", &rms_norm);
   m.impl("gated_mean_", &gated_mean_);
   m.impl("map_mean", &map_mean);

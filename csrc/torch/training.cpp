@@ -114,7 +114,8 @@ void norm_gate(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor x = first_map(arguments, "x"), gate = next_map(arguments, "gate", x), y = new_map(x);
   const int64_t C = x.size(3);
   const auto weight = channels(arguments, "weight", C), bias = channels(arguments, "bias", C);
-  run_pass(NormGate{tokens(x), C, read(x), read(gate), weight.data(), bias.data(), arguments.take<double>(), data(y)});
+  run_pass(GatedNormParams<float>{tokens(x), C, read(x), read(gate), weight.data(), bias.data(), arguments.take<double>(),
+                                  data(y)});
   boxed::give<1>(stack, {y});
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
+from mmevm.layers.basic import norm_tokens
 
 _STAGE = re.compile(r'layers\.(\d+)\.')
 _BLOCK = re.compile(r'layers\.(\d+)\.blocks\.(\d+)\.')
@@ -137,7 +138,7 @@ class StagedBackbone(Backbone):
             x = stage(x)
             if i in self.out_indices:
                 norm = getattr(self, f'outnorm{i}')
-                outs.append(norm(x).permute(0, 3, 1, 2).contiguous())  # [B, H, W, C] -> [B, C, H, W]
+                outs.append(norm_tokens(x, norm).permute(0, 3, 1, 2).contiguous())  # [B, H, W, C] -> [B, C, H, W]
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return tuple(outs)

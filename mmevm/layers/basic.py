@@ -7,7 +7,16 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmevm.ops import training
-from mmevm.ops.passes import NormStatistics, channel_gate, depthwise_conv, linear, map_mean, norm_mean, rms_norm
+from mmevm.ops.passes import (
+    NormStatistics,
+    channel_gate,
+    depthwise_conv,
+    layer_norm,
+    linear,
+    map_mean,
+    norm_mean,
+    rms_norm,
+)
 from mmevm.ops.training import ACTIVATIONS
 from mmevm.ops.transforms import in_transform
 
@@ -80,6 +89,11 @@ def dense(x: Tensor, layer: nn.Module, activation: str | None = None, residual: 
 def depthwise(x: Tensor, conv: nn.Module) -> Tensor:
     """Apply a 3 x 3 depthwise convolution, or what replaces it, to Tensor[B, H, W, C]. Returns: Tensor[B, H, W, C]."""
     return depthwise_conv(x, conv.weight, conv.bias) if is_plain(conv) else channels_last(conv, x)
+
+
+def norm_tokens(x: Tensor, norm: nn.Module) -> Tensor:
+    """Apply a LayerNorm, or what replaces it. Args: x (Tensor[..., C]). Returns: Tensor[..., C]."""
+    return layer_norm(x, norm) if type(norm) is nn.LayerNorm and not has_hooks(norm) else norm(x)
 
 
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:

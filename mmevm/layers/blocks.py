@@ -16,6 +16,7 @@ from mmevm.layers.basic import (
     has_hooks,
     keeps_all,
     may_fold,
+    norm_tokens,
     pointwise,
     pointwise_norm,
 )
@@ -52,7 +53,7 @@ class EVSSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        y = self.norm(x)
+        y = norm_tokens(x, self.norm)
         mixed = self.op(y)
         if not self.fusion:
             return x + self.drop_path(mixed)
@@ -170,5 +171,5 @@ class VSSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, H, W, C]."""
-        x = add_residual(x, self.op, SS2D, self.norm(x), self.drop_path)
-        return add_residual(x, self.mlp, Mlp, self.norm2(x), self.drop_path) if self.has_mlp else x
+        x = add_residual(x, self.op, SS2D, norm_tokens(x, self.norm), self.drop_path)
+        return add_residual(x, self.mlp, Mlp, norm_tokens(x, self.norm2), self.drop_path) if self.has_mlp else x

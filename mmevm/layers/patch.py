@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import channels_last_memory, dense
+from mmevm.layers.basic import channels_last_memory, dense, norm_tokens
 
 
 class PatchEmbed(nn.Module):
@@ -28,7 +28,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, (H - P) // S + 1, (W - P) // S + 1, C]."""
         x = self.proj(channels_last_memory(x))
-        return self.norm(x.permute(0, 2, 3, 1))  # [B, C, H, W] -> [B, H, W, C]
+        return norm_tokens(x.permute(0, 2, 3, 1), self.norm)  # [B, C, H, W] -> [B, H, W, C]
 
 
 class PatchMerging(nn.Module):
@@ -54,7 +54,7 @@ class PatchMerging(nn.Module):
         # The checkpoints' channel order is (0, 0), (1, 0), (0, 1), (1, 1) of (row, column): the column varies slowest.
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [B, H/2, 2, W/2, 2, C]
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # [B, H/2, W/2, 4C]
-        return dense(self.norm(x), self.reduction)
+        return dense(norm_tokens(x, self.norm), self.reduction)
 
 
 def _halving(in_channels: int, channels: int) -> nn.Conv2d:
@@ -81,8 +81,8 @@ class ConvStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, ceil(H / 4), ceil(W / 4), C]."""
         x = self.proj(channels_last_memory(x)).permute(0, 2, 3, 1)  # [B, H / 2, W / 2, C / 2]
-        x = F.gelu(self.norm(x)).permute(0, 3, 1, 2)
-        return self.norm2(self.proj2(x).permute(0, 2, 3, 1))  # [B, C, H / 4, W / 4] -> [B, H / 4, W / 4, C]
+        x = F.gelu(norm_tokens(x, self.norm)).permute(0, 3, 1, 2)
+        return norm_tokens(self.proj2(x).permute(0, 2, 3, 1), self.norm2)  # [B, C, H / 4, W / 4] -> [B, H / 4, W / 4, C]
 
 
 class ConvDownsample(nn.Module):
@@ -99,4 +99,4 @@ class ConvDownsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, ceil(H / 2), ceil(W / 2), 2C]."""
-        return self.post_norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return norm_tokens(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), self.post_norm)

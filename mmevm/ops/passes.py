@@ -196,6 +196,13 @@ def gated_norm_(y: Tensor, gate: Tensor, norm: nn.LayerNorm) -> Tensor:
     return norm(y) * F.silu(gate)
 
 
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Return ``norm(x)``. Args: x (Tensor[..., C]), norm (nn.LayerNorm): over C. Returns: Tensor[..., C]."""
+    if norm.weight is not None and norm.bias is not None and available(x, norm.weight, norm.bias):
+        return _operators().layer_norm(x, norm.weight, norm.bias, norm.eps)
+    return norm(x)
+
+
 def map_mean(x: Tensor) -> Tensor:
     """Return the mean of each image. Args: x (Tensor[B, H, W, C]). Returns: Tensor[B, 1, 1, C]."""
     return _operators().map_mean(x) if available(x) else x.mean(dim=(1, 2), keepdim=True)
@@ -312,7 +319,7 @@ def projected_scan(
 
 def _register_fakes() -> None:
     like_first = lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format)  # noqa: E731
-    for name in ('channel_gate', 'depthwise_conv', 'projected_visual_scan', 'rms_norm'):
+    for name in ('channel_gate', 'depthwise_conv', 'layer_norm', 'projected_visual_scan', 'rms_norm'):
         torch.library.register_fake(f'mmevm::{name}', like_first)
     torch.library.register_fake('mmevm::linear', lambda x, weight, *_: x.new_empty(*x.shape[:-1], weight.shape[0]))
     for name in ('map_mean', 'norm_mean'):
