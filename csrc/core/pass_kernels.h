@@ -29,59 +29,51 @@ MMEVM_INLINE void for_channels(int64_t C, Fn&& fn) {
   if (c < C) fn(c, C - c);
 }
 
-// Calls step(w, turn) for w in [begin, end); turns follow one another, as compile-time constants.
+// Calls step(w, turn) for w in [0, end); turns follow one another, as compile-time constants.
 template <class Step, int... turns>
-MMEVM_INLINE void for_turns(int64_t begin, int64_t end, const Step& step, std::integer_sequence<int, turns...>) {
+MMEVM_INLINE void for_turns(int64_t end, const Step& step, std::integer_sequence<int, turns...>) {
   constexpr int64_t count = sizeof...(turns);
-  int64_t w = begin;
+  int64_t w = 0;
   for (; w + count <= end; w += count) (step(w + turns, std::integral_constant<int, turns>()), ...);
   (void)((w + turns < end && (step(w + turns, std::integral_constant<int, turns>()), true)) && ...);
 }
 
-// The cells of row h of a map, one block of channels: `weight` is [rows][cols][lanes] and then the bias.
+// The cells of row h of a map, one block of channels: `weight` is [rows][cols][lanes], `biases` [lanes].
 template <class V, int rows, int cols, Activation activation, class Data, class Valid>
-void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h, const float* weight, Data* y, Valid valid) {
-  typename V::reg k[rows * cols];
+void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h, const float* weight, const float* biases,
+                   Data* y, Valid valid) {
+  using Reg = typename V::reg;
+  static const Data zeros[V::lanes] = {};
+  Reg k[rows * cols];
   for (int i = 0; i < rows * cols; ++i) k[i] = V::load(weight + i * V::lanes);
-  const auto bias = V::load(weight + rows * cols * V::lanes);
-  const int64_t C = p.C, W = p.W, first = h - p.top, width = W * C;
-  const auto finish = [&](int64_t w, typename V::reg sum) {
-    store_channels<V>(y + w * C, activate<activation, V>(sum), valid);
-  };
-  const auto at_edge = [&](int64_t begin, int64_t end) {
-    for (int64_t w = begin; w < end; ++w) {
-      auto sum = bias;
-      for (int r = 0; r < rows; ++r)
-        for (int c = 0; c < cols; ++c) {
-          const int64_t row = first + r, col = w - p.left + c;
-          if (row < 0 || row >= p.H || col < 0 || col >= W) continue;
-          sum = V::fma(load_channels<V>(image + row * width + col * C, valid), k[r * cols + c], sum);
-        }
-      finish(w, sum);
-    }
-  };
-  if (first < 0 || first + rows > p.H || W < cols) return at_edge(0, W);
-  const int64_t end = W - cols + p.left + 1;
-  at_edge(0, p.left);
+  const Reg bias = V::load(biases);
+  const Data* from[rows];
+  int64_t stride[rows];  // 0 where the kernel's row lies outside of the map
+  for (int r = 0; r < rows; ++r) {
+    const int64_t row = h - p.top + r;
+    const bool inside = row >= 0 && row < p.H;
+    from[r] = inside ? image + row * p.W * p.C : zeros;
+    stride[r] = inside ? p.C : 0;
+  }
   // The columns under the kernel go round in registers, so that every cell is read once for each row of the kernel.
-  typename V::reg cells[rows][cols];
+  Reg cells[rows][cols];
   const auto read = [&](int64_t col, int to) __attribute__((always_inline)) {
-    for (int r = 0; r < rows; ++r) cells[r][to] = load_channels<V>(image + (first + r) * width + col * C, valid);
+    const bool inside = uint64_t(col) < uint64_t(p.W);
+    for (int r = 0; r < rows; ++r) cells[r][to] = inside ? load_channels<V>(from[r] + col * stride[r], valid) : V::set(0);
   };
-  for (int c = 0; c < cols - 1; ++c) read(c, c);
   const auto step = [&](int64_t w, auto turn) __attribute__((always_inline)) {
     constexpr int oldest = turn();
     read(w - p.left + cols - 1, (oldest + cols - 1) % cols);
-    typename V::reg sums[rows];
+    Reg sums[rows];
     for (int r = 0; r < rows; ++r) {
       sums[r] = r == 0 ? bias : V::set(0);
       for (int c = 0; c < cols; ++c) sums[r] = V::fma(cells[r][(oldest + c) % cols], k[r * cols + c], sums[r]);
     }
     for (int r = 1; r < rows; ++r) sums[0] += sums[r];
-    finish(w, sums[0]);
+    store_channels<V>(y + w * p.C, activate<activation, V>(sums[0]), valid);
   };
-  for_turns(p.left, end, step, std::make_integer_sequence<int, cols>());
-  at_edge(end, W);
+  for (int c = 0; c < cols - 1; ++c) read(c - p.left, c);
+  for_turns(p.W, step, std::make_integer_sequence<int, cols>());
 }
 
 template <class V, int rows, int cols, class Data>
@@ -92,18 +84,18 @@ void depthwise(const DepthwiseParams<Data>& p, const float* weight, int64_t begi
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = i / blocks, block = i % blocks, c = block * W;
       const Data* image = p.x + row / p.H * p.H * p.W * p.C + c;
-      const float* kernel = weight + block * (rows * cols + 1) * W;
+      const float *const kernel = weight + block * rows * cols * W, *const bias = weight + (blocks * rows * cols + block) * W;
       Data* const y = p.y + row * p.W * p.C + c;
       if (c + W <= p.C)
-        depthwise_row<V, rows, cols, activation()>(p, image, row % p.H, kernel, y, std::integral_constant<int64_t, W>());
+        depthwise_row<V, rows, cols, activation()>(p, image, row % p.H, kernel, bias, y, std::integral_constant<int64_t, W>());
       else
-        depthwise_row<V, rows, cols, activation()>(p, image, row % p.H, kernel, y, p.C - c);
+        depthwise_row<V, rows, cols, activation()>(p, image, row % p.H, kernel, bias, y, p.C - c);
     }
   });
 }
 
 // Blocks of channels [begin, end) of the rows of all images, a row's blocks together. `weight` is
-// [blocks][rows * cols + 1][lanes], the bias behind the kernel.
+// [blocks][rows * cols][lanes], then biases [blocks][lanes].
 template <class V, class Data>
 void depthwise_blocks(const DepthwiseParams<Data>& p, const float* weight, int64_t begin, int64_t end) {
   if (p.rows == 3) depthwise<V, 3, 3>(p, weight, begin, end);

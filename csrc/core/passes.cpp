@@ -27,16 +27,18 @@ int64_t kernel_floats(const DepthwiseParams<Data>& p) {
   return ceil_div(p.C, lanes()) * lanes() * (p.rows * p.cols + 1);
 }
 
-// To [blocks][rows * cols + 1][lanes], with the bias last and the norm folded in.
+// To [blocks][rows * cols][lanes] and, behind them, biases [blocks][lanes], with the norm folded in.
 template <class Data>
 void pack(const DepthwiseParams<Data>& p, float* packed) {
-  const int64_t W = lanes(), taps = p.rows * p.cols;
-  std::fill_n(packed, kernel_floats(p), 0.0f);
+  const int64_t W = lanes(), taps = p.rows * p.cols, blocks = ceil_div(p.C, W);
+  float* const bias = packed + blocks * taps * W;
+  kernels<float>().pack(p.weight, p.C, taps, packed);
+  std::fill_n(bias, blocks * W, 0.0f);
   for (int64_t c = 0; c < p.C; ++c) {
-    float* const to = packed + c / W * (taps + 1) * W + c % W;
     const float scale = scale_of(p.norm, c);
-    for (int64_t i = 0; i < taps; ++i) to[i * W] = p.weight[c * taps + i] * scale;
-    to[taps * W] = (p.bias ? p.bias[c] * scale : 0) + shift_of(p.norm, c, scale);
+    bias[c] = (p.bias ? p.bias[c] * scale : 0) + shift_of(p.norm, c, scale);
+    float* const kernel = packed + c / W * taps * W + c % W;
+    for (int64_t i = 0; i < taps && p.norm.mean; ++i) kernel[i * W] *= scale;
   }
 }
 
