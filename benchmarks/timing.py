@@ -141,7 +141,7 @@ def kernel_capability(flags: set[str]) -> str:
     if chosen:
         return f'{chosen} (MMEVM_CPU_CAPABILITY)'
     if flags >= AVX512:
-        return 'avx512'
+        return 'avx512bf16' if 'avx512_bf16' in flags else 'avx512'
     return 'avx2' if flags >= {'avx2', 'fma'} else 'default'
 
 

@@ -162,7 +162,7 @@ def main() -> None:
         f'Forward and backward pass and AdamW, float32, random weights; {args.repeats} rounds, each with one '
         'timed call of every line of a part, in shuffled order. Peak memory: weights, images, the state of AdamW and '
         "what torch allocates during the step; oneDNN's scratch memory and the allocator's gaps come on top. "
-        f'The process {"keeps" if keeps else "returns"} what it frees.'
+        f'The process {"keeps" if keeps else "may return"} what it frees.'
     )
     timing.save(args.out, 'training_step', title, rows, COLUMNS, [note])
 

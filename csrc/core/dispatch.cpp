@@ -13,7 +13,7 @@ bool supports(const std::string& capability) {
   if (capability == "avx512")
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
-  if (capability == "avx512bf16") return __builtin_cpu_supports("avx512bf16");
+  if (capability == "avx512bf16") return supports("avx512") && __builtin_cpu_supports("avx512bf16");
   if (capability == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
   return capability == "default";
@@ -28,13 +28,14 @@ struct Tables {
 Tables choose() {
   const char* wish = std::getenv("MMEVM_CPU_CAPABILITY");
   if (wish && *wish && !supports(wish))
-    fail("MMEVM_CPU_CAPABILITY must be default, avx2 or avx512 and supported by this processor, got ", wish);
+    fail("MMEVM_CPU_CAPABILITY must be default, avx2, avx512 or avx512bf16 and supported by this processor, got ", wish);
   const auto takes = [&](const char* name) { return wish && *wish ? wish == std::string(name) : supports(name); };
-  if (takes("avx512")) {
+  if (takes("avx512bf16")) {
     Tables tables{kernels_avx512, *passes_avx512};
-    if (supports("avx512bf16")) tables.passes.half = *half_avx512bf16;
+    tables.passes.half = *half_avx512bf16;
     return tables;
   }
+  if (takes("avx512")) return {kernels_avx512, *passes_avx512};
   if (takes("avx2")) return {kernels_avx2, *passes_avx2};
   return {kernels_default, *passes_default};
 }

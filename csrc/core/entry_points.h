@@ -49,7 +49,7 @@ constexpr Kernels<typename V::scalar> make_table() {
   return {V::lanes,
           {&count_scratch<V, SequenceSource, SequenceParams<T>>, &run_task<V, SequenceSource, SequenceParams<T>>},
           {&count_scratch<V, MapSource, MapParams<T>>, &run_task<V, MapSource, MapParams<T>>},
-          &pack_panels<V>,
+          &pack_panels<V, T>,
           &project<V, T, T>,
           project_half<V>()};
 }
@@ -63,7 +63,7 @@ constexpr Passes<Data> make_passes() {
 
 template <class V>
 constexpr TrainingPasses make_training_passes() {
-  return {&depthwise_gradient_blocks<V>, &sum_tokens<V>,          &sum_squares<V>,         &normalise<V>,
+  return {&depthwise_gradient_blocks<V>, &sum_tokens<V>,      &sum_squares<V>,         &normalise<V>,
           &sum_batch_gradients<V>,       &batch_gradients<V>, &norm_gate_gradients<V>, &norm_mean_gradients<V>,
           &blend<V>,                     &blend_gradients<V>, &project_gradient<V>};
 }

@@ -89,7 +89,7 @@ struct PassTables {
 extern const PassTables* const passes_default;
 extern const PassTables* const passes_avx2;
 extern const PassTables* const passes_avx512;
-// In place of those of passes_avx512.
+// Replaces `half` of passes_avx512 where the processor has AVX512-BF16.
 extern const Passes<BFloat16>* const half_avx512bf16;
 
 // Those of this processor; dispatch.cpp.

@@ -27,25 +27,42 @@ namespace {
 #define MMEVM_AVX512BF16
 #include "entry_points.h"
 
-// Two neighbours in BFloat16 in the place of each float: pairs are moved as they are, and multiplied with pairs.
+// Two neighbours in BFloat16 in the place of each float, for products alone: only `load`, `set`, `fma` and, of sums, `store`
+// are of use.
+struct Pair {
+  BFloat16 low, high;
+};
+
+MMEVM_INLINE int32_t value_of(Pair pair) {
+  int32_t bits;
+  __builtin_memcpy(&bits, &pair, sizeof(bits));
+  return bits;
+}
+
 struct Pairs : Vec<float> {
-  static MMEVM_INLINE reg set(float pair) { return (reg)_mm512_set1_ps(pair); }
+  using Vec<float>::load;
+  static MMEVM_INLINE reg load(const Pair* p) {
+    reg r;
+    __builtin_memcpy(&r, p, sizeof(r));
+    return r;
+  }
+  static MMEVM_INLINE reg set(int32_t pair) { return (reg)_mm512_set1_epi32(pair); }
   static MMEVM_INLINE reg fma(reg a, reg b, reg sum) {
     return (reg)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
   }
 };
 
 struct PairProduct {
-  static const float* pairs(const BFloat16* x) { return reinterpret_cast<const float*>(x); }
+  static const Pair* pairs(const BFloat16* x) { return reinterpret_cast<const Pair*>(x); }
 
   static void pack(const BFloat16* weight, int64_t rows, int64_t in, float* packed) {
     if (in % 2) Product<Vec<float>>::pack(weight, rows, in, packed);
-    else pack_panels<Vec<float>>(pairs(weight), rows, in / 2, packed);
+    else pack_panels<Pairs>(pairs(weight), rows, in / 2, packed);
   }
 
   static void run(const BFloat16* x, const float* packed, int64_t in, int64_t out, float* y, int64_t y_stride, int64_t count) {
     if (in % 2) Product<Vec<float>>::run(x, packed, in, out, y, y_stride, count);
-    else project<Pairs, float, float>(pairs(x), in / 2, packed, in / 2, out, y, y_stride, count);
+    else project<Pairs, Pair, float>(pairs(x), in / 2, packed, in / 2, out, y, y_stride, count);
   }
 };
 

@@ -120,15 +120,18 @@ struct Moments {
   float mean, inverse_deviation;
 };
 
-// Of `count` rows at once, which do not wait for one another's sums over lanes.
+// Of rows that do not wait for one another's sums over lanes. Whatever their number, a row's sums have one order.
+constexpr int kRows = 4;
+
 template <class V, int count, class Data>
 MMEVM_INLINE void find_moments(const Data* rows, int64_t C, double eps, Moments (&m)[count]) {
-  typename V::reg sums[count] = {}, squares[count] = {};
-  float total[count] = {}, total_squares[count] = {};
+  static_assert(count <= kRows);
+  typename V::reg sums[kRows] = {}, squares[kRows] = {};
+  float total[kRows] = {}, total_squares[kRows] = {};
   for_channels<V>(C, [&](int64_t c, auto valid) {
     for (int i = 0; i < count; ++i) sums[i] += load_channels<V>(rows + i * C + c, valid);
   });
-  add_lane_sums<V, count>(sums, total);
+  add_lane_sums<V, kRows>(sums, total);
   for (int i = 0; i < count; ++i) m[i].mean = total[i] / C;
   for_channels<V>(C, [&](int64_t c, auto valid) {
     for (int i = 0; i < count; ++i) {
@@ -137,19 +140,18 @@ MMEVM_INLINE void find_moments(const Data* rows, int64_t C, double eps, Moments 
       squares[i] = V::fma(d, d, squares[i]);
     }
   });
-  add_lane_sums<V, count>(squares, total_squares);
+  add_lane_sums<V, kRows>(squares, total_squares);
   for (int i = 0; i < count; ++i) m[i].inverse_deviation = 1 / std::sqrt(total_squares[i] / C + float(eps));
 }
 
 // Calls fn(token, its moments) for tokens [begin, end).
 template <class V, class Data, class Fn>
 MMEVM_INLINE void for_normed(const Data* x, int64_t C, double eps, int64_t begin, int64_t end, Fn&& fn) {
-  constexpr int several = 4;
   int64_t t = begin;
-  for (; t + several <= end; t += several) {
-    Moments m[several];
+  for (; t + kRows <= end; t += kRows) {
+    Moments m[kRows];
     find_moments<V>(x + t * C, C, eps, m);
-    for (int i = 0; i < several; ++i) fn(t + i, m[i]);
+    for (int i = 0; i < kRows; ++i) fn(t + i, m[i]);
   }
   for (; t < end; ++t) {
     Moments m[1];

@@ -53,8 +53,8 @@ MMEVM_INLINE void store_channels(Data* row, typename V::reg v, int64_t valid) {
 }
 
 // Transposes `rows` rows of n values to panels of V::lanes rows: [panels][n][lanes], zeros behind the last row.
-template <class V>
-void pack_panels(const typename V::scalar* from, int64_t rows, int64_t n, typename V::scalar* to) {
+template <class V, class Data>
+void pack_panels(const Data* from, int64_t rows, int64_t n, typename V::scalar* to) {
   constexpr int64_t W = V::lanes;
   for (int64_t row = 0; row < rows; row += W, from += W * n, to += W * n)
     for (int64_t i = 0; i < n; i += W) {

@@ -35,7 +35,7 @@ struct BatchStatisticsGradients {
   float *dx, *dweight, *dbias;  // as x, weight, bias
 };
 
-// Of GatedNormParams.
+// The gradients of GatedNormParams.
 struct NormGateGradients {
   int64_t tokens, C;
   const float *dy, *x, *gate, *weight, *bias;  // [tokens, C] three times, [C] twice

@@ -64,6 +64,14 @@ Values<float> parameter(const OneTensor& t, const char* name, const char* dims, 
   return Values<float>(t);
 }
 
+// A matrix, or the weight of a convolution of kernel size 1, of the map's dtype.
+inline void check_matrix(const Tensor& t, const char* name, const char* dims, int64_t rows, int64_t cols, const Tensor& x) {
+  const bool of_conv = t.dim() == 4 && t.size(2) == 1 && t.size(3) == 1;
+  check_shape({t.sizes().data(), of_conv ? 2 : t.dim()}, name, dims, {rows, cols});
+  if (scalar_type(t) != scalar_type(x) || !t.is_contiguous())
+    fail("`", name, "` must be contiguous and ", scalar_type(x), " as `x`");
+}
+
 inline Activation activation(int64_t index) {
   if (index < 0 || index >= kActivations) fail("`activation` must be below ", kActivations, ", got ", index);
   return Activation(index);

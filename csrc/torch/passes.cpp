@@ -186,11 +186,8 @@ void channel_gate(StableIValue* stack, uint64_t, uint64_t) {
   const Activation chosen = activation(arguments.take<int64_t>());
   const Tensor expand = arguments.tensor();
   const auto expand_bias = parameter(arguments.optional(), "expand_bias", "[C]", {C});
-  check_shape(shape(reduce), "reduce", "[hidden, C]", {hidden, C});
-  check_shape(shape(expand), "expand", "[C, hidden]", {C, hidden});
-  for (const Tensor& weight : {reduce, expand})
-    if (scalar_type(weight) != scalar_type(x) || !weight.is_contiguous())
-      fail("`reduce` and `expand` must be contiguous and ", scalar_type(x), " as `x`");
+  check_matrix(reduce, "reduce", "[hidden, C]", hidden, C, x);
+  check_matrix(expand, "expand", "[C, hidden]", C, hidden, x);
   const Tensor y = new_map(x);
   with_data(x, [&](auto data) {
     using Data = decltype(data);
@@ -223,9 +220,7 @@ void linear(StableIValue* stack, uint64_t, uint64_t) {
   check_first(x, "x", 0);
   const Tensor weight = arguments.tensor();
   const int64_t in = last(x), out = weight.dim() ? weight.size(0) : 0;
-  check_shape(shape(weight), "weight", "[out, in]", {out, in});
-  if (scalar_type(weight) != scalar_type(x) || !weight.is_contiguous())
-    fail("`weight` must be contiguous and ", scalar_type(x), " as `x`");
+  check_matrix(weight, "weight", "[out, in]", out, in, x);
   const auto bias = parameter(arguments.optional(), "bias", "[out]", {out});
   const NormValues norm = NormValues::take(arguments, out, true);
   const double eps = arguments.take<double>();

@@ -17,6 +17,7 @@ from mmevm.engine.hooks.batches import SingleImageCheck
 from mmevm.engine.hooks.stop import interruptible
 from mmevm.engine.hooks.weights import StrictWeights, skip_overwritten
 from mmevm.engine.runner.distributed import is_first_process
+from mmevm.engine.runner.host_memory import keep_freed_memory
 from mmevm.engine.runner.latest import checkpoint_folders, find_latest, read_meta, saved_checkpoints, seed_of
 from mmevm.engine.runner.resume import adopt_seed, make_resumable
 from mmevm.engine.runner.storage import exclusive, register_durable_backend
@@ -148,6 +149,8 @@ def train(
 
 
 def _run(cfg: Any, skip_broken: bool) -> None:
+    if on_cpu():
+        keep_freed_memory()
     register_durable_backend()
     runner = build_runner(cfg, skip_broken)
     resumes = bool(cfg.get('resume'))

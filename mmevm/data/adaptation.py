@@ -140,7 +140,7 @@ def _replaced(settings: Any, new: list[dict[str, Any]]) -> Any:
 
 
 def _adapt_detection(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
-    if not data.has_shapes:
+    if not data.has_shapes or not mask_part(cfg):
         for _, step in parts(_loader_settings(cfg), ''):
             if step.get('with_mask'):
                 step['with_mask'] = False

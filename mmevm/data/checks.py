@@ -57,18 +57,19 @@ def _size_fault(sample: Sample) -> str:
 
 def _check_thing(data: UserData, sample: Sample, thing: Thing, with_shapes: bool) -> None:
     size = sample.size or sample.stated
-    of_box, of_shape = _box_fault(thing, size), _shape_fault(thing.shape, size)
-    if not of_box and not of_shape:
+    of_box = _box_fault(thing, size)
+    fault = of_box or _shape_fault(thing.shape, size)
+    if fault is None:
         return
     box = ', '.join(f'{value:.6g}' for value in thing.box)
     where = f' in {size[0]} x {size[1]}' if size else ''
     text = f'{thing.source} ({os.path.basename(sample.path)}): x, y, w, h = {box}{where}'
     if of_box or with_shapes:
         thing.faulty = True
-        data.findings.fault(of_box or of_shape or '', text)
+        data.findings.fault(fault, text)
     else:
         thing.shape = None
-        data.findings.note(f'Boxes are enough here. {of_shape}', text)
+        data.findings.note(f'Dropped, as only boxes are needed here. {fault}', text)
 
 
 def _shape_fault(shape: Any, size: tuple[int, int] | None) -> str | None:

@@ -5,28 +5,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from mmevm.data.records import Findings, Sample, UserData
-from mmevm.engine.checks.image_files import find_fault
+from mmevm.engine.checks.image_files import find_fault, open_image
 
 _ORIENTATION = 0x0112
-_MOST_PIXELS = 1 << 30
 _BROKEN = 'Images that are missing or cannot be read:'
-
-
-def open_image(path: str) -> Image.Image:
-    """Open an image of up to 2^30 pixels, which OpenCV reads, too; ``Image.open`` refuses more than a sixth of that."""
-    try:
-        return Image.open(path)
-    except Image.DecompressionBombError:
-        with open(path, 'rb') as file:
-            image = (PngImageFile if file.read(4) == b'\x89PNG' else JpegImageFile)(path)
-        if image.width * image.height > _MOST_PIXELS:
-            raise
-        return image
 
 
 def image_size(path: str) -> tuple[int, int] | None:

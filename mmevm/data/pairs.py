@@ -31,11 +31,14 @@ _MASK_ENDING = re.compile(r'[_-](masks?|labels?|labelids|labeltrainids|seg|segme
 
 
 def find_pairs(path: Path, findings: Findings) -> dict[str, Split]:
-    """Return the images of every split with their label maps; none for a folder of another layout.
+    """Find images and their label maps.
 
     Args:
         path (Path): The dataset's folder.
-        findings (Findings): What is added to: images and label maps that have no partner.
+        findings (Findings): Where images and label maps without a partner are reported.
+
+    Returns:
+        dict[str, Split]: By name of the split; empty for a folder of another layout.
     """
     pairs = dict(_folder_pairs(path, findings))
     splits = _listed(path, {split: Split(_pair(*found, findings)) for split, found in pairs.items()}, findings)

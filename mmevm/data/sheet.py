@@ -10,11 +10,11 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image, ImageOps
 
-from mmevm.data.images import open_image
 from mmevm.data.masks import class_ids, read_mask
 from mmevm.data.palette import palette
 from mmevm.data.records import Sample, UserData
 from mmevm.data.splits import categories
+from mmevm.engine.checks.image_files import open_image
 from mmevm.files import replacing
 
 _COUNT, _COLUMNS, _EDGE = 16, 4, 320

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmevm.data.images import open_image
 from mmevm.data.records import Sample, Split, Thing, UserData
 from mmevm.data.writing import coco_content
+from mmevm.engine.checks.image_files import open_image
 from mmevm.errors import UsageError
 
 _EXACT = ('.npy', '.tif', '.tiff')

@@ -18,7 +18,6 @@ from mmevm.engine.checks.paths import move_data_root
 from mmevm.engine.checks.samples import Checks
 from mmevm.engine.options import read_options
 from mmevm.engine.runner.distributed import prepare_cpu_run, require_launcher
-from mmevm.engine.runner.host_memory import keep_freed_memory
 from mmevm.engine.tasks import task_of
 from mmevm.errors import UsageError
 from mmevm.registry import scope_of
@@ -149,10 +148,8 @@ def build_runner(cfg: Any, skip_broken: bool = False) -> Any:
         Runner: It checks the images of its data loaders when it builds them.
     """
     register_weights_only_loader()
-    if on_cpu():
-        keep_freed_memory()
-        if cfg.launcher != 'none':
-            prepare_cpu_run(cfg)
+    if cfg.launcher != 'none' and on_cpu():
+        prepare_cpu_run(cfg)
     kind = resolve(RUNNERS, cfg.get('runner_type', 'Runner'), cfg.get('default_scope'))
     checks = Checks(skip_broken, min(class_counts(cfg).values(), default=None))
     runner = checked(kind, checks).from_cfg(cfg)

@@ -65,7 +65,7 @@ def pointwise(x: Tensor, conv: nn.Module) -> Tensor:
     Returns:
         Tensor[B, H, W, C_out].
     """
-    return linear(x, conv.weight.flatten(1), conv.bias) if is_plain(conv) else channels_last(conv, x)
+    return linear(x, conv.weight, conv.bias) if is_plain(conv) else channels_last(conv, x)
 
 
 def dense(x: Tensor, layer: nn.Module, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
@@ -93,7 +93,7 @@ def depthwise(x: Tensor, conv: nn.Module) -> Tensor:
 
 def norm_tokens(x: Tensor, norm: nn.Module) -> Tensor:
     """Apply a LayerNorm, or what replaces it. Args: x (Tensor[..., C]). Returns: Tensor[..., C]."""
-    return layer_norm(x, norm) if type(norm) is nn.LayerNorm and not has_hooks(norm) else norm(x)
+    return layer_norm(x, norm) if is_plain(norm) else norm(x)
 
 
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def pointwise_norm(
     """
     statistics = fixed_statistics(norm) if may_fold(conv, norm) else None
     if statistics:
-        return linear(x, conv.weight.flatten(1), conv.bias, statistics, activation, residual)
+        return linear(x, conv.weight, conv.bias, statistics, activation, residual)
     y = _normalise(pointwise(x, conv), norm, activation, conv)
     return y if residual is None else residual + y
 

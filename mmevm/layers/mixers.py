@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmevm.layers.basic import channels_last, dense, is_plain, norm_tokens
+from mmevm.layers.basic import channels_last, dense, is_plain
 from mmevm.ops import Route, es2d_routes, es2d_scan, training, visual_scan
-from mmevm.ops.passes import available, depthwise_conv, gated_norm_, linear, projected_scan
+from mmevm.ops.passes import available, depthwise_conv, gated_norm_, layer_norm, linear, projected_scan
 from mmevm.ops.transforms import need_plain_operations
 
 
@@ -192,7 +192,7 @@ class ScanMixer(nn.Module):
         if self.gate:
             y = gated_norm_(y, linear(x, *weight_z), self.out_norm)
         else:
-            y = norm_tokens(y, self.out_norm)
+            y = layer_norm(y, self.out_norm)
         return dense(y, self.out_proj, residual=residual)
 
     def convolve_and_scan(self, x: Tensor) -> Tensor:

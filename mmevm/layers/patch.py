@@ -82,7 +82,7 @@ class ConvStem(nn.Module):
         """Args: x (Tensor[B, in_channels, H, W]). Returns: Tensor[B, ceil(H / 4), ceil(W / 4), C]."""
         x = self.proj(channels_last_memory(x)).permute(0, 2, 3, 1)  # [B, H / 2, W / 2, C / 2]
         x = F.gelu(norm_tokens(x, self.norm)).permute(0, 3, 1, 2)
-        return norm_tokens(self.proj2(x).permute(0, 2, 3, 1), self.norm2)  # [B, C, H / 4, W / 4] -> [B, H / 4, W / 4, C]
+        return norm_tokens(self.proj2(x).permute(0, 2, 3, 1), self.norm2)
 
 
 class ConvDownsample(nn.Module):

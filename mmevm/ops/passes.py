@@ -20,9 +20,6 @@ from mmevm.ops.transforms import is_exporting, need_plain_operations
 
 _KERNELS = ((3, 3), (1, 4))
 _DTYPES = (torch.float32, torch.bfloat16)
-# Of the products that are the extension's. They were measured on x86 alone; and PyTorch's use AMX where it is.
-_HAS_PRODUCTS = platform.machine() in ('x86_64', 'AMD64')
-_PRODUCTS = (_DTYPES[:1] if torch.cpu._is_amx_tile_supported() else _DTYPES) if _HAS_PRODUCTS else ()
 
 
 class NormStatistics(NamedTuple):
@@ -38,6 +35,17 @@ class NormStatistics(NamedTuple):
     weight: Tensor
     bias: Tensor
     eps: float
+
+
+def _product_dtypes() -> tuple[torch.dtype, ...]:
+    """Return the dtypes of the extension's own products: they were measured on x86 only."""
+    if platform.machine() not in ('x86_64', 'AMD64'):
+        return ()
+    has_amx = getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()  # from torch 2.5 on
+    return (torch.float32,) if has_amx else _DTYPES  # PyTorch's in bfloat16 use AMX
+
+
+_PRODUCTS = _product_dtypes()
 
 
 def available(x: Tensor, *others: Tensor | None) -> bool:
@@ -129,7 +137,7 @@ def linear(
 
     Args:
         x (Tensor[..., C_in]): Tokens, or a map.
-        weight (Tensor[C_out, C_in]): Weights.
+        weight (Tensor[C_out, C_in]): Weights, or those of a convolution of kernel size 1.
         bias (Tensor[C_out], optional): Bias.
         norm (NormStatistics, optional): Batch norm behind it, of a map [B, H, W, C_out].
         activation (str, optional): 'relu', 'silu' or 'gelu'.
@@ -141,7 +149,7 @@ def linear(
     if _serves_linear(x, weight, residual) and available(x, weight, bias, *(norm[:4] if norm else ()), residual):
         tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
         return _operators().linear(x, weight, bias, *tensors, eps, ACTIVATION_INDEX[activation], residual)
-    y = F.linear(x, weight, bias)
+    y = F.linear(x, weight.flatten(1), bias)
     if norm is not None:
         return batch_norm_(y, norm, activation, residual)
     y = ACTIVATIONS[activation](y)
@@ -198,7 +206,9 @@ def gated_norm_(y: Tensor, gate: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Return ``norm(x)``. Args: x (Tensor[..., C]), norm (nn.LayerNorm): over C. Returns: Tensor[..., C]."""
-    if norm.weight is not None and norm.bias is not None and available(x, norm.weight, norm.bias):
+    # A compiler fuses it with its neighbours.
+    serves = norm.weight is not None and norm.bias is not None and not torch.compiler.is_compiling()
+    if serves and available(x, norm.weight, norm.bias):
         return _operators().layer_norm(x, norm.weight, norm.bias, norm.eps)
     return norm(x)
 
@@ -237,12 +247,12 @@ def channel_gate(mean: Tensor, reduce: nn.Linear | nn.Conv2d, expand: nn.Linear 
     Returns:
         Tensor[..., C] in (0, 1).
     """
-    weights = reduce.weight.flatten(1), expand.weight.flatten(1)
+    weights = reduce.weight, expand.weight
     if available(mean, *weights, reduce.bias, expand.bias) and all(weight.dtype == mean.dtype for weight in weights):
         gate = _operators().channel_gate
         return gate(mean, weights[0], reduce.bias, ACTIVATION_INDEX[activation], weights[1], expand.bias)
-    hidden = ACTIVATIONS[activation](F.linear(mean, weights[0], reduce.bias))
-    return torch.sigmoid(F.linear(hidden, weights[1], expand.bias))
+    hidden = ACTIVATIONS[activation](F.linear(mean, weights[0].flatten(1), reduce.bias))
+    return torch.sigmoid(F.linear(hidden, weights[1].flatten(1), expand.bias))
 
 
 def scaled_sum_(a: Tensor, scale_a: Tensor, b: Tensor, scale_b: Tensor, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Fused passes over channels-last maps with gradients, for training on the CPU: as :mod:`mmevm.ops.passes`.
 
 Each operator has a formula in plain PyTorch, which defines it and gives its second derivatives. What its gradients need
-of the forward pass is computed again from the inputs, so that autograd keeps only these. Whoever calls one of the
-functions asks :func:`available` first.
+of the forward pass is computed again from the inputs, so that autograd keeps only these, and of a scan its projection
+and states. Whoever calls one of the functions asks :func:`available` first.
 """
 
 from collections.abc import Callable
@@ -167,7 +167,7 @@ def convolve_and_scan(
     dt_bias: Tensor,
     step: int,
 ) -> Tensor:
-    """Depthwise 3 x 3 convolution, SiLU, projection and atrous scan, all but the convolved map kept for the gradients.
+    """Depthwise 3 x 3 convolution, SiLU, projection and atrous scan; the gradients compute the convolved map again.
 
     Args:
         x (Tensor[B, H, W, D]): Map.

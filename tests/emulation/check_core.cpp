@@ -182,7 +182,7 @@ void check_norms() {
     }
   }
   Floats y(x.size()), of_images(B * C), means(C), vars(C);
-  run_pass(NormGate{B * tokens, C, x.data(), gate.data(), weight.data(), bias.data(), eps, y.data()});
+  run_pass(GatedNormParams<float>{B * tokens, C, x.data(), gate.data(), weight.data(), bias.data(), eps, y.data()});
   expect_close("layer norm and gate", y, gated);
   run_pass(NormMeanParams<float>{B, tokens, C, x.data(), weight.data(), bias.data(), eps, of_images.data()});
   expect_close("mean of a layer norm", of_images, mean);

@@ -9,13 +9,15 @@ from PIL import Image
 from mmevm.data import images, sheet, tiles
 from mmevm.data.images import image_size, measure
 from mmevm.data.records import Sample
+from mmevm.engine.checks import image_files
+from mmevm.engine.checks.image_files import find_fault
 
 from . import layouts
 
 pytestmark = pytest.mark.openmmlab
 
 
-@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp'])
 def test_more_pixels_than_pillow_opens(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = layouts.paint(tmp_path / f'a{suffix}', 0)
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 64)
@@ -23,7 +25,11 @@ def test_more_pixels_than_pillow_opens(suffix: str, tmp_path: Path, monkeypatch:
         Image.open(path)
     assert image_size(str(path)) == sheet._read(str(path)).size == layouts.SIZE
     assert tiles._read(str(path)).shape == (*layouts.SIZE[::-1], 3)
-    monkeypatch.setattr(images, '_MOST_PIXELS', 64)
+    assert find_fault(str(path)) is None and Image.MAX_IMAGE_PIXELS == 64
+    if suffix != '.bmp':  # which has no end marker
+        path.write_bytes(path.read_bytes()[:-100])
+        assert find_fault(str(path)).reason == find_fault(str(path), 'pillow').reason == 'it is truncated'
+    monkeypatch.setattr(image_files, '_MOST_PIXELS', 64)
     assert image_size(str(path)) is None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
 from PIL import Image
 
 from mmevm.apis.check_data import main as check
@@ -236,9 +236,17 @@ def test_polygons_that_boxes_do_without(shape: Any, coco: Path, tmp_path: Path) 
     content = json.loads(path.read_text())
     content['annotations'][0]['segmentation'] = shape
     path.write_text(json.dumps(content))
-    for config, is_refused in (('mask_rcnn_evm_t_1x', True), ('retinanet_evm_t', False)):
-        cfg = load_config(ROOT / f'configs/{config}.py', work_dir=str(tmp_path / config))
+    without_masks = {'model.roi_head.mask_head': 'None', 'test_evaluator.metric': 'bbox'}
+    for config, options, is_refused in (
+        ('mask_rcnn_evm_t_1x', {}, True),
+        ('mask_rcnn_evm_t_1x', without_masks, False),
+        ('retinanet_evm_t', {}, False),
+    ):
+        cfg = load_config(ROOT / f'configs/{config}.py', work_dir=str(tmp_path / config), cfg_options=options)
         with pytest.raises(UsageError, match='annotation 1 ') if is_refused else nullcontext():
             use_data(cfg, str(coco), config)
-    objects = CocoDataset(**{k: v for k, v in cfg.train_dataloader.dataset.items() if k not in ('type', 'pipeline')})
-    assert sum(len(sample['instances']) for sample in objects) == len(content['annotations'])
+        if not is_refused:
+            dataset = DATASETS.build({**cfg.train_dataloader.dataset, '_scope_': 'mmdet'})
+            samples = [dataset[index] for index in range(len(dataset))]
+            boxes = sum(len(sample['data_samples'].gt_instances) for sample in samples)
+            assert boxes == len(content['annotations'])

@@ -169,6 +169,7 @@ def test_norms_and_sums(shape: tuple[int, ...]) -> None:
     assert_fused(passes.gated_norm_, 'gated_norm_', 5 + x.clone(), z, layer_norm(C))
     assert_fused(passes.map_mean, 'map_mean', 5 + x)
     assert_fused(passes.norm_mean, 'norm_mean', 5 + x, layer_norm(C))
+    assert_fused(passes.layer_norm, 'layer_norm', 5 + x, layer_norm(C))
     assert_fused(passes.rms_norm, 'rms_norm', x, torch.randn(C), 1e-5)
     assert_fused(passes.gated_mean_, 'gated_mean_', x.clone(), y, z)
     hidden = 1 + C // 3
@@ -283,6 +284,7 @@ class NormMean(nn.Module):
         (lambda x, w, n: OPERATORS.norm_mean(x.mT, n, n, 0.0), r'must be contiguous|\[C\]'),
         (lambda x, w, n: OPERATORS.gated_norm_(x, x[:, 1:].clone(), n, n, 0.0), '`gate`'),
         (lambda x, w, n: OPERATORS.gated_mean_(x, x[:, 1:].clone(), x), '`b`'),
+        (lambda x, w, n: OPERATORS.layer_norm(x, n, n[1:], 0.0), '`bias`'),
         (lambda x, w, n: OPERATORS.rms_norm(x, n[1:], 0.0), '`weight`'),
         (lambda x, w, n: OPERATORS.scaled_sum_(x, x, n, x, n), '`scale_a`'),
         (lambda x, w, n: OPERATORS.channel_gate(x, x[0, 0], None, 1, x[0, 0], None), r'`expand`'),
@@ -316,6 +318,7 @@ def test_operators_pass_opcheck() -> None:
         (OPERATORS.linear, (x, torch.randn(8, 8), n, n, n, n, n, 1e-3, 3, x.clone())),
         (OPERATORS.gated_norm_, (x, x.clone(), n, n, 1e-3)),
         (OPERATORS.gated_mean_, (x, x.clone(), x.clone())),
+        (OPERATORS.layer_norm, (x, n, n, 1e-3)),
         (OPERATORS.rms_norm, (x, n, 1e-3)),
         (OPERATORS.map_mean, (x,)),
         (OPERATORS.norm_mean, (x, n, n, 1e-3)),
@@ -328,9 +331,11 @@ def test_operators_pass_opcheck() -> None:
         torch.library.opcheck(operator.default, args)
 
 
-@pytest.mark.parametrize('capability', ['default', 'avx2'])
+@pytest.mark.parametrize('capability', ['default', 'avx2', 'avx512'])
 @pytest.mark.parametrize('threads', [1], indirect=True)
 def test_other_instruction_sets(capability: str) -> None:
+    if capability == 'avx512' and torch.backends.cpu.get_cpu_capability() != 'AVX512':
+        pytest.skip('this processor has no AVX-512')
     tests = 'test_depthwise_conv or test_linear or test_norms_and_sums or test_projected_scan or ends_of_the_range'
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, '-k', f'({tests}) and 3']
     environment = {**os.environ, 'MMEVM_CPU_CAPABILITY': capability}

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from typing import BinaryIO, NamedTuple
 
 import cv2
@@ -11,6 +12,8 @@ from PIL import Image, UnidentifiedImageError
 # Formats whose headers Pillow reads; scientific ones have readers of their own.
 _SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.ppm', '.pgm'}
 _TRUNCATED = 'it is truncated'
+_MOST_PIXELS = 1 << 30
+_limit = threading.Lock()
 
 
 class Fault(NamedTuple):
@@ -23,6 +26,19 @@ class Fault(NamedTuple):
 
     reason: str
     readable: bool = False
+
+
+def open_image(file: str | BinaryIO) -> Image.Image:
+    """Open an image of up to 2^30 pixels, which OpenCV reads, too; ``Image.open`` refuses more than a sixth of that."""
+    try:
+        return Image.open(file)
+    except Image.DecompressionBombError:
+        with _limit:
+            usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, _MOST_PIXELS // 2  # an error from twice that on
+            try:
+                return Image.open(file)
+            finally:
+                Image.MAX_IMAGE_PIXELS = usual
 
 
 def is_known_format(path: str) -> bool:
@@ -59,9 +75,9 @@ def find_fault(path: str, backend: str = 'cv2', decode: bool = False) -> Fault |
 def _is_complete(file: BinaryIO) -> bool:
     """Return whether the header can be read, and a JPEG or PNG has its end marker."""
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             kind = image.format
-    except Image.DecompressionBombError:  # too large for Pillow, but OpenCV may read it
+    except Image.DecompressionBombError:  # OpenCV can be told to read it
         return True
     except Exception:  # whatever Pillow's readers raise for bytes that they do not expect
         return False
@@ -94,7 +110,7 @@ def _decoding_fault(content: bytes, backend: str) -> Fault | None:
 
 def _pillow_fault(content: bytes) -> str | None:
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             image.load()
     except Image.DecompressionBombError:
         return None

@@ -1,25 +1,26 @@
 """What the C library does with the memory that training on a CPU frees."""
 
 import ctypes
+import os
 
-# Of glibc's malloc.h: parameters of mallopt, and the largest block that it takes from the heap when asked to.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST = 32 << 20
+# Parameters of mallopt, of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep what it frees, for the maps of the next step.
+    """Let the process keep what it frees, for the maps of the next training step.
 
-    glibc returns the free end of its heap to the system, and most of a step's maps are freed in its backward pass. The
-    next step would get the same pages back one by one, by a page fault and filled with zeros: about a tenth of a
-    training step. ``MALLOC_TRIM_THRESHOLD_`` and its like have no effect afterwards.
+    glibc gives large blocks, and the free end of its heap, back to the system. The next step then gets its memory page
+    by page, each by a page fault and filled with zeros, which takes about a tenth of its time. Settings of glibc's
+    allocator in the environment are respected.
 
     Returns:
-        bool: Whether the C library can be told so; only glibc can.
+        bool: Whether glibc has been told so; other C libraries are left alone, and so are other allocators.
     """
+    if any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ):
+        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library, or no such thing as the process's own symbols
+    except (AttributeError, OSError, TypeError):  # no such function, or no such thing as the process's own symbols
         return False
-    # Setting one of them fixes the other, which would otherwise grow from 128 KiB as larger blocks are freed.
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST) and mallopt(_M_TRIM_THRESHOLD, -1))
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
