@@ -88,19 +88,32 @@ void depthwise_gradient_blocks(const DepthwiseGradients& p, const float* packed,
   });
 }
 
+// Adds the terms of tokens [begin, end) to sums [count][C]. A few tokens are summed in registers first: that is faster, and
+// the sums of many tokens lose fewer digits. term(t, c, valid, partial) adds those of a register of channels.
+template <class V, int count, class Term>
+MMEVM_INLINE void add_terms(int64_t C, float* sums, int64_t begin, int64_t end, Term&& term) {
+  constexpr int64_t few = 8;
+  for (int64_t t = begin; t < end; t += few)
+    for_channels<V>(C, [&](int64_t c, auto valid) {
+      typename V::reg partial[count] = {};
+      for (int64_t i = t; i < std::min(t + few, end); ++i) term(i, c, valid, partial);
+      for (int j = 0; j < count; ++j) add_channels<V>(sums + j * C + c, partial[j], valid);
+    });
+}
+
 template <class V>
 void sum_tokens(const float* x, int64_t C, float* sums, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t)
-    for_channels<V>(C, [&](int64_t c, auto valid) { add_channels<V>(sums + c, load_channels<V>(x + t * C + c, valid), valid); });
+  add_terms<V, 1>(C, sums, begin, end, [&](int64_t t, int64_t c, auto valid, auto& partial) {
+    partial[0] += load_channels<V>(x + t * C + c, valid);
+  });
 }
 
 template <class V>
 void sum_squares(const float* x, const float* mean, int64_t C, float* sums, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t)
-    for_channels<V>(C, [&](int64_t c, auto valid) {
-      const auto d = load_channels<V>(x + t * C + c, valid) - load_channels<V>(mean + c, valid);
-      add_channels<V>(sums + c, d * d, valid);
-    });
+  add_terms<V, 1>(C, sums, begin, end, [&](int64_t t, int64_t c, auto valid, auto& partial) {
+    const auto d = load_channels<V>(x + t * C + c, valid) - load_channels<V>(mean + c, valid);
+    partial[0] = V::fma(d, d, partial[0]);
+  });
 }
 
 template <class V>
@@ -131,13 +144,12 @@ template <class V>
 void sum_batch_gradients(const BatchStatisticsGradients& p, const float* scale, const float* shift, float* sums, int64_t begin,
                          int64_t end) {
   with_activation(p.activation, [&](auto activation) {
-    for (int64_t t = begin; t < end; ++t)
-      for_channels<V>(p.C, [&](int64_t c, auto valid) {
-        const auto x = load_channels<V>(p.x + t * p.C + c, valid);
-        const auto g = before_activation<V, activation()>(p, scale, shift, t, c, x, valid);
-        add_channels<V>(sums + c, g, valid);
-        add_channels<V>(sums + p.C + c, g * (x - load_channels<V>(p.mean + c, valid)), valid);
-      });
+    add_terms<V, 2>(p.C, sums, begin, end, [&](int64_t t, int64_t c, auto valid, auto& partial) {
+      const auto x = load_channels<V>(p.x + t * p.C + c, valid);
+      const auto g = before_activation<V, activation()>(p, scale, shift, t, c, x, valid);
+      partial[0] += g;
+      partial[1] = V::fma(g, x - load_channels<V>(p.mean + c, valid), partial[1]);
+    });
   });
 }
 

@@ -145,9 +145,8 @@ def plain(monkeypatch: pytest.MonkeyPatch, module: nn.Module, x: Tensor) -> list
 def assert_same_step(got: list[Tensor], expected: list[Tensor]) -> None:
     largest = max(t.abs().max() for t in expected[1:] if t.is_floating_point())
     for a, b in zip(got, expected, strict=True):
-        # The bias before a batch norm has no gradient but rounding errors; those of PyTorch's own layers, in float32
-        # and with 40 seeds, reach 4e-7 of the largest gradient.
-        assert (a.double() - b).abs().max() <= max(3e-5 * b.abs().max(), 8e-7 * largest)
+        # The bias before a batch norm has no gradient but rounding errors.
+        assert (a.double() - b).abs().max() <= 3e-5 * max(b.abs().max(), 1e-2 * largest)
 
 
 MODULES = {'ES2D': partial(ES2D, 24), 'EVSS': partial(EVSSBlock, 24), 'InRes': partial(InvertedResidual, 12)}
