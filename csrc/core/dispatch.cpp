@@ -29,7 +29,8 @@ Tables choose() {
   const char* wish = std::getenv("MMEVM_CPU_CAPABILITY");
   if (wish && *wish && !supports(wish))
     fail("MMEVM_CPU_CAPABILITY must be default, avx2, avx512 or avx512bf16 and supported by this processor, got ", wish);
-  const auto takes = [&](const char* name) { return wish && *wish ? wish == std::string(name) : supports(name); };
+  [[maybe_unused]] const auto takes = [&](const char* name) { return wish && *wish ? wish == std::string(name) : supports(name); };
+#ifdef __x86_64__
   if (takes("avx512bf16")) {
     Tables tables{kernels_avx512, *passes_avx512};
     tables.passes.half = *half_avx512bf16;
@@ -37,6 +38,7 @@ Tables choose() {
   }
   if (takes("avx512")) return {kernels_avx512, *passes_avx512};
   if (takes("avx2")) return {kernels_avx2, *passes_avx2};
+#endif
   return {kernels_default, *passes_default};
 }
 

@@ -74,7 +74,7 @@ struct TrainingPasses {
                            int64_t count, float* sums);
 };
 
-// Defined in kernels_<isa>.cpp; the x86 tables are null on other machines.
+// Defined in kernels_<isa>.cpp, those for x86 on x86 alone.
 extern const Kernels<float>* const kernels_default;
 extern const Kernels<float>* const kernels_avx2;
 extern const Kernels<float>* const kernels_avx512;

@@ -27,6 +27,9 @@ namespace {
 constexpr Kernels<float> table = make_table<Vec<float>>();
 constexpr PassTables pass_tables = make_pass_tables();
 }  // namespace
+
+const Kernels<float>* const kernels_avx2 = &table;
+const PassTables* const passes_avx2 = &pass_tables;
 }  // namespace mmevm
 
 #ifdef __clang__
@@ -35,13 +38,3 @@ constexpr PassTables pass_tables = make_pass_tables();
 #pragma GCC pop_options
 #endif
 #endif  // __x86_64__
-
-namespace mmevm {
-#ifdef __x86_64__
-const Kernels<float>* const kernels_avx2 = &table;
-const PassTables* const passes_avx2 = &pass_tables;
-#else
-const Kernels<float>* const kernels_avx2 = nullptr;
-const PassTables* const passes_avx2 = nullptr;
-#endif
-}  // namespace mmevm

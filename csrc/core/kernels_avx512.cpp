@@ -28,6 +28,9 @@ namespace {
 constexpr Kernels<float> table = make_table<Vec<float>>();
 constexpr PassTables pass_tables = make_pass_tables();
 }  // namespace
+
+const Kernels<float>* const kernels_avx512 = &table;
+const PassTables* const passes_avx512 = &pass_tables;
 }  // namespace mmevm
 
 #ifdef __clang__
@@ -36,13 +39,3 @@ constexpr PassTables pass_tables = make_pass_tables();
 #pragma GCC pop_options
 #endif
 #endif  // __x86_64__
-
-namespace mmevm {
-#ifdef __x86_64__
-const Kernels<float>* const kernels_avx512 = &table;
-const PassTables* const passes_avx512 = &pass_tables;
-#else
-const Kernels<float>* const kernels_avx512 = nullptr;
-const PassTables* const passes_avx512 = nullptr;
-#endif
-}  // namespace mmevm

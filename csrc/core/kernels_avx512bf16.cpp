@@ -74,6 +74,8 @@ constexpr Passes<BFloat16> make_half() {
 
 constexpr Passes<BFloat16> table = make_half();
 }  // namespace
+
+const Passes<BFloat16>* const half_avx512bf16 = &table;
 }  // namespace mmevm
 
 #ifdef __clang__
@@ -82,11 +84,3 @@ constexpr Passes<BFloat16> table = make_half();
 #pragma GCC pop_options
 #endif
 #endif  // __x86_64__
-
-namespace mmevm {
-#ifdef __x86_64__
-const Passes<BFloat16>* const half_avx512bf16 = &table;
-#else
-const Passes<BFloat16>* const half_avx512bf16 = nullptr;
-#endif
-}  // namespace mmevm

@@ -46,17 +46,12 @@ void project(const Data* x, int64_t x_stride, const T* packed, int64_t D, int64_
   else if (M > 0) multiply_panels<V, sums, 1>(x, x_stride, packed, D, M, y, y_stride, count);
 }
 
-// The product of a linear layer in floats; weights of BFloat16 are converted, row by row, where they are packed.
+// The product of a linear layer in floats; weights of BFloat16 are converted where they are packed.
 template <class V>
 struct Product {
-  static void pack(const float* weight, int64_t rows, int64_t in, float* packed) { pack_panels<V>(weight, rows, in, packed); }
-
-  static void pack(const BFloat16* weight, int64_t rows, int64_t in, float* packed) {
-    constexpr int64_t W = V::lanes;
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t i = 0; i < in; ++i) packed[(row / W * in + i) * W + row % W] = value_of(weight[row * in + i]);
-    for (int64_t row = rows; row % W; ++row)
-      for (int64_t i = 0; i < in; ++i) packed[(row / W * in + i) * W + row % W] = 0;
+  template <class Data>
+  static void pack(const Data* weight, int64_t rows, int64_t in, float* packed) {
+    pack_panels<V>(weight, rows, in, packed);
   }
 
   template <class Data>
