@@ -38,6 +38,10 @@ MMEVM_INLINE void for_turns(int64_t end, const Step& step, std::integer_sequence
   (void)((w + turns < end && (step(w + turns, std::integral_constant<int, turns>()), true)) && ...);
 }
 
+// A block of channels of neighbouring cells lies in lines far apart, which the processor does not see coming: they are asked
+// for so many cells before they are needed.
+constexpr int64_t kAhead = 8;
+
 // The cells of row h of a map, one block of channels: `weight` is [rows][cols][lanes], `biases` [lanes].
 template <class V, int rows, int cols, Activation activation, class Data, class Valid>
 void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h, const float* weight, const float* biases,
@@ -59,6 +63,7 @@ void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h,
   Reg cells[rows][cols];
   const auto read = [&](int64_t col, int to) __attribute__((always_inline)) {
     const bool inside = uint64_t(col) < uint64_t(p.W);
+    __builtin_prefetch(from[rows - 1] + (col + kAhead) * stride[rows - 1]);
     for (int r = 0; r < rows; ++r) cells[r][to] = inside ? load_channels<V>(from[r] + col * stride[r], valid) : V::set(0);
   };
   const auto step = [&](int64_t w, auto turn) __attribute__((always_inline)) {
@@ -70,6 +75,7 @@ void depthwise_row(const DepthwiseParams<Data>& p, const Data* image, int64_t h,
       for (int c = 0; c < cols; ++c) sums[r] = V::fma(cells[r][(oldest + c) % cols], k[r * cols + c], sums[r]);
     }
     for (int r = 1; r < rows; ++r) sums[0] += sums[r];
+    __builtin_prefetch(y + (w + kAhead) * p.C, 1);
     store_channels<V>(y + w * p.C, activate<activation, V>(sums[0]), valid);
   };
   for (int c = 0; c < cols - 1; ++c) read(c - p.left, c);

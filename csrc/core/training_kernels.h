@@ -28,6 +28,7 @@ void depthwise_gradients(const DepthwiseGradients& p, int64_t offset, const floa
   using Reg = typename V::reg;
   constexpr int64_t L = V::lanes;
   const int64_t H = p.H, W = p.W, C = p.C, row_length = (W + 2) * L;
+  const auto cell = [&](int64_t h, int64_t w) { return offset + (h * W + w) * C; };
   const auto x_row = [&](int64_t h) { return rings + (h + 3) % 3 * row_length; };
   const auto g_row = [&](int64_t h) { return rings + ((h + 3) % 3 + 3) * row_length; };
   Reg k[10], sums[10] = {};
@@ -36,7 +37,7 @@ void depthwise_gradients(const DepthwiseGradients& p, int64_t offset, const floa
   const auto read_x = [&](int64_t h) {
     float* const row = x_row(h) + L;
     if (h == H) std::fill_n(row, W * L, 0.0f);
-    else for (int64_t w = 0; w < W; ++w) V::store(row + w * L, load_channels<V>(p.x + offset + (h * W + w) * C, valid));
+    else for (int64_t w = 0; w < W; ++w) V::store(row + w * L, load_channels<V>(p.x + cell(h, w), valid));
   };
   read_x(0);
   for (int64_t h = 0; h <= H; ++h) {
@@ -47,7 +48,11 @@ void depthwise_gradients(const DepthwiseGradients& p, int64_t offset, const floa
       read_x(h + 1);
       const float* const x[3] = {x_row(h - 1), x_row(h), x_row(h + 1)};
       for (int64_t w = 0; w < W; ++w) {
-        Reg value = load_channels<V>(p.dy + offset + (h * W + w) * C, valid);
+        // A row ahead: see kAhead.
+        __builtin_prefetch(p.x + cell(h + 2, w));
+        __builtin_prefetch(p.dy + cell(h + 1, w));
+        __builtin_prefetch(p.dx + cell(h, w), 1);
+        Reg value = load_channels<V>(p.dy + cell(h, w), valid);
         if constexpr (activation != Activation::kNone) {
           Reg y = k[9];
           for (int i = 0; i < 9; ++i) y = V::fma(V::load(x[i / 3] + (w + i % 3) * L), k[i], y);
@@ -64,7 +69,7 @@ void depthwise_gradients(const DepthwiseGradients& p, int64_t offset, const floa
     for (int64_t w = 0; w < W; ++w) {
       Reg sum = V::set(0);
       for (int i = 0; i < 9; ++i) sum = V::fma(V::load(rows[i / 3] + (w + i % 3) * L), k[8 - i], sum);
-      store_channels<V>(p.dx + offset + ((h - 1) * W + w) * C, sum, valid);
+      store_channels<V>(p.dx + cell(h - 1, w), sum, valid);
     }
   }
   for (int i = 0; i < 10; ++i) V::store(dweight + i * L, sums[i]);
