@@ -19,7 +19,9 @@ MMEVM_INLINE void multiply_rows(const Data* x, int64_t x_stride, const T* packed
       for (int j = 0; j < panels; ++j) sums[r][j] = V::fma(v, w[j], sums[r][j]);
     }
   }
+#pragma GCC unroll 24
   for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 3
     for (int j = 0; j < panels; ++j)
       if (j * V::lanes < M) store_channels<V>(y + r * y_stride + j * V::lanes, sums[r][j], M - j * V::lanes);
 }
