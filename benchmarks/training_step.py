@@ -1,6 +1,6 @@
 """One training step of EVM-T beside PVTv2-B0 and ResNet-18, as backbones and inside a RetinaNet, in one run.
 
-A step is the forward pass in training mode, the backward pass and AdamW's step, in float32. The backbones return
+A step is the forward pass in training mode, the backward pass and fused AdamW's step, in float32. The backbones return
 feature maps, and their loss is the sum of the maps' means; the RetinaNet is that of ``configs/retinanet_evm_t.py`` with
 its own loss for a few boxes. The other backbones are timm's. The process keeps the memory that it frees, as under
 ``tools/train.py``; ``--return-memory`` leaves glibc's defaults.
@@ -89,7 +89,7 @@ class Step:
 
     def __init__(self, model: nn.Module, images: Tensor, loss: Callable[[nn.Module, Tensor], Tensor]) -> None:
         self.model, self.images, self.loss = model, images, loss
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def __call__(self) -> None:
         self.loss(self.model, self.images).backward()

@@ -24,7 +24,7 @@ model = dict(
 # 8 processes of 128 images; every image comes three times, differently augmented.
 train_dataloader = dict(batch_size=128, sampler=dict(type='RepeatAugSampler', num_repeats=3))
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.1),
+    optimizer=dict(fused=True, lr=1e-3, weight_decay=0.1),
     # A_log, which is no vector, decays, as it does by upstream's rule.
     paramwise_cfg=dict(
         _delete_=True,

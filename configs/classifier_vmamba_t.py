@@ -24,7 +24,7 @@ model = dict(
 
 # 8 processes of 128 images. A_logs, which is no vector, decays, as it does by upstream's rule.
 train_dataloader = dict(batch_size=128)
-optim_wrapper = dict(type='AmpOptimWrapper', clip_grad=dict(max_norm=5.0))
+optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(fused=True), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     # From 1e-6 to 1e-3.
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),

@@ -29,7 +29,7 @@ find_unused_parameters = True
 train_dataloader = dict(batch_size=2)
 auto_scale_lr = dict(base_batch_size=16)
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4),
+    optimizer=dict(_delete_=True, type='AdamW', fused=True, lr=1e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={

@@ -19,4 +19,7 @@ model = dict(
 )
 
 auto_scale_lr = dict(base_batch_size=256)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'A_logs': dict(decay_mult=0.0), 'Ds': dict(decay_mult=0.0)}))
+optim_wrapper = dict(
+    optimizer=dict(fused=True),
+    paramwise_cfg=dict(custom_keys={'A_logs': dict(decay_mult=0.0), 'Ds': dict(decay_mult=0.0)}),
+)

@@ -21,7 +21,7 @@ model = dict(
 )
 
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=3.5e-4, weight_decay=0.05),
+    optimizer=dict(_delete_=True, type='AdamW', fused=True, lr=3.5e-4, weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={

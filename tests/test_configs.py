@@ -60,7 +60,7 @@ def test_config_follows_its_recipe(name: str) -> None:
     params = float(recipe.pop('params'))
     assert {column: read(cfg) for column, read in COLUMNS.items()} == recipe
     assert sum(p.numel() for p in shell(name).parameters()) / 1e6 == pytest.approx(params, abs=0.0005)
-    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW' and cfg.optim_wrapper.optimizer.fused
     if cfg.param_scheduler:
         alone = len(cfg.param_scheduler) == 1
         assert cfg.param_scheduler[0].end == cfg.param_scheduler[-1].begin or cfg.default_scope == 'mmdet' or alone

@@ -6,7 +6,7 @@ train_dataloader = dict(batch_size=2)
 auto_scale_lr = dict(base_batch_size=16)
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(_delete_=True, type='AdamW', fused=True, lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={

@@ -50,7 +50,7 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
 val_cfg = test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', fused=True, lr=3e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,

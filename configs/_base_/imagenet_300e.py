@@ -29,7 +29,7 @@ train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 auto_scale_lr = dict(base_batch_size=2048)
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.04),
+    optimizer=dict(type='AdamW', fused=True, lr=2e-3, weight_decay=0.04),
     clip_grad=dict(max_norm=1.0),
     # dt_projs_bias, which is no vector, decays, as it does by upstream's rule.
     paramwise_cfg=dict(
