@@ -1,4 +1,4 @@
-"""``--data PATH``: a user's dataset in the place of a config's own."""
+"""``--data PATH``: a user's dataset instead of a config's own."""
 
 import logging
 import os
@@ -15,6 +15,7 @@ from mmevm.data.reading import read_data
 from mmevm.data.records import UserData
 from mmevm.data.sheet import draw_sheet
 from mmevm.data.summary import describe, listing, refusal
+from mmevm.engine.checks.datasets import leaves
 from mmevm.engine.runner.distributed import is_first_process, process_count
 from mmevm.engine.runner.latest import read_meta
 from mmevm.engine.tasks import mask_part
@@ -22,14 +23,14 @@ from mmevm.errors import UsageError
 from mmevm.files import replacing
 
 SHEET = 'contact_sheet.jpg'
-"""The name of the contact sheet in a work folder."""
+"""The name of the contact sheet in a work directory."""
 
 
 def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkpoint: str | None = None) -> None:
     """Make a config train on a user's dataset or evaluate it, after checking and showing it.
 
-    Lists of images go to ``data/`` in the work folder, under names that no other run changes, and a contact sheet goes
-    beside it. The user's folder is never written to.
+    Lists of images go to ``data/`` in the work directory, under names that no other run changes, and a contact sheet
+    goes beside it. The user's folder is never written to.
 
     Args:
         cfg (Config): Changed in place.
@@ -53,8 +54,22 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     is_first = is_first_process(cfg.launcher)
     _require_usable(data, f'python tools/check_data.py {path}', is_first)
     adapt(cfg, data, Path(os.path.abspath(cfg.work_dir)) / 'data')
+    if data.redrawn:
+        _compare_lists(cfg, data, trained or '')
     if is_first:
         _show(data, Path(cfg.work_dir) / SHEET)
+
+
+def _compare_lists(cfg: Any, data: UserData, trained: str) -> None:
+    """Note that a dataset has changed since a model was trained on its other part; lists are named by their content."""
+    for leaf in leaves(cfg, ('test',)):
+        digest = Path(leaf.settings['ann_file']).stem.rpartition('-')[2]
+        if digest not in trained:
+            data.findings.note(
+                'The validation split was drawn again and is not that of the training run: the dataset has changed, or '
+                '--skip-broken. Some of its images may have been trained on'
+            )
+            return
 
 
 def _meta(checkpoint: str | None) -> dict[str, Any]:
@@ -83,7 +98,7 @@ def _show(data: UserData, sheet: Path) -> None:
 
 
 def save_config(cfg: Any, name: str = 'config.py') -> Path:
-    """Write a config to its work folder, from where it works without ``--data``.
+    """Write a config to its work directory, from where it works without ``--data``.
 
     Args:
         cfg (Config): A config that was adapted.

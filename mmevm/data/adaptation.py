@@ -11,8 +11,9 @@ from mmevm.data import checks, masks, writing
 from mmevm.data.class_settings import set_class_count
 from mmevm.data.palette import palette
 from mmevm.data.records import Split, UserData
-from mmevm.engine.checks.datasets import WRAPPED, is_kind, is_remote, leaves, loaders
+from mmevm.engine.checks.datasets import WRAPPED, evaluators, is_kind, is_remote, leaves, loaders
 from mmevm.engine.options import parts
+from mmevm.engine.runner.latest import checkpoint_hooks
 from mmevm.engine.tasks import mask_part, task_of
 from mmevm.errors import UsageError
 from mmevm.registry import type_name
@@ -69,10 +70,22 @@ def check_fit(cfg: Any, data: UserData, config: str, processes: int = 1) -> None
         checks.check_shapes(data)
     for _, _, loader in loaders(cfg, ('train',)):
         drops = loader.get('drop_last') or (loader.get('batch_sampler') or {}).get('drop_last')
-        checks.check_batch(data, int(loader.get('batch_size') or 1) * processes, bool(drops))
+        # An endless sampler drops nothing, and a repeated dataset has more to fill a batch with.
+        drops = drops and type_name(loader.get('sampler') or {}, '') != 'InfiniteSampler'
+        batch = int(loader.get('batch_size') or 1) * processes
+        checks.check_batch(data, batch, bool(drops), _repetitions(loader.get('dataset')))
     sizes = [(leaf.settings.get('filter_cfg') or {}).get('min_size') or 0 for leaf in leaves(cfg, ('train',))]
     if data.kind == 'detection' and max(sizes, default=0):
         checks.check_small_images(data, max(sizes))
+
+
+def _repetitions(dataset: Any) -> int:
+    """Return how often a dataset's wrappers repeat it."""
+    times = 1
+    while isinstance(dataset, Mapping):
+        times *= int(dataset.get('times') or 1) if type_name(dataset) == 'RepeatDataset' else 1
+        dataset = next((dataset[name] for name in WRAPPED if name in dataset), None)
+    return times
 
 
 def adapt(cfg: Any, data: UserData, folder: Path) -> None:
@@ -88,19 +101,40 @@ def adapt(cfg: Any, data: UserData, folder: Path) -> None:
             if cfg.get(key) is not None:
                 cfg[key] = copy.deepcopy(cfg[key])
     cfg['data_source'] = str(data.source)  # of no meaning to MMEngine; an evaluation looks for it
-    if len(data.classes) and isinstance(cfg.get('data_root'), str):
+    if isinstance(cfg.get('data_root'), str):
         cfg['data_root'] = str(data.root)
     files = {name: _dataset(data, split, name, folder) for name, split in data.splits.items()}
     for phase, _, loader in loaders(cfg, _PHASES):
         chosen = next((files[name] for name in (phase, 'test', 'val') if name in files), None)
         if chosen:
             loader['dataset'] = _replaced(loader['dataset'], chosen)
-    _ADAPTERS[data.kind](cfg, data, files)
+    metrics = _metrics(cfg)
+    if adapter := _ADAPTERS.get(data.kind):
+        adapter(cfg, data, files)
     set_class_count(cfg, len(data.classes), data.findings)
+    if _metrics(cfg) != metrics:
+        _forget_best(cfg, data)
     for _, step in parts(_loader_settings(cfg) | {'tta': cfg.get('tta_pipeline')}, ''):
         if 'type' in step and is_remote({**step, 'pipeline': ()}):
             step.pop('backend_args', None)
             step.pop('file_client_args', None)
+
+
+def _metrics(cfg: Any) -> list[tuple[str | None, Any]]:
+    """Return what the names of the validation's results depend on."""
+    return [(type_name(metric), metric.get('topk')) for _, _, metric in evaluators(cfg, ('val',))]
+
+
+def _forget_best(cfg: Any, data: UserData) -> None:
+    """Let the best checkpoint be that of the first metric, where one by name may be gone; MMEngine fails without it."""
+    for hook in checkpoint_hooks(cfg):
+        if hook.get('save_best') not in (None, 'auto'):
+            data.findings.note(f'save_best={hook["save_best"]!r} is of the config\'s own metrics; it is now "auto"')
+            hook['save_best'] = 'auto'
+            hook.pop('rule', None)
+    for hook in cfg.get('custom_hooks') or ():
+        if type_name(hook) == 'EarlyStoppingHook':
+            data.findings.note(f'EarlyStoppingHook watches {hook.get("monitor")!r}, which may be gone; check `monitor`')
 
 
 def _dataset(data: UserData, split: Split, name: str, folder: Path) -> list[dict[str, Any]]:
@@ -193,13 +227,6 @@ def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[
             part.pop('format_only', None)
 
 
-def _adapt_classification(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Nothing but the class counts depends on the dataset."""
-
-
 _Adapter = Callable[[Any, UserData, Mapping[str, list[dict[str, Any]]]], None]
-_ADAPTERS: dict[str, _Adapter] = {
-    'detection': _adapt_detection,
-    'segmentation': _adapt_segmentation,
-    'classification': _adapt_classification,
-}
+#: Of a classifier, nothing but the class counts depends on the dataset.
+_ADAPTERS: dict[str, _Adapter] = {'detection': _adapt_detection, 'segmentation': _adapt_segmentation}

@@ -142,10 +142,10 @@ def _where(data: UserData, split: Split) -> str:
     return split.annotations or next((sample.source for sample in split.samples if sample.source), str(data.root))
 
 
-def check_batch(data: UserData, batch: int, drops_last: bool) -> None:
-    """Report a training split that does not fill a batch."""
+def check_batch(data: UserData, batch: int, drops_last: bool, times: int = 1) -> None:
+    """Report a training split that does not fill a batch, repeated so many times in an epoch."""
     count = len(data.splits['train'].samples) if 'train' in data.splits else 0
-    if 0 < count < batch:
+    if 0 < count * times < batch:
         text = f'The training split has {count} images, fewer than a batch of {batch}'
         advice = f'--cfg-options train_dataloader.batch_size={count}'
         if drops_last:

@@ -28,6 +28,8 @@ def match_classes(data: UserData, names: Sequence[str]) -> None:
     numbers = {index: list(names).index(name) for index, name in enumerate(data.classes) if name in names}
     for sample in data.samples():
         sample.label = None if sample.label is None else numbers[sample.label]
+        # Crowds and the like, of a class that the model does not know.
+        sample.things[:] = [thing for thing in sample.things if thing.category in numbers]
         for thing in sample.things:
             thing.category = numbers[thing.category]
     data.values = {value: numbers[index] for value, index in data.values.items() if index in numbers}

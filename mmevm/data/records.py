@@ -136,6 +136,7 @@ class UserData:
         values (dict[int, int]): Class index by value of the label maps; ignored values are absent.
         colours (bool): Whether these values are colours, 0xRRGGBB.
         file (Path | None): The annotation file of all images, of a dataset in COCO's format that is not divided.
+        redrawn (bool): Whether the split to evaluate was drawn again, as it had been for training.
     """
 
     kind: str
@@ -147,6 +148,7 @@ class UserData:
     values: dict[int, int] = field(default_factory=dict)
     colours: bool = False
     file: Path | None = None
+    redrawn: bool = False
 
     @property
     def source(self) -> Path:

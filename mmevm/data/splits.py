@@ -1,8 +1,9 @@
 """Dividing a dataset into a training and a validation split."""
 
+import hashlib
+import os
 from collections import Counter
-
-import numpy as np
+from collections.abc import Sequence
 
 from mmevm.data.records import Sample, Split, UserData
 from mmevm.errors import UsageError
@@ -55,11 +56,15 @@ def choose_evaluated(data: UserData, trained: str) -> None:
         trained (str): The text of the config that the model was trained with. If it names this dataset, the split is
             made again that was made for that run.
     """
+    if not data.splits:  # the findings say why
+        data.splits = {'test': Split([])}
+        return
     _drop_unannotated_test(data)
     found = next((split for split in ('test', 'val') if split in data.splits), '')
     if not found and repr(str(data.source)) in trained:
         complete_splits(data)
         found = 'val'
+        data.redrawn = True
     elif not found:
         found = next(iter(data.splits))
         count = len(data.splits[found].samples)
@@ -71,7 +76,8 @@ def _divide(data: UserData, split: Split) -> None:
     usable = [sample for sample in split.samples if not sample.fault]
     if len(usable) < 2:
         return data.splits.update(train=split, val=Split([]))
-    chosen = choose([categories(sample, data.values) for sample in split.samples])
+    names = [os.path.relpath(sample.path, data.root) for sample in split.samples]
+    chosen = choose([categories(sample, data.values) for sample in split.samples], names=names)
     parts: dict[str, list[Sample]] = {'train': [], 'val': []}
     for index, sample in enumerate(split.samples):
         parts['val' if index in chosen else 'train'].append(sample)
@@ -82,18 +88,23 @@ def _divide(data: UserData, split: Split) -> None:
     )
 
 
-def choose(classes: list[set[int]], share: float = SHARE, seed: int = SEED) -> set[int]:
+def choose(
+    classes: list[set[int]], share: float = SHARE, seed: int = SEED, names: Sequence[str] | None = None
+) -> set[int]:
     """Choose images for validation so that every class with two images or more is in both splits, in proportion.
 
     Args:
         classes (list[set[int]]): Classes of every image.
         share (float): Of the images that are chosen.
         seed (int): Equal seeds choose the same images.
+        names (Sequence[str], optional): What they are drawn by, instead of their position: with a few images more or
+            less, nearly all others stay in their split.
 
     Returns:
         set[int]: Indices of images.
     """
-    order = np.random.default_rng(seed).permutation(len(classes)).tolist()
+    names = [str(index) for index in range(len(classes))] if names is None else names
+    order = sorted(range(len(classes)), key=lambda index: hashlib.sha256(f'{seed}/{names[index]}'.encode()).digest())
     totals = Counter(number for found in classes for number in found)
     chosen: set[int] = set()
     counts: Counter[int] = Counter()  # of the chosen

@@ -118,12 +118,13 @@ def write_label_maps(data: UserData, split: Split, name: str, folder: Path, as_i
     Returns:
         list[dict]: One for each pair of suffixes that the images and label maps have.
     """
+    converted = folder / f'masks-{_mapping(data, split)}'
     if not as_is:
-        _convert(data, split, folder)
+        _convert(data, split, converted)
     groups: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for sample in split.samples:
         image_stem, image_suffix = os.path.splitext(sample.path)
-        mask = str(sample.mask) if as_is else _converted(data, sample, folder)
+        mask = str(sample.mask) if as_is else _converted(data, sample, converted)
         image_folder, mask_folder, stem = _common(image_stem, mask)
         groups[image_folder, mask_folder, image_suffix, mask[len(mask_folder) + 1 + len(stem) :]].append(stem)
     settings = []
@@ -152,18 +153,21 @@ def share_names(split: Split) -> bool:
 
 def _converted(data: UserData, sample: Sample, folder: Path) -> str:
     stem = os.path.splitext(_inside(data.root, sample.path).lstrip(os.sep))[0]
-    return str(folder / f'masks-{_mapping(data)}' / f'{stem}.png')
+    return str(folder / f'{stem}.png')
 
 
-def _mapping(data: UserData) -> str:
-    return hashlib.sha256(repr((str(data.root), data.colours, sorted(data.values.items()))).encode()).hexdigest()[:8]
+def _mapping(data: UserData, split: Split) -> str:
+    """Return what changes with the classes of the values and with any of the label maps."""
+    found = [(sample.mask, os.stat(str(sample.mask))) for sample in split.samples]
+    sources = [(mask, stat.st_size, stat.st_mtime_ns) for mask, stat in found]
+    text = repr((str(data.root), data.colours, sorted(data.values.items()), sources))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _convert(data: UserData, split: Split, folder: Path) -> None:
     def convert(sample: Sample) -> None:
         path = Path(_converted(data, sample, folder))
-        source = os.stat(str(sample.mask))
-        if path.exists() and path.stat().st_mtime >= source.st_mtime:
+        if path.exists():
             return
         with replacing(path) as draft:
             Image.fromarray(class_ids(read_mask(str(sample.mask), data.colours), data.values)).save(draft, format='PNG')
