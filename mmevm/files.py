@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}{DRAFT}')
+    # Threads, and processes of other machines, may replace the same file.
+    draft = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:12]}{DRAFT}')
     try:
         yield draft
         with open(draft, 'rb') as file:

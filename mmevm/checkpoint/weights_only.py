@@ -71,7 +71,7 @@ def _unreadable(path: str, error: Exception) -> str:
         cause = 'the archive is damaged or cut off; download or copy it again'
     else:
         kind = 'safetensors' if path.endswith('.safetensors') else 'torch.save'
-        cause = f'it is no file that {kind} wrote, or it is cut off; check the path or download it again'
+        cause = f'it is not a {kind} file, or is truncated; check the path or download it again'
     detail = f'{type(error).__name__}: {error}'.splitlines()[0][:160]
     return f'Cannot read {path} ({size} bytes) as a checkpoint: {cause}. [{detail}]'
 
@@ -168,18 +168,29 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
 def load_from_http(
     filename: str, map_location: Any = None, model_dir: str | None = None, progress: bool = True
 ) -> dict:
-    """MMEngine loader for addresses: download once into torch's hub folder, rank 0 first, then :func:`load_file`."""
+    """MMEngine loader for addresses: download once into torch's hub folder, rank 0 first, then :func:`load_file`.
+
+    Processes of other machines, which do not see the folder of rank 0, download for themselves.
+    """
     from mmengine.dist import get_dist_info
 
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
     target = os.path.join(folder, os.path.basename(filename.split('?')[0]))
     rank, world_size = get_dist_info()
-    if rank == 0 and not os.path.exists(target):
-        os.makedirs(folder, exist_ok=True)
-        digest = re.search(r'-([a-f0-9]{8,})\.', os.path.basename(target))
-        torch.hub.download_url_to_file(filename, target, digest and digest[1], progress=progress)
-    if world_size > 1:
-        torch.distributed.barrier()
+
+    def download() -> None:
+        if not os.path.exists(target):
+            os.makedirs(folder, exist_ok=True)
+            digest = re.search(r'-([a-f0-9]{8,})\.', os.path.basename(target))
+            torch.hub.download_url_to_file(filename, target, digest and digest[1], progress=progress)
+
+    try:
+        if rank == 0:
+            download()
+    finally:  # else the others would wait for a process that has failed
+        if world_size > 1:
+            torch.distributed.barrier()
+    download()
     return _load_for_mmengine(target, map_location)
 
 

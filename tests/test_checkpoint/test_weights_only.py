@@ -206,7 +206,7 @@ def test_load_file_does_not_change_the_statistics_of_mmengine(save: Any, monkeyp
         (b'', 'the file is empty'),
         (b'<!DOCTYPE html><html></html>', 'it is a web page'),
         (b'version https://git-lfs.github.com/spec/v1\n', 'it is a Git LFS pointer'),
-        (b'hello world', 'it is no file that torch.save wrote'),
+        (b'hello world', 'it is not a torch.save file'),
     ],
     ids=['empty', 'html', 'lfs', 'text'],
 )

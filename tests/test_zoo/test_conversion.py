@@ -184,5 +184,5 @@ def test_convert_leaves_the_target_alone_when_writing_fails(
 
 def test_convert_names_a_damaged_safetensors_file(tmp_path: Path) -> None:
     (tmp_path / 'x.safetensors').write_bytes(b'no header')
-    with pytest.raises(CheckpointError, match='no file that safetensors wrote'):
+    with pytest.raises(CheckpointError, match='not a safetensors file'):
         convert(tmp_path / 'x.safetensors', tmp_path / 'out.pth')
