@@ -4,7 +4,7 @@
 
 All of them share the data, batch size, optimizer and augmentation of configs/demo_retinanet_evm_t_mini.py. What counts
 is the CPU time of the process: data, forward and backward pass, and optimizer. The learning rate falls with it along a
-half cosine, so that every training is a complete one. Start and evaluation are not counted. The data is rendered by
+half cosine, so that every run has a complete schedule. Start and evaluation are not counted. The data is rendered by
 ``python tools/make_mini_data.py --out data/mini --only coco``.
 """
 

@@ -36,7 +36,8 @@ _UNRELEASED = (
 )
 _NO_CONFIG = (
     '`model` must be a config (its path, a Config, or the name of a model), got {model}. The config in a checkpoint is '
-    'not used: it is Python code, and no code from a checkpoint is run. Training leaves its config in the work folder.'
+    'not used: it is Python code, and no code from a checkpoint is run. Training leaves its config in the work '
+    'directory.'
 )
 
 

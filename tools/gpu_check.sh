@@ -133,7 +133,7 @@ else
   if ((found == 0)); then
     report extension ok $((SECONDS - began)) 'built here'
   else
-    report extension failed $((SECONDS - began)) "$problem; going on with Triton"
+    report extension failed $((SECONDS - began)) "$problem; continuing with Triton"
   fi
 fi
 # Where the kernels are there, tests may not skip them.

@@ -24,7 +24,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--data',
         metavar='PATH',
-        help="your own dataset in the place of the config's: COCO, YOLO, Pascal VOC, class folders, or images with "
+        help="your own dataset instead of the config's: COCO, YOLO, Pascal VOC, class folders, or images with "
         'masks (docs/own_data.md)',
     )
     parser.add_argument(
@@ -64,7 +64,7 @@ def parse_train_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue from a checkpoint; without a path, from the newest one in the work folder',
+        help='continue from a checkpoint; without a path, from the newest one in the work directory',
     )
     _add_common(parser)
     return _parse(parser, argv)

@@ -15,7 +15,7 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse the command line (default: the process's own) to the arguments of :func:`check_data`."""
     parser = argparse.ArgumentParser(
         description='Show what is in a dataset, and list everything that would keep it from being trained on; the exit '
-        'status is 2 if there is anything. Nothing is written but the contact sheet.'
+        'status is 2 if there are problems. Nothing is written but the contact sheet.'
     )
     parser.add_argument('data', metavar='PATH', help=LAYOUTS.replace('%', '%%'))
     parser.add_argument('--out', type=Path, metavar='FILE.jpg', help='draw some images with their annotations')

@@ -78,7 +78,7 @@ def evaluate(
         show_dir (str, optional): Folder for images with predictions.
         wait_time (float): Seconds that ``show`` keeps an image.
         tta (bool): Test-time augmentation.
-        data (str, optional): A user's dataset in the place of the config's; see :mod:`mmevm.apis.own_data`.
+        data (str, optional): A user's dataset instead of the config's; see :mod:`mmevm.apis.own_data`.
         skip_broken (bool): Leave out images that cannot be read.
         **overrides (Any): Other arguments of :func:`mmevm.engine.config.load_config`.
     """

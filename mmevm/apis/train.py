@@ -115,8 +115,8 @@ def train(
         config (str): Config file.
         amp (bool): Mixed precision.
         auto_scale_lr (bool): Scale the learning rate to the actual total batch size.
-        resume (str, optional): The checkpoint to continue from; ``'auto'`` means the newest one in the work folder.
-        data (str, optional): A user's dataset in the place of the config's; see :mod:`mmevm.apis.own_data`.
+        resume (str, optional): The checkpoint to continue from; ``'auto'`` means the newest one in the work directory.
+        data (str, optional): A user's dataset instead of the config's; see :mod:`mmevm.apis.own_data`.
         skip_broken (bool): Leave out images that cannot be read.
         **overrides (Any): Other arguments of :func:`mmevm.engine.config.load_config`.
     """

@@ -10,7 +10,7 @@ from mmevm.backbones.staged import StagedBackbone
 from mmevm.layers import ConvDownsample, ConvStem, PatchEmbed, PatchMerging, VSSBlock
 from mmevm.registry import register_backbone
 
-# 'v0' is the paper's first version; 'v2' trades states and gates for an MLP, and patches for strided convolutions.
+# 'v0' is the first design, the paper's; 'v2' trades states and gates for an MLP, and patches for strided convolutions.
 _DESIGNS = {
     'v0': {'d_state': 16, 'mlp_ratio': 0.0, 'gate': True, 'conv_bias': True},
     'v2': {'d_state': 1, 'mlp_ratio': 4.0, 'gate': False, 'conv_bias': False},
@@ -31,7 +31,7 @@ class VMamba(StagedBackbone):
     Args:
         arch (str or dict): A variant, or a dict with ``dims`` and ``depths``, one integer per stage, and optionally
             ``design``, 'v0' (the default) or 'v2', and ``ssm_ratio``, inner width of the mixers / width (by default 2).
-            'tiny', 'small' and 'base' are of the paper's first version. The others are of the second design; their
+            'tiny', 'small' and 'base' are of the first design. The others are of the second design; their
             names give ``ssm_ratio`` and the depth of the third stage.
         in_channels (int): Image channels.
         out_indices (Sequence[int]): Stages whose maps are returned, each after a LayerNorm of its own.

@@ -89,7 +89,7 @@ def load_config(
         cfg_options (Mapping[str, Any], optional): Values of ``--cfg-options`` by dotted key; see
             :func:`mmevm.engine.options.read_options`.
         launcher (str): How a distributed run was started.
-        work_dir (str, optional): The work folder, by default the config's own or ``work_dirs/<config name>``.
+        work_dir (str, optional): The work directory, by default the config's own or ``work_dirs/<config name>``.
 
     Returns:
         Config: The merged config.

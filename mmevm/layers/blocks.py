@@ -138,7 +138,7 @@ class Mlp(nn.Module):
 
 
 class VSSBlock(nn.Module):
-    """The visual state space block: SS2D and, in its later design, an MLP (VMamba, arXiv 2401.10166, section 4.3).
+    """The visual state space block: SS2D and, in its second design, an MLP (VMamba, arXiv 2401.10166, section 4.3).
 
     Args:
         channels (int): C.

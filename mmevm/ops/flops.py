@@ -63,7 +63,7 @@ def _projected(x: Shape, x_proj: Shape, dt_weight: Shape, A: Shape, Ds: Any, ste
     return x[0] * cells * math.prod(x_proj[1:]) + _map(x, dt_weight, A, Ds, step, routes)
 
 
-# PyTorch's counter passes shapes in the place of tensors; its unit is half a multiply-add. A backward pass counts twice
+# PyTorch's counter passes shapes instead of tensors; its unit is half a multiply-add. A backward pass counts twice
 # its forward pass.
 _FORMULAS: dict[str, Callable[..., int]] = {
     'selective_scan': lambda *a, **_: 2 * _sequence(*(a[i] for i in _SELECTIVE_SCAN)),

@@ -36,14 +36,14 @@ param_scheduler = []
 # What docs/training.md shows; tests/test_docs compares them.
 FSDP = """
 runner_type = 'FlexibleRunner'
-whole = dict(rank0_only=False, offload_to_cpu=False)
+full = dict(rank0_only=False, offload_to_cpu=False)
 strategy = dict(
     type='FSDPStrategy',
     model_wrapper=dict(type='MMFullyShardedDataParallel', use_orig_params=True),
     state_dict_cfg=dict(
         state_dict_type='FULL_STATE_DICT',
-        state_dict_config=dict(type='FullStateDictConfig', **whole),
-        optim_state_dict_config=dict(type='FullOptimStateDictConfig', **whole)))
+        state_dict_config=dict(type='FullStateDictConfig', **full),
+        optim_state_dict_config=dict(type='FullOptimStateDictConfig', **full)))
 """
 # Slurm's program, as far as the script and MMEngine see it: starts the tasks, numbered, on this machine.
 SRUN = """#!/bin/bash
@@ -85,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def single(folder: Path) -> tuple[list[dict], Path]:
-    """The losses and the work folder of a training run in this one process."""
+    """The losses and the work directory of a training run in this one process."""
     cwd = folder / 'single'
     cwd.mkdir()
     with pytest.MonkeyPatch.context() as patch:

@@ -100,7 +100,7 @@ def test_a_note_that_cannot_be_read_does_not_matter(note: str, tmp_path: Path) -
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UsageError, match=r'file cannot be a work folder: .*exists'), exclusive([tmp_path / 'file']):
+    with pytest.raises(UsageError, match=r'file cannot be a work directory: .*exists'), exclusive([tmp_path / 'file']):
         pass
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.openmmlab
 
 
 def last_run(work: Path) -> tuple[list[dict], str]:
-    """The scalars and the log of the last run in a work folder."""
+    """The scalars and the log of the last run in a work directory."""
     folder = max(work.glob('2*'), key=os.path.getmtime)
     scalars = (folder / 'vis_data/scalars.json').read_text().splitlines()
     return [json.loads(line) for line in scalars], next(folder.glob('*.log')).read_text()

@@ -85,7 +85,7 @@ class Toy:
         )
 
     def names(self) -> list[str]:
-        """The checkpoints in the work folder."""
+        """The checkpoints in the work directory."""
         return sorted(path.name for path in self.work.glob('*.pth'))
 
 

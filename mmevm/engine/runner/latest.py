@@ -49,7 +49,7 @@ def checkpoint_hooks(cfg: Any) -> list[dict]:
 
 
 def checkpoint_folders(cfg: Any) -> list[Path]:
-    """Return the local folders that a training run saves checkpoints in, its work folder first."""
+    """Return the local folders that a training run saves checkpoints in, its work directory first."""
     folders = [Path(cfg.work_dir)]
     for hook in checkpoint_hooks(cfg):
         if hook.get('out_dir') and '://' not in str(hook['out_dir']):

@@ -112,8 +112,8 @@ def _locked(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         if getattr(error, 'errno', None) not in _NO_LOCKS:
             fault = write_fault(error, folder / _LOCK) if isinstance(error, OSError) else None
-            message = fault or f'{folder} cannot be a work folder: {error}.'
-            raise UsageError(f'{message} Choose another work folder with --work-dir.') from error
+            message = fault or f'{folder} cannot be a work directory: {error}.'
+            raise UsageError(f'{message} Choose another work directory with --work-dir.') from error
         print_log(
             f'The file system of {folder} does not support locks: make sure that no other training run writes there',
             logger='current',
