@@ -28,7 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         '--share',
         type=float,
         default=0.5,
-        help='objects with less of their box in a tile are crowd there, neither trained on nor expected to be found '
+        help='objects with less than this share of their box in a tile become crowd objects there, which are ignored '
         '(default: %(default)s)',
     )
     parser.add_argument(

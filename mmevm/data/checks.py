@@ -132,8 +132,10 @@ def check_splits(data: UserData) -> None:
         missing = [label for index, label in enumerate(data.classes) if index not in found]
         if len(missing) == len(data.classes):
             crowded = any(sample.things for sample in split.samples)
-            why = ', but crowds (COCO: iscrowd, Pascal VOC: difficult) or boxes below a pixel' if crowded else ''
-            data.findings.problem(f'The split {name} has no object of any class{why}:', _where(data, split))
+            crowds = ', but crowds (COCO: iscrowd or ignore, Pascal VOC: difficult) or boxes below a pixel'
+            data.findings.problem(
+                f'The split {name} has no object of any class{crowds if crowded else ""}:', _where(data, split)
+            )
         elif missing:
             data.findings.note(f'The split {name} has no example of these classes:', *map(repr, missing))
 

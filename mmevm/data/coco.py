@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mmevm.data.images import report_unlisted
 from mmevm.data.records import (
     Findings,
     Sample,
@@ -16,6 +17,7 @@ from mmevm.data.records import (
     Thing,
     UserData,
     files,
+    is_image,
     plain_name,
     repeated,
     split_of,
@@ -64,6 +66,8 @@ def read(path: Path) -> UserData | None:
     if not chosen:
         return None
     data = _read_files(root, chosen)
+    if path.is_dir():  # beside a file that was given, others may list the rest
+        _report_unlisted(data)
     data.file = chosen.get('')  # given or found, there may be others beside it
     return data
 
@@ -108,6 +112,14 @@ def _read_files(root: Path, chosen: dict[str, Path]) -> UserData:
         if is_original and _is_pristine(content, splits[split], prefix):
             splits[split].annotations, splits[split].prefix = str(file), prefix
     return UserData('detection', 'COCO', root, classes, splits, findings)
+
+
+def _report_unlisted(data: UserData) -> None:
+    """Note images that no file lists, in the folders of those that are listed."""
+    listed = [os.path.normpath(sample.path) for sample in data.samples()]
+    folders = [Path(folder) for folder in {os.path.dirname(path) for path in listed} if os.path.isdir(folder)]
+    present = [str(file) for folder in folders for file in files(folder) if is_image(file)]
+    report_unlisted(data.findings, listed, present, f'the COCO annotation of {data.root}')
 
 
 def _load(file: Path, findings: Findings) -> dict[str, Any] | None:
@@ -251,7 +263,8 @@ def _add_thing(
     if box is None:
         findings.problem('Boxes that are not four numbers:', f'{source}: {item.get("bbox")}')
         return
-    sample.things.append(Thing(indices[item['category_id']], box, shape, bool(item.get('iscrowd')), source))
+    is_crowd = bool(item.get('iscrowd') or item.get('ignore'))
+    sample.things.append(Thing(indices[item['category_id']], box, shape, is_crowd, source))
 
 
 def _box(item: dict[str, Any]) -> tuple[float, float, float, float] | None:
@@ -291,6 +304,7 @@ def _is_pristine(content: dict[str, Any], split: Split, prefix: str) -> bool:
 
 def _is_pristine_object(item: dict[str, Any]) -> bool:
     # pycocotools takes an object with the id 0 for one that was not found, and MMDetection passes over an area of 0.
+    # MMDetection passes over objects with `ignore`, too, while pycocotools expects a detector to find them.
     return (
         _is_id(item.get('id'), least=1)
         and isinstance(item.get('bbox'), list)
@@ -298,5 +312,6 @@ def _is_pristine_object(item: dict[str, Any]) -> bool:
         and _is_number(item.get('area'))
         and item['area'] > 0
         and item.get('iscrowd') in (0, 1)
+        and not item.get('ignore')
         and 'category_id' in item
     )

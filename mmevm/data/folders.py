@@ -10,8 +10,8 @@ from mmevm.data.records import (
     Split,
     UserData,
     images_below,
-    is_split_folder,
     split_folders,
+    split_of,
     subfolders,
 )
 from mmevm.engine.checks.class_lists import hint
@@ -27,10 +27,17 @@ def read(path: Path) -> UserData | None:
     if path.is_file():
         return None
     findings = Findings()
-    inner = subfolders(path)
-    parts = split_folders(path, findings)
-    if 'train' not in parts and not (parts and all(is_split_folder(folder.name) for folder in inner)):
+    named = split_folders(path, findings)
+    parts = {split: folder for split, folder in named.items() if any(map(images_below, subfolders(folder)))}
+    flat = [str(folder) for split, folder in named.items() if split not in parts and images_below(folder)]
+    if parts and flat:
+        findings.note('Splits without a folder of any class, left out:', *flat)
+    elif not parts:
+        if flat and sum(map(_is_class, subfolders(path))) < len(flat):  # images of splits, without annotations
+            return None
         parts, findings = {'': path}, Findings()
+        if flat:
+            findings.note('Folders named like splits, taken for classes:', *flat)
     folders = {split: subfolders(folder) for split, folder in parts.items()}
     folders = {split: found for split, found in folders.items() if found and any(map(images_below, found))}
     names = {folder.name.casefold() for found in folders.values() for folder in found}
@@ -54,6 +61,12 @@ def read(path: Path) -> UserData | None:
     data = UserData('classification', 'class folders', path, classes, splits, findings)
     measure(data.samples())
     return data
+
+
+def _is_class(folder: Path) -> bool:
+    """Return whether a folder has images and a name that nothing but a class has."""
+    is_other = split_of(folder.name) or folder.name.casefold() in _NO_CLASSES
+    return not is_other and bool(images_below(folder))
 
 
 def _read_split(split: str, folders: list[Path], classes: list[str], findings: Findings) -> Split:

@@ -1,29 +1,43 @@
-"""Image files: their size as OpenMMLab's loaders see it, and their faults."""
+"""Image files: their size as OpenMMLab's loaders see it, their pixels, and their faults."""
 
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from PIL import ImageOps
 
 from mmevm.data.records import Findings, Sample, UserData
 from mmevm.engine.checks.image_files import find_fault, open_image
+from mmevm.engine.checks.tiff_files import TIFF, read_tiff, tiff_size
+from mmevm.errors import UsageError
+
+EXACT = ('.npy', *TIFF)
+"""Suffixes of images of any number of channels; others are read as Pillow has them."""
 
 _ORIENTATION = 0x0112
+# Modes whose arrays are what a PNG file holds; CMYK and LAB would pass for RGBA and RGB, a palette's indices for grey.
+_PLAIN = ('1', 'L', 'LA', 'RGB', 'RGBA', 'I;16')
 _BROKEN = 'Images that are missing or cannot be read:'
 
 
 def image_size(path: str) -> tuple[int, int] | None:
-    """Return width and height of an image after EXIF's rotation, ``None`` if they cannot be read."""
+    """Return width and height of an image after EXIF's rotation, ``None`` if they cannot be read.
+
+    Raises:
+        UsageError: What reads it is not installed.
+    """
     try:
         if path.lower().endswith('.npy'):
             height, width = np.load(path, mmap_mode='r').shape[:2]
             return width, height
-        if path.lower().endswith(('.tif', '.tiff')):
-            return _tiff_size(path)
+        if path.lower().endswith(TIFF):
+            return tiff_size(path)
         with open_image(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
             return image.size[::-1] if turned else image.size
+    except UsageError:
+        raise
     except Exception:  # whatever readers raise for bytes that they do not expect
         return None
 
@@ -37,15 +51,26 @@ def is_turned(path: str) -> bool:
         return False
 
 
-def _tiff_size(path: str) -> tuple[int, int]:
-    from tifffile import TiffFile  # knows images of any number of channels, which Pillow does not
+def read_pixels(path: str) -> np.ndarray:
+    """Read Array[H, W] or Array[H, W, C], turned as EXIF says; colours are RGB, and transparency stays.
 
-    with TiffFile(path) as file:
-        page = file.pages[0]
-        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
-        if max(ends, default=0) > os.path.getsize(path):
-            raise ValueError('truncated')
-        return page.imagewidth, page.imagelength
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        if path.lower().endswith('.npy'):
+            return np.load(path)
+        if path.lower().endswith(TIFF):
+            return read_tiff(path)
+        with open_image(path) as image:
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode == 'I':  # of a PGM with 16 bits
+                return np.asarray(turned).astype(np.uint16)
+            return np.asarray(turned if turned.mode in _PLAIN else turned.convert('RGB'))
+    except UsageError:
+        raise
+    except Exception as error:  # whatever readers raise for bytes that they do not expect
+        raise UsageError(f'{path} cannot be read: {error}') from error
 
 
 def measure(samples: Iterable[Sample]) -> None:

@@ -152,8 +152,8 @@ def _name_classes(data: UserData) -> None:
         )
         used = []
     if file is None:
-        # A map of 0 and 255 has two classes; beside others, 255 marks what has none.
-        kept = [value for value in used if len(used) <= 2 or value not in _ignored(data, used)]
+        # A map of 0 and 255 has two classes; otherwise, 255 marks what has none.
+        kept = [value for value in used if used == [0, IGNORED] or value not in _ignored(data, used)]
         data.classes = [f'#{value:06x}' if data.colours else str(value) for value in kept]
         data.values = {value: index for index, value in enumerate(kept)}
     else:
@@ -161,9 +161,12 @@ def _name_classes(data: UserData) -> None:
         data.classes, data.values = names, _by_rank(data, maps, names) if stated is None else stated
         _report_names(data, file)
     if len(data.classes) < 2 and used:
+        where = f' in {file}' if file else ''
+        if not file and _ignored(data, used).intersection(used):
+            where = '; 255 is none unless classes.json names it'
         data.findings.problem(
             'A segmentor needs two classes or more, of which the background may be one; there are:',
-            f'{data.classes or "none"}' + (f' in {file}' if file else ''),
+            f'{data.classes or "none"}{where}',
         )
     _report_unknown(data)
 

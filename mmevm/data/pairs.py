@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mmevm.data.records import (
@@ -41,7 +42,9 @@ def find_pairs(path: Path, findings: Findings) -> dict[str, Split]:
         dict[str, Split]: By name of the split; empty for a folder of another layout.
     """
     pairs = dict(_folder_pairs(path, findings))
-    splits = _listed(path, {split: Split(_pair(*found, findings)) for split, found in pairs.items()}, findings)
+    splits = {split: Split(_pair(*found, findings)) for split, found in pairs.items()}
+    if set(splits) == {''}:
+        splits = _listed(path, pairs[''][0], splits[''], findings)
     for split, part in splits.items():
         if without := [sample.path for sample in part.samples if not sample.mask]:
             place = pairs[split][1] if split in pairs else path
@@ -96,47 +99,79 @@ def _folder_pairs(root: Path, findings: Findings) -> Iterator[tuple[str, tuple[P
 
 def _pair(images: Path, masks: Path, findings: Findings) -> list[Sample]:
     """Match images and label maps by their names, without suffix and endings such as ``_mask``, as far as there are."""
-    by_name: dict[str, str] = {}
+    exact: dict[str, list[str]] = defaultdict(list)
+    ended: dict[str, list[str]] = defaultdict(list)
     for mask in filter(is_mask, images_below(masks)):
         name = os.path.splitext(os.path.relpath(mask, masks))[0]
-        by_name[name] = mask
-        by_name.setdefault(_MASK_ENDING.sub('', name), mask)
-    samples = []
+        exact[name].append(mask)
+        ended[_MASK_ENDING.sub('', name)].append(mask)
+    by_name = ended | exact
+    samples, unused = [], {mask for found in exact.values() for mask in found}
     for image in images_below(images):
         name = os.path.splitext(os.path.relpath(image, images))[0]
-        samples.append(Sample(image, mask=by_name.get(name) or by_name.get(_MASK_ENDING.sub('', name))))
-    used = {str(sample.mask) for sample in samples}
-    if unused := sorted(set(by_name.values()) - used):
-        findings.note(f'Label maps without an image in {images}, left out:', *unused)
+        found = by_name.get(name) or by_name.get(_MASK_ENDING.sub('', name)) or []
+        if len(found) > 1:
+            findings.problem('Images with several label maps; keep one of them:', f'{image}: {", ".join(found)}')
+        samples.append(Sample(image, mask=found[0] if found else None))
+        unused.difference_update(found)
+    if unused:
+        findings.note(f'Label maps without an image in {images}, left out:', *sorted(unused))
     return samples
 
 
-def _listed(root: Path, splits: dict[str, Split], findings: Findings) -> dict[str, Split]:
+def _listed(root: Path, images: Path, whole: Split, findings: Findings) -> dict[str, Split]:
     """Divide an undivided dataset by lists of names, such as those of Pascal VOC, if they are there."""
     folders = [folder for name in ('ImageSets/Segmentation', 'splits', '.') if (folder := root / name).is_dir()]
     lists = [
         file for folder in folders for file in files(folder) if file.suffix == '.txt' and is_split_folder(file.stem)
     ]
-    if set(splits) != {''} or not lists:
-        return splits
-    by_stem = {Path(sample.path).stem: sample for sample in splits[''].samples}
+    by_path = {sample.path: sample for sample in whole.samples}
+    in_folders = _by_name((os.path.relpath(path, folder), path) for path in by_path for folder in (images, root))
+    bare = _by_name((os.path.basename(path), path) for path in by_path)
     parts: dict[str, Split] = {}
     for file in lists:
-        names = {line: _stem(line) for line in text_lines(file)}
-        samples = [by_stem[stem] for stem in dict.fromkeys(names.values()) if stem in by_stem]
+        named = {line: _named_images(line, in_folders, bare) for line in text_lines(file)}
+        samples = [by_path[path] for path in dict.fromkeys(path for found in named.values() for path in found)]
         if not samples:
             continue
-        if lost := [line for line, stem in names.items() if stem not in by_stem]:
+        if lost := [line for line, found in named.items() if not found]:
             findings.problem(f'Names in {file} that no image has:', *lost)
+        if unclear := [f'{line}: {", ".join(found)}' for line, found in named.items() if len(found) > 1]:
+            findings.problem(f'Names in {file} that several images have; add their folder or suffix:', *unclear)
         parts.setdefault(split_of(file.stem) or '', Split(samples))
     used = {sample.path for part in parts.values() for sample in part.samples}
-    rest = [sample.path for sample in splits[''].samples if sample.path not in used]
+    rest = [path for path in by_path if path not in used]
     if parts and rest:
         findings.note('Images that no list names, left out:', *rest)
-    return parts or splits
+    return parts or {'': whole}
 
 
-def _stem(line: str) -> str:
-    """Return the name of an image in a list, without its folders and its suffix; names may have dots."""
-    name = os.path.basename(plain_name(line))
+def _by_name(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the paths of images by their names, with and without suffix."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, path in names:
+        for key in (name, os.path.splitext(name)[0]):
+            found[key].append(path)
+    return found
+
+
+def _named_images(line: str, in_folders: dict[str, list[str]], bare: dict[str, list[str]]) -> list[str]:
+    """Return the images that a line of a list may mean.
+
+    Its folders count as far as they are the dataset's, from the first that is; a name alone, where they are not.
+
+    Args:
+        line (str): A name, perhaps with folders, those of another machine among them, and a suffix.
+        in_folders (dict[str, list[str]]): Images by name in their folder and in the dataset's.
+        bare (dict[str, list[str]]): Images by name without folders.
+    """
+    words = os.path.normpath(plain_name(line)).split(os.sep)
+    tails = [os.sep.join(words[start:]) for start in range(max(len(words) - 1, 1))]
+    names = [(in_folders, tail) for tail in tails] + [(bare, words[-1])]
+    candidates = (found[key] for found, name in names for key in (name, _stem(name)) if key in found)
+    return next(candidates, [])
+
+
+def _stem(name: str) -> str:
+    """Return a name without the suffix of an image; names may have dots."""
     return os.path.splitext(name)[0] if is_image(name) else name

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import InstanceData, PixelData
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mmevm.data.images import EXACT, read_pixels
 from mmevm.data.masks import class_ids, read_mask
 from mmevm.data.palette import palette
 from mmevm.data.records import Sample, UserData
 from mmevm.data.splits import categories
-from mmevm.engine.checks.image_files import open_image
 from mmevm.files import replacing
 
 _COUNT, _COLUMNS, _EDGE = 16, 4, 320
@@ -69,17 +69,11 @@ def _load(sample: Sample) -> tuple[np.ndarray, float] | None:
 
 
 def _read(path: str) -> Image.Image:
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in ('.tif', '.tiff', '.npy'):
-        with open_image(path) as image:
-            return ImageOps.exif_transpose(image).convert('RGB')
-    if suffix == '.npy':
-        bands = np.load(path)
-    else:
-        from tifffile import imread
-
-        bands = imread(path)
-    bands = np.atleast_3d(bands)[..., :3].astype(float)
+    pixels = read_pixels(path)
+    if not path.lower().endswith(EXACT):
+        return Image.fromarray(pixels).convert('RGB')
+    bands = np.atleast_3d(pixels)
+    bands = bands[..., : 3 if bands.shape[2] >= 3 else 1].astype(float)
     bands = (bands - bands.min()) * (255 / max(float(np.ptp(bands)), 1e-9))
     return Image.fromarray(np.broadcast_to(bands, (*bands.shape[:2], 3)).astype(np.uint8))
 

@@ -4,19 +4,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mmevm.data.images import EXACT, read_pixels
 from mmevm.data.records import Sample, Split, Thing, UserData
 from mmevm.data.writing import coco_content
-from mmevm.engine.checks.image_files import open_image
 from mmevm.errors import UsageError
-
-_EXACT = ('.npy', '.tif', '.tiff')
-"""Suffixes of images of any number of channels; others are read as Pillow has them."""
 
 
 @dataclass(frozen=True)
@@ -71,42 +69,38 @@ def cut(thing: Thing, left: int, top: int, width: int, height: int, share: float
     return Thing(thing.category, (x0, y0, x1 - x0, y1 - y0), crowd=crowd, source=thing.source)
 
 
-def _read(path: str) -> np.ndarray:
-    """Read Array[H, W] or Array[H, W, C], turned as EXIF says."""
-    if path.lower().endswith('.npy'):
-        return np.load(path)
-    if path.lower().endswith(_EXACT):
-        from tifffile import imread
-
-        return imread(path)
-    with open_image(path) as image:
-        turned = ImageOps.exif_transpose(image)
-        return np.asarray(turned.convert('RGB') if turned.mode == 'P' else turned)
-
-
 def _write(path: Path, pixels: np.ndarray) -> None:
     if path.suffix == '.npy':
         np.save(path, pixels)
-    elif path.suffix in _EXACT:
+    elif path.suffix in EXACT:
         from tifffile import imwrite
 
-        imwrite(path, pixels)
+        bands = pixels.shape[2] if pixels.ndim == 3 else 1
+        # Without these hints, tifffile writes each row of [H, W, C] as a page.
+        imwrite(
+            path,
+            pixels,
+            photometric='rgb' if bands in (3, 4) else 'minisblack',
+            planarconfig='contig' if bands > 1 else None,
+        )
     else:
         Image.fromarray(pixels).save(path, quality=95)
 
 
-def _suffix(path: str) -> str:
+def _suffix(path: str, pixels: np.ndarray) -> str:
+    """Return the source's suffix if its format holds the pixels; a PNG file may be named .jpg."""
     suffix = os.path.splitext(path)[1].lower()
-    return suffix if suffix in (*_EXACT, '.jpg', '.jpeg') else '.png'
+    fits_jpeg = pixels.dtype == np.uint8 and pixels.shape[2:] in ((), (3,))
+    return suffix if suffix in EXACT or (suffix in ('.jpg', '.jpeg') and fits_jpeg) else '.png'
 
 
 def _tiles(sample: Sample, folder: Path, prefix: str, tiling: Tiling) -> Iterator[Sample]:
-    pixels = np.ascontiguousarray(_read(sample.path))
+    pixels = read_pixels(sample.path)
     for top in tiling.starts(pixels.shape[0]):
         for left in tiling.starts(pixels.shape[1]):
             tile = np.ascontiguousarray(pixels[top : top + tiling.size, left : left + tiling.size])
             height, width = tile.shape[:2]
-            path = folder / f'{prefix}_{left}_{top}{_suffix(sample.path)}'
+            path = folder / f'{prefix}_{left}_{top}{_suffix(sample.path, pixels)}'
             _write(path, tile)
             parts = (cut(thing, left, top, width, height, tiling.share) for thing in sample.things)
             yield Sample(str(path), [part for part in parts if part], size=(width, height))
@@ -116,6 +110,17 @@ def _copied(sample: Sample, folder: Path, prefix: str) -> Sample:
     path = folder / f'{prefix}{os.path.splitext(sample.path)[1]}'
     shutil.copyfile(sample.path, path)
     return Sample(str(path), sample.things, size=sample.size)
+
+
+@contextmanager
+def _emptied_on_failure(folder: Path) -> Iterator[None]:
+    """Remove what was written into a new folder if not all of it could be, so that it can be written again."""
+    try:
+        yield
+    except BaseException:
+        for part in folder.iterdir():
+            shutil.rmtree(part)
+        raise
 
 
 def tile_data(data: UserData, out: Path, tiling: Tiling, whole: tuple[str, ...] = ()) -> dict[str, Split]:
@@ -133,7 +138,8 @@ def tile_data(data: UserData, out: Path, tiling: Tiling, whole: tuple[str, ...] 
         dict[str, Split]: What was written, by split.
 
     Raises:
-        UsageError: If the folder has files, or the dataset is not one of boxes.
+        UsageError: If the folder has files, the dataset is not one of boxes, or an image cannot be read; the folder
+            is then as empty as before.
     """
     if data.kind != 'detection':
         raise UsageError(f'Expected a dataset of boxes, got {data.layout} for {data.kind}: {data.root}')
@@ -141,15 +147,16 @@ def tile_data(data: UserData, out: Path, tiling: Tiling, whole: tuple[str, ...] 
         raise UsageError(f'{out} exists and is not empty. Give a new folder.')
     result = UserData('detection', 'COCO', out, data.classes, {}, data.findings)
     (out / 'annotations').mkdir(parents=True)
-    for name, split in data.splits.items():
-        (out / name).mkdir()
-        samples: list[Sample] = []
-        for index, sample in enumerate(split.samples):
-            prefix = f'{index:05d}_{Path(sample.path).stem}'
-            if name in whole:
-                samples.append(_copied(sample, out / name, prefix))
-            else:
-                samples += _tiles(sample, out / name, prefix, tiling)
-        result.splits[name] = Split(samples)
-        (out / f'annotations/{name}.json').write_text(json.dumps(coco_content(result, result.splits[name])))
+    with _emptied_on_failure(out):
+        for name, split in data.splits.items():
+            (out / name).mkdir()
+            samples: list[Sample] = []
+            for index, sample in enumerate(split.samples):
+                prefix = f'{index:05d}_{Path(sample.path).stem}'
+                if name in whole:
+                    samples.append(_copied(sample, out / name, prefix))
+                else:
+                    samples += _tiles(sample, out / name, prefix, tiling)
+            result.splits[name] = Split(samples)
+            (out / f'annotations/{name}.json').write_text(json.dumps(coco_content(result, result.splits[name])))
     return result.splits

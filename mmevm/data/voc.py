@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmevm.data.images import measure
+from mmevm.data.images import measure, report_unlisted
 from mmevm.data.records import (
     SPLITS,
     Findings,
@@ -39,8 +39,8 @@ def read(path: Path) -> UserData | None:
             splits.setdefault(split, {}).update(entries)
     if not splits:
         return None
-    if len(splits) > 1:
-        splits.pop('', None)
+    if len(splits) > 1 and (beside := splits.pop('', None)):
+        findings.note('Images outside of the folders of splits, left out:', *beside)
     roots = {name: _parse(entries, findings) for name, entries in splits.items()}
     names = _names(list(roots.values()), findings)
     parts = {
@@ -73,7 +73,10 @@ def _splits(root: Path, folder: Path, findings: Findings) -> dict[str, dict[str,
     by_stem = {os.path.splitext(os.path.basename(image))[0]: image for image in images}
     xmls = {file.stem: file for file in files(folder) if file.suffix == '.xml'}
     lists = _lists(base, xmls)
-    if not lists:
+    if lists:
+        listed = (by_stem[stem] for stems in lists.values() for stem in stems if stem in by_stem)
+        report_unlisted(findings, listed, images, f'{base / "ImageSets"}')
+    else:
         inside = folder.relative_to(root).parts
         split = next((name for part in reversed(inside) if (name := split_of(part))), '')
         lists = {split: list(xmls)}
@@ -172,7 +175,9 @@ def _read_things(sample: Sample, root: ElementTree.Element, names: list[str], fi
     for number, item in enumerate(root.findall('object'), 1):
         source = f'{sample.source}, object {number}'
         try:
-            found, classes = formats().detections_from_xml_obj(_without_polygons(item), [], sample.size)
+            category = names.index(_name(item))
+            found, _ = formats().detections_from_xml_obj(_without_polygons(item), [], sample.size)
+            shape = _polygons(item)
         except ValueError as error:
             findings.problem('Objects that cannot be read:', f'{source}: {error}')
             continue
@@ -180,8 +185,13 @@ def _read_things(sample: Sample, root: ElementTree.Element, names: list[str], fi
         # Tools that count pixels from 0 write 0 where Pascal VOC has 1.
         x1, y1 = max(x1, 0.0) if x1 >= -1 else x1, max(y1, 0.0) if y1 >= -1 else y1
         is_crowd = (item.findtext('difficult') or '0').strip() == '1'
-        category = names.index(classes[0].strip())
-        sample.things.append(Thing(category, (x1, y1, x2 - x1, y2 - y1), _polygons(item), is_crowd, source))
+        sample.things.append(Thing(category, (x1, y1, x2 - x1, y2 - y1), shape, is_crowd, source))
+
+
+def _name(item: ElementTree.Element) -> str:
+    if name := (item.findtext('name') or '').strip():
+        return name
+    raise ValueError('it has no name: expected the name of its class in <name>')
 
 
 def _without_polygons(item: ElementTree.Element) -> ElementTree.Element:
@@ -192,5 +202,8 @@ def _without_polygons(item: ElementTree.Element) -> ElementTree.Element:
 
 
 def _polygons(item: ElementTree.Element) -> list[list[float]] | None:
+    for polygon in item.findall('polygon'):
+        if (count := len(polygon.findall('.//*'))) % 2:
+            raise ValueError(f'its polygon has {count} values: expected an x and a y for every point')
     polygons = [formats().parse_polygon_points(polygon) for polygon in item.findall('polygon')]
     return [np.maximum(polygon - 1, 0).ravel().tolist() for polygon in polygons] or None

@@ -26,13 +26,13 @@ from mmevm.data.supervision import formats
 from mmevm.errors import UsageError
 
 _YAML = ('.yaml', '.yml')
+_OWN_NAMES = ('data', 'dataset')
 _NAME_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
 
 
 def read(path: Path) -> UserData | None:
     """Read ``data.yaml``, or the folder that has it; ``None`` for a folder of another layout."""
-    found = [path] if path.is_file() else [file for file in files(path) if file.suffix.lower() in _YAML]
-    settings = {file: content for file in found if (content := _settings(file))}
+    settings = _described(path)
     if len(settings) > 1:
         raise UsageError(f'Several files may describe the dataset: {", ".join(map(str, settings))}. Give one of them.')
     findings = Findings()
@@ -66,6 +66,34 @@ def read(path: Path) -> UserData | None:
     return data
 
 
+def _described(path: Path) -> dict[Path, dict[str, Any]]:
+    """Return the settings of a file, or of the files in a folder that describe a dataset; others are other tools'."""
+    if path.is_file():
+        content = _settings(path)
+        return {path: content} if content else {}
+    found: dict[Path, dict[str, Any]] = {}
+    faults: list[UsageError] = []
+    for file in (file for file in files(path) if file.suffix.lower() in _YAML):
+        is_own = file.stem.casefold() in _OWN_NAMES
+        try:
+            content = _settings(file)
+        except UsageError as error:
+            if is_own:
+                raise
+            faults.append(error)
+            continue
+        if content and (is_own or _has_split(content)):
+            found[file] = content
+    if faults and not found and _label_files(path):
+        raise faults[0]
+    return found
+
+
+def _has_split(content: dict[str, Any]) -> bool:
+    """Return whether a file says where the images of a split are."""
+    return any(isinstance(content.get(_key(content, split)), str | list) for split in SPLITS)
+
+
 def _settings(file: Path) -> dict[str, Any] | None:
     try:
         content = yaml.safe_load(file.read_text(encoding='utf-8-sig'))
@@ -73,7 +101,7 @@ def _settings(file: Path) -> dict[str, Any] | None:
         raise UsageError(f'{file} cannot be read: {error}') from error
     if not isinstance(content, dict):
         return None
-    if 'names' not in content and 'train' in content:
+    if 'names' not in content and isinstance(content.get('train'), str | list):
         raise UsageError(f"{file} describes a dataset and has no 'names': a list of the classes' names.")
     return content if 'names' in content else None
 
@@ -107,7 +135,14 @@ def _images(file: Path, content: dict[str, Any], split: str, findings: Findings)
     entries = content[key] if isinstance(content[key], list) else [content[key]]
     found: list[str] = []
     for entry in map(str, entries):
-        path = _resolve(file, str(content.get('path') or ''), entry)
+        places = _resolve(file, str(content.get('path') or ''), entry)
+        if len(places) > 1:
+            findings.problem(
+                'Entries that may mean a folder inside or outside of the dataset; for the one inside, remove the ../, '
+                'else write the whole path:',
+                f'{file}: {key}: {entry} is {" or ".join(map(os.path.normpath, places))}',
+            )
+        path = places[0] if places else None
         if path is None:
             add = findings.note if split == 'test' else findings.problem
             add('Folders that do not exist:', f'{file}: {key}: {entry}')
@@ -118,18 +153,28 @@ def _images(file: Path, content: dict[str, Any], split: str, findings: Findings)
     return list(dict.fromkeys(found))
 
 
-def _resolve(file: Path, root: str, entry: str) -> Path | None:
-    """Return where an entry of ``data.yaml`` is; roots of another machine and Roboflow's ``../`` are ignored."""
+def _resolve(file: Path, root: str, entry: str) -> list[Path]:
+    """Return where an entry of ``data.yaml`` is, twice if Roboflow's ``../`` may be meant and may not.
+
+    Roboflow writes ``../train/images`` for the folder in the dataset's own. Roots of another machine are ignored.
+    """
     bases = [file.parent / os.path.expanduser(root), file.parent, file.parent / 'datasets' / root, file.parent.parent]
     short = entry
     while short.startswith('../'):
         short = short[3:]
-    candidates = [base / os.path.expanduser(name) for name in dict.fromkeys((entry, short)) for base in bases]
+    inside, literal = (
+        next((path for base in bases if (path := base / os.path.expanduser(name)).exists()), None)
+        for name in (short, entry)
+    )
+    if inside and literal:
+        return [inside] if inside.samefile(literal) else [inside, literal]
+    if found := inside or literal:
+        return [found]
     # A file of another machine's paths, of which only the last parts are here: not without the name of the split.
     parts = PureWindowsPath(entry).parts
     last = max((index for index, part in enumerate(parts) if split_of(part)), default=len(parts) - 1)
-    candidates += [file.parent.joinpath(*parts[start:]) for start in range(1, last + 1)]
-    return next((path for path in candidates if path.exists()), None)
+    candidates = (file.parent.joinpath(*parts[start:]) for start in range(1, last + 1))
+    return [path for path in candidates if path.exists()][:1]
 
 
 def _listed(file: Path) -> list[str]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmevm.data import images, sheet, tiles
-from mmevm.data.images import image_size, measure
+from mmevm.data import images, sheet
+from mmevm.data.images import image_size, measure, read_pixels
 from mmevm.data.records import Sample
 from mmevm.engine.checks import image_files
 from mmevm.engine.checks.image_files import find_fault
@@ -24,7 +24,7 @@ def test_more_pixels_than_pillow_opens(suffix: str, tmp_path: Path, monkeypatch:
     with pytest.raises(Image.DecompressionBombError):
         Image.open(path)
     assert image_size(str(path)) == sheet._read(str(path)).size == layouts.SIZE
-    assert tiles._read(str(path)).shape == (*layouts.SIZE[::-1], 3)
+    assert read_pixels(str(path)).shape == (*layouts.SIZE[::-1], 3)
     assert find_fault(str(path)) is None and Image.MAX_IMAGE_PIXELS == 64
     if suffix != '.bmp':  # which has no end marker
         path.write_bytes(path.read_bytes()[:-100])

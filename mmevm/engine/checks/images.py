@@ -30,6 +30,7 @@ from mmevm.engine.checks.samples import (
     sample_files,
     transforms,
 )
+from mmevm.engine.checks.tiff_files import tiff_fault
 from mmevm.engine.runner.distributed import shared_failure
 from mmevm.errors import UsageError
 
@@ -56,6 +57,11 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
     pipeline = dataset.pipeline
     backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
     with_maps = _loads_label_maps(pipeline)
+
+    def fault_of(key: str, path: str) -> Fault | None:
+        backend = backends.get(key, 'cv2')
+        return find_fault(path, backend) or (tiff_fault(path) if backend == 'tifffile' else None)
+
     # In random order, so that a check that stops early has seen something of everything.
     for index in np.random.default_rng(0).permutation(len(dataset))[get_rank() :: get_world_size()].tolist():
         sample = dataset.get_data_info(index)
@@ -63,7 +69,7 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
         if checks.is_training:
             require_known_class(sample, files, checks.classes)
         for key, path in files:
-            if (key != 'seg_map_path' or with_maps) and (fault := find_fault(path, backends.get(key, 'cv2'))):
+            if (key != 'seg_map_path' or with_maps) and (fault := fault_of(key, path)):
                 faults[index] = (path, fault)
         seen += 1
         if not checks.skip and time.monotonic() > end:
