@@ -121,7 +121,7 @@ def _best_of_level(head: Any, cfg: Any, score: Tensor) -> tuple[Tensor, Tensor, 
     if most > 0:
         score, chosen = torch.ops.mmevm_deploy.best(score, most)
     else:
-        chosen = torch.arange(score.shape[1]).expand(B, -1)
+        chosen = torch.arange(score.shape[1], device=score.device).expand(B, -1)
     there = score > FILLED
     score = score.sigmoid() if head.use_sigmoid_cls else score
     threshold = 0 if type(head).__name__ == 'RPNHead' else cfg.get('score_thr', 0)
@@ -291,6 +291,7 @@ class ExportedDense(ExportedDetector):
 
     def __init__(self, model: Any) -> None:
         check_dense_head(model.bbox_head)
+        require(type(model.bbox_head).__name__ != 'RPNHead', model.bbox_head, 'it proposes regions without classes')
         super().__init__(model, model.bbox_head.test_cfg.max_per_img)
         with torch.no_grad():
             maps = model.bbox_head(model.extract_feat(torch.zeros(1, 3, 64, 64)))

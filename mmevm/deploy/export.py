@@ -84,10 +84,10 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         help='take uint8 RGB images [batch, 3, height, width] and normalise them in the graph',
     )
     parser.add_argument(
-        '--int8', metavar='FOLDER', help='round products to 8 bits, calibrated on images of this folder'
+        '--int8', metavar='FOLDER', help='quantize products to 8 bits, calibrated on images of this folder'
     )
     parser.add_argument(
-        '--inline', action='store_true', help='standard operators alone, for runtimes that know no functions (OpenVINO)'
+        '--inline', action='store_true', help='standard operators alone, for runtimes without ONNX functions (OpenVINO)'
     )
     parser.add_argument(
         '--image-size',

@@ -100,9 +100,9 @@ def _resize_position(embedding: Tensor, grid: tuple[int, int], new_grid: tuple[i
     return insert_middle(patches.flatten(2).transpose(1, 2), token.unsqueeze(1), new_grid)
 
 
-def _average_bins(size: Any, bins: int) -> Tensor:
+def _average_bins(size: Any, bins: int, device: torch.device) -> Tensor:
     """Return Tensor[bins, size], the weights with which adaptive average pooling sums up a side."""
-    i, position = torch.arange(bins).unsqueeze(1), torch.arange(size)
+    i, position = torch.arange(bins, device=device).unsqueeze(1), torch.arange(size, device=device)
     start, end = i * size // bins, ((i + 1) * size + bins - 1) // bins
     return ((position >= start) & (position < end)).float() / (end - start)
 
@@ -113,7 +113,8 @@ def _pool(self: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
     if tuple(sizes) == (1, 1):
         return x.mean(dim=(2, 3), keepdim=True)
     down, along = (
-        _average_bins(side, side if bins is None else bins) for side, bins in zip(x.shape[2:], sizes, strict=True)
+        _average_bins(side, side if bins is None else bins, x.device)
+        for side, bins in zip(x.shape[2:], sizes, strict=True)
     )
     return down @ x @ along.T
 

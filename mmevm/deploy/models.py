@@ -1,5 +1,6 @@
 """Models as they are exported: from images to the results that users want."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -175,14 +176,17 @@ class ExportedSegmentor(ExportedModel):
     def __init__(self, model: Any, logits: bool) -> None:
         from mmseg.models.segmentors import EncoderDecoder
 
-        if not isinstance(model, EncoderDecoder):
-            raise UsageError(f'Only segmentors of the type EncoderDecoder are exported, got {_name(model)}.')
+        if not isinstance(model, EncoderDecoder) or type(model).predict is not EncoderDecoder.predict:
+            raise UsageError(f'Only segmentors that predict as EncoderDecoder does are exported, got {_name(model)}.')
         super().__init__(model, ['logits' if logits else 'classes'], 'segmentation')
         self.logits = logits
         self.checked = [] if logits else ['logits']
         if model.test_cfg.get('mode') == 'slide':
             crop, stride = (list(model.test_cfg[key]) for key in ('crop_size', 'stride'))
-            self.options = {'window': {'size': crop, 'stride': stride}}
+            self.options['window'] = {'size': crop, 'stride': stride}
+        if model.out_channels == 1:
+            head: Any = model.decode_head[-1] if isinstance(model.decode_head, nn.ModuleList) else model.decode_head
+            self.options['threshold'] = math.log(head.threshold / (1 - head.threshold))  # of logits
 
     def results(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images (Tensor[B, 3, H, W]). Returns: int32 Tensor[B, H, W], or logits Tensor[B, classes, H, W]."""
@@ -192,7 +196,7 @@ class ExportedSegmentor(ExportedModel):
     def _classes(self, logits: Tensor) -> Tensor:
         if logits.shape[1] > 1:
             return logits.argmax(dim=1).to(torch.int32)
-        return (logits.sigmoid()[:, 0] > self.model.decode_head.threshold).to(torch.int32)
+        return (logits[:, 0] > self.options['threshold']).to(torch.int32)
 
     def compare(self, got: Sequence[Tensor], images: Tensor) -> list[Difference]:
         """Compare logits, and classes with those of the file's own logits."""

@@ -122,7 +122,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, count: int) -> tupl
     from torchvision.ops import nms as torchvision_nms
 
     top = scores.new_full((len(scores), count), -1.0)
-    indices = torch.zeros(top.shape, dtype=torch.int64)
+    indices = torch.zeros(top.shape, dtype=torch.int64, device=scores.device)
     for i in range(len(scores)):
         candidates = (scores[i] > 0).nonzero().squeeze(1)
         kept = candidates[torchvision_nms(boxes[i, candidates], scores[i, candidates], iou_threshold)][:count]

@@ -146,26 +146,28 @@ class Predictor:
         return prediction
 
     def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-        """Resize, crop and normalise an image as the config does.
+        """Resize, crop, pad and normalise an image as the config does, to the model's size if that is fixed.
 
         Args:
             pixels (np.ndarray): uint8 RGB [H, W, 3].
 
         Returns:
             np.ndarray: The model's input [1, 3, H', W'].
-            tuple[float, float]: Its pixels per pixel of the image, across and down, before cropping.
+            tuple[float, float]: Its pixels per pixel of the image, across and down, by resizing alone.
         """
-        height, width = pixels.shape[:2]
-        image = pixels
-        steps = [step for step in self.input['resize'] if 'pad' not in step]
+        steps, size = self.input['resize'], self.session.get_inputs()[0].shape[2:]
+        if all(isinstance(side, int) for side in size):
+            steps = _to_size(steps, size)
+        image, scale = pixels, (1.0, 1.0)
         for step in steps:
-            image = _crop(image, step['crop']) if 'crop' in step else _resize(image, step)
-        fixed = self.session.get_inputs()[0].shape[2:]
-        if all(isinstance(side, int) for side in fixed):
-            image = resize(image, fixed[0], fixed[1])
-        scale = image.shape[1] / width, image.shape[0] / height
-        for step in self.input['resize'][len(steps) :]:
-            image = _pad(image, step)
+            if 'pad' in step:
+                image = _pad(image, step)
+            elif 'crop' in step:
+                image = _crop(image, step['crop'])
+            else:
+                height, width = image.shape[:2]
+                image = _resize(image, step)
+                scale = scale[0] * image.shape[1] / width, scale[1] * image.shape[0] / height
         if self.input['color'] == 'BGR':
             image = image[..., ::-1]
         if self.input['dtype'] != 'uint8':
@@ -199,7 +201,8 @@ class Predictor:
         if 'logits' in values:
             logits = resize(values['logits'].transpose(1, 2, 0), height, width)
             prediction.maps = {'logits': logits.transpose(2, 0, 1)}
-            classes = logits.argmax(axis=2) if logits.shape[2] > 1 else logits[..., 0] > 0
+            threshold = self.options.get('threshold', 0.0)
+            classes = logits.argmax(axis=2) if logits.shape[2] > 1 else logits[..., 0] > threshold
         else:
             classes = resize_nearest(values['classes'], height, width)
         prediction.classes = classes.astype(np.int32)
@@ -268,9 +271,23 @@ def read_image(image: Image) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
+def _to_size(steps: Sequence[dict[str, Any]], size: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a config's steps so that they end at one height and width: padded if the config pads, else stretched."""
+    value = next((step['value'] for step in steps if 'pad' in step), None)
+    if value is None:
+        return [*steps, {'scale': size[::-1], 'keep_ratio': False, 'interpolation': 'bilinear', 'antialias': False}]
+    kept = list(steps)
+    while kept and 'pad' in kept[-1]:
+        kept.pop()
+    return [*kept, {'within': size, 'interpolation': 'bilinear', 'antialias': False}, {'pad': size, 'value': value}]
+
+
 def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
     height, width = image.shape[:2]
-    if 'edge' in step:
+    if 'within' in step:
+        factor = min(step['within'][0] / height, step['within'][1] / width)
+        new = round(height * factor), round(width * factor)
+    elif 'edge' in step:
         side = step['size']
         across = (width < height) == (step['edge'] == 'short')  # whether the width gets the given size
         new = (int(side * height / width), side) if across else (side, int(side * width / height))

@@ -29,6 +29,9 @@ def exported_detector(model: Any) -> ExportedDetector:
     """
     from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 
+    for kind in (TwoStageDetector, SingleStageDetector):
+        own = isinstance(model, kind) and type(model).predict is not kind.predict
+        require(not own, model, 'it predicts in a way of its own')  # PanopticFPN and MaskFormer: more than objects
     if isinstance(model, TwoStageDetector):
         return ExportedTwoStage(model)
     if isinstance(model, SingleStageDetector):
@@ -54,6 +57,7 @@ class ExportedTwoStage(ExportedDetector):
         from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 
         heads = model.roi_head
+        require(model.with_rpn, model, 'it has no RPN')
         require(type(heads) is StandardRoIHead, heads, 'only StandardRoIHead is')
         require(not heads.with_shared_head, heads, 'it has a shared head')
         box = heads.bbox_head
@@ -96,7 +100,7 @@ class ExportedTwoStage(ExportedDetector):
         score = score.unflatten(0, (B, -1))
         taken = (score > heads.test_cfg.score_thr) & (found > 0).unsqueeze(-1)
         score = torch.where(taken, score, DROPPED).flatten(1)
-        label = torch.arange(C).repeat(proposals.shape[1]).expand(B, -1)
+        label = torch.arange(C, device=score.device).repeat(proposals.shape[1]).expand(B, -1)
         return box, score, label
 
     def _masks(self, features: Any, boxes: Tensor, labels: Tensor) -> Tensor:
@@ -149,7 +153,7 @@ def _check_extractor(extractor: Any) -> None:
 
 def as_rois(boxes: Tensor) -> Tensor:
     """Args: boxes (Tensor[B, N, 4]). Returns: Tensor[B * N, 5], the index of the image and the box."""
-    image = torch.arange(boxes.shape[0]).view(-1, 1, 1).expand(-1, boxes.shape[1], 1)
+    image = torch.arange(boxes.shape[0], device=boxes.device).view(-1, 1, 1).expand(-1, boxes.shape[1], 1)
     return torch.cat([image.to(boxes), boxes], dim=2).flatten(0, 1)
 
 

@@ -166,6 +166,80 @@ def test_other_dense_heads_agree_with_mmdet(head: str, options: dict) -> None:
     assert all(difference.value <= difference.allowed for difference in differences), differences
 
 
+def detectors() -> dict[str, tuple[dict[str, Any], str]]:
+    """Configs of detectors that derive from those that are exported, and why they are not."""
+    panoptic, proposals, fast = toy.mask_rcnn(), toy.mask_rcnn(), toy.mask_rcnn()
+    panoptic['model'] |= dict(
+        type='PanopticFPN',
+        semantic_head=dict(
+            type='PanopticFPNHead',
+            num_things_classes=3,
+            num_stuff_classes=2,
+            in_channels=16,
+            inner_channels=32,
+            start_level=0,
+            end_level=3,
+        ),
+        panoptic_fusion_head=dict(type='HeuristicFusionHead', num_things_classes=3, num_stuff_classes=2),
+    )
+    panoptic['model']['test_cfg']['panoptic'] = dict()
+    del proposals['model']['roi_head'], fast['model']['rpn_head']
+    proposals['model']['type'], fast['model']['type'] = 'RPN', 'FastRCNN'
+    return {
+        'PanopticFPN': (panoptic, 'it predicts in a way of its own'),
+        'RPN': (proposals, 'it proposes regions without classes'),
+        'FastRCNN': (fast, 'it has no RPN'),
+    }
+
+
+@pytest.mark.parametrize('name', detectors())
+def test_a_detector_that_predicts_something_else_is_refused(name: str) -> None:
+    from mmengine.config import Config
+
+    from mmevm.deploy.two_stage import exported_detector
+
+    config, reason = detectors()[name]
+    with pytest.raises(UsageError, match=f'cannot be exported: {reason}'):
+        exported_detector(build_model(Config(config)))
+
+
+@pytest.mark.parametrize('name', ['GLIP', 'Mask2Former', 'MaskFormer', 'PanopticFPN', 'TridentFasterRCNN'])
+def test_a_class_with_a_prediction_of_its_own_is_refused(name: str) -> None:
+    import mmdet.models.detectors
+
+    from mmevm.deploy.two_stage import exported_detector
+
+    kind = getattr(mmdet.models.detectors, name)
+    with pytest.raises(UsageError, match=f'{name} cannot be exported: it predicts in a way of its own'):
+        exported_detector(kind.__new__(kind))
+
+
+def test_an_estimator_of_depth_is_no_segmentor() -> None:
+    from mmseg.models.segmentors import DepthEstimator
+
+    from mmevm.deploy.models import ExportedSegmentor
+
+    with pytest.raises(UsageError, match='got DepthEstimator'):
+        ExportedSegmentor(DepthEstimator.__new__(DepthEstimator), logits=False)
+
+
+@pytest.mark.parametrize('most', [60, -1])
+@pytest.mark.parametrize('name', ['retinanet', 'mask_rcnn'])
+def test_detectors_create_nothing_on_another_device(name: str, most: int) -> None:
+    from mmengine.config import Config
+
+    from mmevm.deploy.two_stage import exported_detector
+
+    config = CONFIGS[name]()
+    config['model']['test_cfg'].get('rpn', config['model']['test_cfg'])['nms_pre'] = most
+    module = exported_detector(toy.spread(build_model(Config(config)))).eval()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad(), torch.device('meta'):  # of what names no device
+        results = module(images)
+    assert {result.device.type for result in results} == {'cpu'}
+    assert (results[2] >= 0).any()
+
+
 @pytest.fixture(scope='module')
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images with edges."""
@@ -268,6 +342,24 @@ def test_a_head_that_cannot_predict_is_refused() -> None:
 
     with pytest.raises(UsageError, match=r"SSDHead cannot be exported: .* `type='mmevm.SSDHead'` can"):
         check_dense_head(SSDHead.__new__(SSDHead, 8))
+
+
+def test_one_map_has_the_threshold_of_mmseg() -> None:
+    from mmengine.config import Config
+
+    from mmevm.deploy.export import wrap
+
+    cfg = toy.segmentor()
+    cfg['model']['decode_head'] |= dict(num_classes=2, out_channels=1, threshold=0.3)
+    model = toy.spread(build_model(Config(cfg)))
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        classes, logits = wrap(cfg, model).eval()(images)
+        expected = torch.cat([sample.pred_sem_seg.data for sample in model.predict(images)])
+    assert ((logits.sigmoid() > 0.3) & (logits < 0)).any()
+    assert classes.equal(expected.int())
+    # What a predictor does with a file that has logits alone.
+    assert (logits[:, 0] > wrap(cfg, model, logits=True).options['threshold']).int().equal(classes)
 
 
 def test_sliding_windows_are_said_not_to_be_in_the_file(

@@ -28,14 +28,14 @@ BACKBONES = {
         dict(dims=[8, 16], depths=[1, 1], blocks=['inres', 'evss']), fusion=False, step_size=3, out_indices=(0, 1)
     ),
     'VMamba': lambda: VMamba({'dims': [8, 16], 'depths': [1, 1]}, out_indices=(0, 1)),
-    'VMamba, later design': lambda: VMamba(dict(SMALL, design='v2', ssm_ratio=1.0), out_indices=(1,)),
+    'VMamba, second design': lambda: VMamba(dict(SMALL, design='v2', ssm_ratio=1.0), out_indices=(1,)),
     'Vim': lambda: Vim({'dims': [16], 'depths': [1]}, img_size=64, out_type='featmap'),
 }
 PASSES = {
     'EfficientVMamba': {'GatedNorm', 'DepthwiseGelu', 'NormMean', 'ScaledSum'},
     'without fusion': {'GatedNorm'},
     'VMamba': {'GatedNorm'},
-    'VMamba, later design': {},
+    'VMamba, second design': {},
     'Vim': {'RmsNorm', 'GatedMean'},
 }
 """Nodes of each besides the scan and the convolution before it."""

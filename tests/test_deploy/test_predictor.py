@@ -1,9 +1,12 @@
 """The predictor without torch, its arithmetic of pixels, and what it refuses; results are in test_export.py."""
 
+import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,11 +25,13 @@ INPUT = (
 )
 
 
-def write_model(path: Path, **metadata: str) -> Path:
+def write_model(
+    path: Path, size: Sequence[Any] = ('height', 'width'), channels: int = 3, output: str = 'map0', **metadata: str
+) -> Path:
     """Write a model that returns its input."""
-    shape = ['batch', 3, 'height', 'width']
-    images, output = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ('images', 'map0'))
-    graph = helper.make_graph([helper.make_node('Identity', ['images'], ['map0'])], 'copy', [images], [output])
+    shape = ['batch', channels, *size]
+    images, copy = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ('images', output))
+    graph = helper.make_graph([helper.make_node('Identity', ['images'], [output])], 'copy', [images], [copy])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
     helper.set_model_props(model, metadata)
     onnx.save(model, path)
@@ -132,6 +137,65 @@ def test_images_are_padded(tmp_path: Path) -> None:
     assert (data[0, :, :6, :8] * 255).round().tolist() == np.full((3, 6, 8), 51).tolist()
     assert (data[0, :, 9, 11] * 255).round().tolist() == [3, 2, 1]  # the config's values are BGR
     assert (data[0, :, 11, 11] * 255).round().tolist() == [9, 9, 9]
+
+
+PLAIN = {'interpolation': 'bilinear', 'antialias': False}
+RESIZE = {'scale': [12, 12], 'keep_ratio': True, **PLAIN}
+PAD = {'pad': [12, 12], 'value': [9, 9, 9]}
+SQUARE = {'pad': None, 'value': [9, 9, 9]}
+
+
+def prepared(path: Path, steps: list[dict], image: tuple[int, int], size: Sequence[Any]) -> tuple[Any, Any]:
+    """The input for a grey image without normalisation, and its scale."""
+    settings = json.loads(INPUT) | {'mean': None, 'std': None, 'resize': steps}
+    model = write_model(path, size, task='backbone', input=json.dumps(settings), mmevm_version='0')
+    data, scale = load(model).prepare(np.full((*image, 3), 51, np.uint8))
+    return data[0, 0], scale
+
+
+@pytest.mark.parametrize(
+    ('image', 'size', 'inside'),
+    [
+        ((6, 12), ('height', 'width'), (6, 12)),
+        ((6, 12), (12, 12), (6, 12)),
+        ((6, 12), (8, 8), (4, 8)),
+        ((24, 12), (24, 24), (24, 12)),
+        ((6, 12), (8, 32), (8, 16)),
+        ((12, 6), (8, 32), (8, 4)),
+    ],
+)
+def test_an_image_keeps_its_ratio_in_a_padded_input(
+    tmp_path: Path, image: tuple[int, int], size: tuple[Any, Any], inside: tuple[int, int]
+) -> None:
+    data, scale = prepared(tmp_path / 'copy.onnx', [RESIZE, PAD], image, size)
+    expected = np.full([12 if isinstance(side, str) else side for side in size], 9)
+    expected[: inside[0], : inside[1]] = 51
+    assert data.tolist() == expected.tolist()
+    assert scale == (inside[1] / image[1], inside[0] / image[0])
+
+
+def test_without_padding_an_image_is_stretched_to_a_fixed_size(tmp_path: Path) -> None:
+    data, scale = prepared(tmp_path / 'copy.onnx', [RESIZE], (6, 12), (8, 12))
+    assert data.tolist() == np.full((8, 12), 51).tolist() and scale == (1, 8 / 6)
+
+
+@pytest.mark.parametrize('fixed', [False, True])
+def test_steps_are_done_in_the_order_of_the_config(tmp_path: Path, fixed: bool) -> None:
+    path, wide = tmp_path / 'copy.onnx', (6, 12)
+    data, scale = prepared(path, [SQUARE, {'crop': [8, 8]}], wide, (8, 8) if fixed else ('height', 'width'))
+    assert data.tolist() == [[51] * 8] * 4 + [[9] * 8] * 4 and scale == (1, 1)
+    smaller = RESIZE | {'scale': [6, 6], 'keep_ratio': False}
+    data, scale = prepared(path, [SQUARE, smaller], wide, (6, 6) if fixed else ('height', 'width'))
+    assert data[:2].tolist() == [[51] * 6] * 2 and data[4:].tolist() == [[9] * 6] * 2 and scale == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(('options', 'expected'), [({}, [0, 0, 1]), ({'threshold': -1.0}, [0, 1, 1])])
+def test_one_map_is_compared_with_the_threshold_of_the_file(tmp_path: Path, options: dict, expected: list[int]) -> None:
+    metadata = {'task': 'segmentation', 'input': INPUT, 'options': json.dumps(options), 'mmevm_version': '0'}
+    predictor = load(write_model(tmp_path / 'copy.onnx', channels=1, output='logits', **metadata))
+    found = Prediction(np.zeros((1, 3, 3), np.uint8), 'segmentation', [])
+    predictor._finish_segmentation(found, {'logits': np.array([[[-2, -0.5, 0.5]]], np.float32)}, (1.0, 1.0))
+    assert found.classes.tolist() == [expected]
 
 
 @pytest.mark.openmmlab
