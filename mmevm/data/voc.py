@@ -70,8 +70,12 @@ def _splits(root: Path, folder: Path, findings: Findings) -> dict[str, dict[str,
     """Return image and XML file by split."""
     base = folder.parent if folder.name.casefold() in ('annotations', 'xml', 'labels') and folder != root else folder
     images = _images(base, folder)
-    by_stem = {os.path.splitext(os.path.basename(image))[0]: image for image in images}
     xmls = {file.stem: file for file in files(folder) if file.suffix == '.xml'}
+    by_stem: dict[str, str] = {}
+    for image in images:
+        stem = os.path.splitext(os.path.basename(image))[0]
+        if (other := by_stem.setdefault(stem, image)) != image and stem in xmls:
+            findings.problem('Several images for one XML file; keep one of them:', f'{xmls[stem]}: {other} and {image}')
     lists = _lists(base, xmls)
     if lists:
         listed = (by_stem[stem] for stems in lists.values() for stem in stems if stem in by_stem)

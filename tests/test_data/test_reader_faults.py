@@ -350,3 +350,11 @@ def test_voc_files_beside_those_of_splits_are_noted(tmp_path: Path) -> None:
     data = read_data(tmp_path)
     assert counts(data) == BOTH
     assert noted(data, 'outside of the folders of splits') == [str(tmp_path / 'more/0006.jpg')]
+
+
+@pytest.mark.parametrize('name', ['0001.png', 'thumbnails/0001.jpg'])
+def test_an_xml_file_is_of_one_image(name: str, tmp_path: Path) -> None:
+    layouts.write_voc(tmp_path, BOTH)
+    paint(tmp_path / 'JPEGImages' / name, 3)
+    message = refusal(read_data(tmp_path)) or ''
+    assert 'Several images for one XML file' in message and name in message and '0001.xml' in message
