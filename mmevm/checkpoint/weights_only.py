@@ -71,7 +71,7 @@ def _unreadable(path: str, error: Exception) -> str:
         cause = 'the archive is damaged or cut off; download or copy it again'
     else:
         kind = 'safetensors' if path.endswith('.safetensors') else 'torch.save'
-        cause = f'it is not a {kind} file, or is truncated; check the path or download it again'
+        cause = f'it is not a {kind} file, or is cut off; check the path or download it again'
     detail = f'{type(error).__name__}: {error}'.splitlines()[0][:160]
     return f'Cannot read {path} ({size} bytes) as a checkpoint: {cause}. [{detail}]'
 
