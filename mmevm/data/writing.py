@@ -118,13 +118,11 @@ def write_label_maps(data: UserData, split: Split, name: str, folder: Path, as_i
     Returns:
         list[dict]: One for each pair of suffixes that the images and label maps have.
     """
-    converted = folder / f'masks-{_mapping(data, split)}'
-    if not as_is:
-        _convert(data, split, converted)
+    converted = None if as_is else _convert(data, split, folder)
     groups: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for sample in split.samples:
         image_stem, image_suffix = os.path.splitext(sample.path)
-        mask = str(sample.mask) if as_is else _converted(data, sample, converted)
+        mask = _converted(data, sample, converted) if converted else str(sample.mask)
         image_folder, mask_folder, stem = _common(image_stem, mask)
         groups[image_folder, mask_folder, image_suffix, mask[len(mask_folder) + 1 + len(stem) :]].append(stem)
     settings = []
@@ -156,17 +154,20 @@ def _converted(data: UserData, sample: Sample, folder: Path) -> str:
     return str(folder / f'{stem}.png')
 
 
-def _mapping(data: UserData, split: Split) -> str:
-    """Return what changes with the classes of the values and with any of the label maps."""
+def _digest(data: UserData, split: Split) -> str:
+    """Return a hash that changes with the classes of the values and with any of the label maps."""
     found = [(sample.mask, os.stat(str(sample.mask))) for sample in split.samples]
     sources = [(mask, stat.st_size, stat.st_mtime_ns) for mask, stat in found]
     text = repr((str(data.root), data.colours, sorted(data.values.items()), sources))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _convert(data: UserData, split: Split, folder: Path) -> None:
+def _convert(data: UserData, split: Split, folder: Path) -> Path:
+    """Convert the label maps that are not converted yet; return their folder."""
+    target = folder / f'masks-{_digest(data, split)}'
+
     def convert(sample: Sample) -> None:
-        path = Path(_converted(data, sample, folder))
+        path = Path(_converted(data, sample, target))
         if path.exists():
             return
         with replacing(path) as draft:
@@ -174,3 +175,4 @@ def _convert(data: UserData, split: Split, folder: Path) -> None:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(convert, split.samples))
+    return target
