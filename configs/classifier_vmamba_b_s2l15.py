@@ -1,4 +1,4 @@
-# VMamba-B of the second design, s2l15 on ImageNet-1k, trained from random weights. Total batch 1024.
+# VMamba-B, second design (s2l15), on ImageNet-1k, trained from random weights. Total batch 1024.
 _base_ = 'classifier_vmamba_b.py'
 
 model = dict(backbone=dict(arch='base_s2l15'))

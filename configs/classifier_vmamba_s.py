@@ -1,4 +1,4 @@
-# VMamba-S of the first design on ImageNet-1k, trained from random weights. Total batch 1024.
+# VMamba-S, first design, on ImageNet-1k, trained from random weights. Total batch 1024.
 _base_ = 'classifier_vmamba_t.py'
 
 model = dict(backbone=dict(arch='small', drop_path_rate=0.3))

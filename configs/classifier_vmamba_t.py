@@ -1,4 +1,4 @@
-# VMamba-T of the first design on ImageNet-1k, trained from random weights. Total batch 1024.
+# VMamba-T, first design, on ImageNet-1k, trained from random weights. Total batch 1024.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',

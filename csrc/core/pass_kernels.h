@@ -38,8 +38,8 @@ MMEVM_INLINE void for_turns(int64_t end, const Step& step, std::integer_sequence
   (void)((w + turns < end && (step(w + turns, std::integral_constant<int, turns>()), true)) && ...);
 }
 
-// A block of channels of neighbouring cells lies in lines far apart, which the processor does not see coming: they are asked
-// for so many cells before they are needed.
+// A block of channels of neighbouring cells lies in cache lines far apart, which processors do not fetch by themselves: they
+// are prefetched this many cells ahead.
 constexpr int64_t kAhead = 8;
 
 // The cells of row h of a map, one block of channels: `weight` is [rows][cols][lanes], `biases` [lanes].

@@ -19,6 +19,7 @@ MMEVM_INLINE void multiply_rows(const Data* x, int64_t x_stride, const T* packed
       for (int j = 0; j < panels; ++j) sums[r][j] = V::fma(v, w[j], sums[r][j]);
     }
   }
+  // Unrolled, or else all sums would be zeroed and stored in memory first.
 #pragma GCC unroll 24
   for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 3

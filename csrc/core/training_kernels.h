@@ -48,7 +48,7 @@ void depthwise_gradients(const DepthwiseGradients& p, int64_t offset, const floa
       read_x(h + 1);
       const float* const x[3] = {x_row(h - 1), x_row(h), x_row(h + 1)};
       for (int64_t w = 0; w < W; ++w) {
-        // A row ahead: see kAhead.
+        // As with kAhead, a row ahead.
         __builtin_prefetch(p.x + cell(h + 2, w));
         __builtin_prefetch(p.dy + cell(h + 1, w));
         __builtin_prefetch(p.dx + cell(h, w), 1);

@@ -53,7 +53,7 @@ _SCOPES = {'detection': 'mmdet', 'segmentation': 'mmseg', 'classification': 'mmp
 
 @MODELS.register_module()
 class ExportedModel(BaseModel):
-    """An exported model instead of a config's.
+    """An exported model that takes the place of a config's.
 
     It reads the image files itself, as :func:`mmevm.deploy.load` does: what is measured is what a program without torch
     would get.

@@ -66,8 +66,8 @@ def _compare_lists(cfg: Any, data: UserData, trained: str) -> None:
         digest = Path(leaf.settings['ann_file']).stem.rpartition('-')[2]
         if digest not in trained:
             data.findings.note(
-                'The validation split was drawn again and is not that of the training run: the dataset has changed, or '
-                '--skip-broken. Some of its images may have been trained on'
+                'The validation split was drawn again and is not that of the training run: the dataset or '
+                '--skip-broken has changed. The model may have been trained on some of its images'
             )
             return
 

@@ -129,12 +129,12 @@ def _forget_best(cfg: Any, data: UserData) -> None:
     """Let the best checkpoint be that of the first metric, where one by name may be gone; MMEngine fails without it."""
     for hook in checkpoint_hooks(cfg):
         if hook.get('save_best') not in (None, 'auto'):
-            data.findings.note(f'save_best={hook["save_best"]!r} is of the config\'s own metrics; it is now "auto"')
+            data.findings.note(f'save_best={hook["save_best"]!r} may name a metric that is gone; it is now "auto"')
             hook['save_best'] = 'auto'
             hook.pop('rule', None)
     for hook in cfg.get('custom_hooks') or ():
         if type_name(hook) == 'EarlyStoppingHook':
-            data.findings.note(f'EarlyStoppingHook watches {hook.get("monitor")!r}, which may be gone; check `monitor`')
+            data.findings.note(f'EarlyStoppingHook watches {hook.get("monitor")!r}, which may be gone: check `monitor`')
 
 
 def _dataset(data: UserData, split: Split, name: str, folder: Path) -> list[dict[str, Any]]:

@@ -122,7 +122,7 @@ def test_weights_for_other_channels_than_three_are_refused(build: Callable, give
 
 
 class FourChannels(EfficientVMamba):
-    """A stem that a user has put instead of ours."""
+    """A stem that a user has put in place of ours."""
 
     def __init__(self) -> None:
         super().__init__(DIMS, out_indices=(0, 1))
