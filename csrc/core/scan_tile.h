@@ -33,7 +33,24 @@ struct TileGrad {
   int dbc_stride;
 };
 
-template <class V, int G>
+// Whether all exponents delta A / ln 2 are so small that V::exp2_of_small serves, and it is faster.
+template <class V>
+MMEVM_INLINE bool exponents_are_small(const Tile<V>& tile) {
+  if constexpr (!V::exp2_compares) return false;
+  auto delta = V::set(0), rate = V::set(0);
+  const auto take_largest = [](auto& largest, const auto& v) { largest = largest < abs_of<V>(v) ? abs_of<V>(v) : largest; };
+  for (int t = 0; t < tile.tokens; ++t) take_largest(delta, V::load(tile.delta + t * V::lanes));
+  for (int n = 0; n < tile.n_states; ++n) take_largest(rate, V::load(tile.rate + n * V::lanes));
+  return lane_sum<V>(delta * rate <= 126 ? V::set(0) : V::set(1)) == 0;
+}
+
+template <class V, bool small>
+MMEVM_INLINE typename V::reg decay_of(typename V::reg delta, typename V::reg rate) {
+  if constexpr (small) return V::exp2_of_small(delta, rate);
+  else return V::exp2(delta * rate);
+}
+
+template <class V, int G, bool small>
 MMEVM_INLINE void forward_group(const Tile<V>& tile, int n0, typename V::scalar* state) {
   constexpr int W = V::lanes;
   const int N = tile.n_states;
@@ -49,7 +66,7 @@ MMEVM_INLINE void forward_group(const Tile<V>& tile, int n0, typename V::scalar*
     const auto* b = tile.bc[t] + n0;
     const auto* c = b + N;
     for (int j = 0; j < G; ++j) {
-      h[j] = V::fma(V::exp2(delta * rate[j]), h[j], drive * b[j]);
+      h[j] = V::fma(decay_of<V, small>(delta, rate[j]), h[j], drive * b[j]);
       y += h[j] * c[j];
     }
     V::store(tile.y + t * W, y);
@@ -68,12 +85,15 @@ MMEVM_INLINE void for_groups(int n_states, Fn&& fn) {
 // Advances `state` [N][lanes] over the tile and adds C . h to tile.y.
 template <class V>
 MMEVM_INLINE void forward_tile(const Tile<V>& tile, typename V::scalar* state) {
-  for_groups(tile.n_states, [&](int n0, auto G) { forward_group<V, G.value>(tile, n0, state); });
+  if (exponents_are_small(tile))
+    for_groups(tile.n_states, [&](int n0, auto G) { forward_group<V, G.value, true>(tile, n0, state); });
+  else
+    for_groups(tile.n_states, [&](int n0, auto G) { forward_group<V, G.value, false>(tile, n0, state); });
 }
 
 // Recomputes the states of one group from `start`, then runs the adjoint recurrence backwards. `dstate` [N][lanes] holds
 // the gradient with respect to the state after the tile on entry, before the tile on return.
-template <class V, int G>
+template <class V, int G, bool small>
 MMEVM_INLINE void backward_group(
     const Tile<V>& tile, const TileGrad<V>& grad, int n0, const typename V::scalar* start, typename V::scalar* dstate) {
   using T = typename V::scalar;
@@ -96,7 +116,7 @@ MMEVM_INLINE void backward_group(
     const reg drive = delta * V::load(tile.x + t * W);
     const T* b = tile.bc[t] + n0;
     for (int j = 0; j < G; ++j) {
-      const reg decay = V::exp2(delta * rate[j]);
+      const reg decay = decay_of<V, small>(delta, rate[j]);
       h[j] = V::fma(decay, h[j], drive * b[j]);
       V::store(decays + (t * G + j) * W, decay);
       V::store(states + ((t + 1) * G + j) * W, h[j]);
@@ -135,7 +155,8 @@ MMEVM_INLINE void backward_group(
 template <class V>
 MMEVM_INLINE void backward_tile(
     const Tile<V>& tile, const TileGrad<V>& grad, const typename V::scalar* start, typename V::scalar* dstate) {
-  for_groups(tile.n_states, [&](int n0, auto G) {
-    backward_group<V, G.value>(tile, grad, n0, start, dstate);
-  });
+  if (exponents_are_small(tile))
+    for_groups(tile.n_states, [&](int n0, auto G) { backward_group<V, G.value, true>(tile, grad, n0, start, dstate); });
+  else
+    for_groups(tile.n_states, [&](int n0, auto G) { backward_group<V, G.value, false>(tile, grad, n0, start, dstate); });
 }

@@ -122,6 +122,19 @@ def test_selective_scan_survives_huge_time_steps() -> None:
     compare_sequence(inputs, 'compiled')
 
 
+@pytest.mark.parametrize('largest', [1.0, 87.0, 88.0, 300.0])
+@pytest.mark.parametrize('sign', [-1, 1])
+def test_selective_scan_decays_by_any_factor(largest: float, sign: int) -> None:
+    # The first token is all input, the second all decay: y = N exp(delta A), up to infinity, and down to the smallest
+    # normal number, below which it may be 0.
+    D, N = 40, 5
+    delta = torch.stack([torch.ones(D), torch.linspace(0, largest, D)], 1)[None]
+    u, ones = torch.tensor([1.0, 0.0]).expand(1, D, 2).contiguous(), torch.ones(1, 1, N, 2)
+    y = selective_scan(u, delta, torch.full((D, N), float(sign)), ones, ones, backend='compiled')
+    expected = (N * torch.exp(sign * delta[0, :, 1].double())).float()
+    assert torch.allclose(y[0, :, 1], expected, rtol=2e-5, atol=N * torch.finfo(torch.float32).tiny)
+
+
 @pytest.mark.parametrize('name', ['u', 'delta', 'Bs', 'A'])
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf')])
 def test_selective_scan_contains_non_finite_inputs(name: str, value: float) -> None:
