@@ -60,8 +60,8 @@ def read_pixels(path: str) -> np.ndarray:
     try:
         if path.lower().endswith('.npy'):
             return np.load(path)
-        if path.lower().endswith(TIFF):
-            return read_tiff(path)
+        if path.lower().endswith(TIFF) and (bands := read_tiff(path)) is not None:
+            return bands
         with open_image(path) as image:
             turned = ImageOps.exif_transpose(image)
             if turned.mode == 'I':  # of a PGM with 16 bits

@@ -16,6 +16,7 @@ from mmevm.data.reading import read_data
 from mmevm.data.records import Sample
 from mmevm.engine.checks.images import check_images
 from mmevm.engine.checks.samples import Checks
+from mmevm.engine.checks.tiff_files import tiff_fault
 from mmevm.errors import UsageError
 
 from . import layouts
@@ -81,6 +82,12 @@ def test_tiles_have_the_bands_of_a_tiff(pixels: np.ndarray, planes: bool, settin
     assert sum(len(sample.things) for sample in written.splits['train'].samples) >= 2
 
 
+def test_greys_may_be_of_white(tmp_path: Path) -> None:
+    path, grey = write_data(tmp_path / 'in', '0.tif'), bands(1)[..., 0]
+    write_tiff(path, 255 - grey, photometric='miniswhite')
+    np.testing.assert_array_equal(read_pixels(str(path)), grey)
+
+
 def test_tiffs_of_pages_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = write_data(tmp_path / 'in', '0.tif')
     write_tiff(path, np.moveaxis(bands(4), -1, 0), photometric='minisblack')
@@ -107,6 +114,14 @@ def test_training_refuses_planes_that_its_decoder_misreads(
         assert check_images(dataset, Checks()) == 0
 
 
+@pytest.mark.parametrize('mode', ['P', 'CMYK', '1'])
+def test_training_refuses_values_that_stand_for_others(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / '0.tif'
+    SMOOTH.convert(mode).save(path)
+    fault = tiff_fault(str(path))
+    assert fault is not None and 'convert it to RGB or grey' in fault.reason
+
+
 @pytest.mark.parametrize(
     'name, image, kind',
     [
@@ -124,6 +139,11 @@ def test_training_refuses_planes_that_its_decoder_misreads(
         ('deep.png', Image.fromarray(bands(1, np.uint16)[..., 0] * 300), 'PNG'),
         ('deep.jpg', Image.fromarray(bands(1, np.uint16)[..., 0] * 300), 'PNG'),
         ('rgba.webp', SMOOTH.convert('RGBA'), 'WEBP'),
+        ('colour.tif', SMOOTH, 'TIFF'),
+        ('grey.tif', SMOOTH.convert('L'), 'TIFF'),
+        ('palette.tif', SMOOTH.quantize(64), 'TIFF'),
+        ('cmyk.tif', SMOOTH.convert('CMYK'), 'TIFF'),
+        ('two.tif', SMOOTH.convert('1'), 'TIFF'),
     ],
 )
 def test_tiles_look_like_the_image(name: str, image: Image.Image, kind: str, tmp_path: Path) -> None:

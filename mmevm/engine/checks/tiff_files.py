@@ -30,14 +30,18 @@ def tiff_size(path: str) -> tuple[int, int]:
         return series.shape[axes.index('X')], series.shape[axes.index('Y')]
 
 
-def read_tiff(path: str) -> np.ndarray:
-    """Read a TIFF as Array[H, W] or Array[H, W, C], however its bands are stored.
+def read_tiff(path: str) -> np.ndarray | None:
+    """Read a TIFF as Array[H, W] or Array[H, W, C], however its bands are stored; ``None`` if its values are no bands.
+
+    Those of a palette, of inks, of CIELAB, of two colours or of greys where 0 is white are not.
 
     Raises:
         UsageError: It has more than one page, or tifffile cannot be imported.
     """
     with _library().TiffFile(path) as file:
         series = file.series[0]
+        if _encoded(file):
+            return None
         axes, pixels = _axes(series), series.asarray()
     if axes not in ('YX', 'YXS', 'SYX'):
         raise UsageError(f'{path}: expected an image of one page, got pages of shape {pixels.shape}: {_INTERLEAVE}')
@@ -55,9 +59,11 @@ def tiff_fault(path: str) -> Fault | None:
         return None
     try:
         with library.TiffFile(path) as file:
-            axes, shape = _axes(file.series[0]), file.series[0].shape
+            axes, shape, encoded = _axes(file.series[0]), file.series[0].shape, _encoded(file)
     except Exception as error:  # whatever tifffile raises for bytes that it does not expect
         return Fault(f'it is damaged: {error}')
+    if encoded:
+        return Fault(f'its values stand for others ({encoded}): convert it to RGB or grey')
     if axes in ('YX', 'YXS'):
         return None
     return Fault(f'it is stored plane by plane or in pages, and would be read with shape {shape}: {_INTERLEAVE}')
@@ -71,6 +77,15 @@ def _library() -> Any:
             f'TIFF files are read with tifffile, which cannot be imported ({error}): pip install tifffile'
         ) from error
     return tifffile
+
+
+def _encoded(file: Any) -> str | None:
+    """Return the photometric interpretation of a TIFF whose values are not what is seen."""
+    page = file.pages[0]
+    photometric = getattr(page.photometric, 'name', None)
+    if photometric in ('PALETTE', 'SEPARATED', 'CIELAB', 'ICCLAB', 'ITULAB', 'MINISWHITE') or page.bitspersample == 1:
+        return f'{photometric}, {page.bitspersample} bits'
+    return None
 
 
 def _axes(series: Any) -> str:
