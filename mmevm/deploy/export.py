@@ -149,7 +149,7 @@ def export(
     _require_finite(model, checkpoint or config)
     exported = wrap(cfg, model.eval(), backbone, logits).eval()
     exported.requires_grad_(False)
-    settings = describe_input(cfg, with_preprocessing)
+    settings = describe_input(cfg, with_preprocessing, size)
     if with_preprocessing:
         exported.preprocessing = Normalization(settings['mean'], settings['std'], settings['color'] == 'BGR')
         settings |= {'dtype': 'uint8', 'color': 'RGB', 'range': [0, 255], 'mean': None, 'std': None}

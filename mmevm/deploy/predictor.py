@@ -15,6 +15,7 @@ from mmevm.deploy.pixels import enlarge, paste_mask, resize, resize_nearest
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_LINEAR = {'interpolation': 'bilinear', 'antialias': False}
 
 Image = str | os.PathLike | np.ndarray
 
@@ -157,7 +158,7 @@ class Predictor:
         """
         steps, size = self.input['resize'], self.session.get_inputs()[0].shape[2:]
         if all(isinstance(side, int) for side in size):
-            steps = _to_size(steps, size)
+            steps = to_size(steps, size)
         image, scale = pixels, (1.0, 1.0)
         for step in steps:
             if 'pad' in step:
@@ -271,15 +272,15 @@ def read_image(image: Image) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
-def _to_size(steps: Sequence[dict[str, Any]], size: Sequence[int]) -> list[dict[str, Any]]:
-    """Return a config's steps so that they end at one height and width: padded if the config pads, else stretched."""
+def to_size(steps: Sequence[dict[str, Any]], size: Sequence[int]) -> list[dict[str, Any]]:
+    """Return steps so that they end at one height and width, unless they do: padded if they pad, else stretched."""
     value = next((step['value'] for step in steps if 'pad' in step), None)
     if value is None:
-        return [*steps, {'scale': size[::-1], 'keep_ratio': False, 'interpolation': 'bilinear', 'antialias': False}]
+        return [*steps, {'scale': [size[1], size[0]], 'keep_ratio': False, **_LINEAR}]
     kept = list(steps)
     while kept and 'pad' in kept[-1]:
         kept.pop()
-    return [*kept, {'within': size, 'interpolation': 'bilinear', 'antialias': False}, {'pad': size, 'value': value}]
+    return [*kept, {'within': list(size), **_LINEAR}, {'pad': list(size), 'value': value}]
 
 
 def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
@@ -301,8 +302,9 @@ def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
 
 
 def _pad(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
-    sides = step['pad'] or [max(image.shape[:2])] * 2
-    padded = np.empty((max(sides[0], image.shape[0]), max(sides[1], image.shape[1]), 3), np.uint8)
+    least, divisor = step['pad'] or [max(image.shape[:2])] * 2, step.get('divisor', 1)
+    sides = [-(-max(pair) // divisor) * divisor for pair in zip(least, image.shape, strict=False)]
+    padded = np.empty((*sides, 3), np.uint8)
     padded[:] = step['value'][::-1]  # the config's images are BGR
     padded[: image.shape[0], : image.shape[1]] = image
     return padded

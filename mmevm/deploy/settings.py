@@ -1,22 +1,24 @@
 """What a config says about a model's images and classes, as the metadata of an exported file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.registry import DATASETS
 
+from mmevm.deploy.predictor import to_size
 from mmevm.engine.checks.class_lists import stated_classes
 from mmevm.engine.checks.datasets import leaves, resolve
 from mmevm.errors import UsageError
 from mmevm.registry import type_name
 
 
-def describe_input(cfg: Any, needs_statistics: bool) -> dict[str, Any]:
+def describe_input(cfg: Any, needs_statistics: bool, size: Sequence[int] | None = None) -> dict[str, Any]:
     """Return what is done to an image before the model sees it.
 
     Args:
         cfg (Config): A config.
         needs_statistics (bool): Refuse a config that does not say how images are normalised.
+        size (Sequence[int], optional): Height and width of the model's images, if they are fixed.
 
     Returns:
         dict: ``dtype``, ``layout``, ``color`` (order of the channels), ``range`` (of the pixels that mean and standard
@@ -40,12 +42,15 @@ def describe_input(cfg: Any, needs_statistics: bool) -> dict[str, Any]:
         'range': [0, 255],
         'mean': None if mean is None else [float(value) for value in mean],
         'std': None if std is None else [float(value) for value in std],
-        'resize': _resizing(cfg),
+        'resize': to_size(_resizing(cfg), size) if size else _resizing(cfg),
     }
 
 
 def _resizing(cfg: Any) -> list[dict[str, Any]]:
-    """Return the resizing, cropping and padding of the test pipeline; padding to None is to a square."""
+    """Return the resizing, cropping and padding of the test pipeline.
+
+    Padding is to at least a height and width, None being those of a square, and on to multiples of a divisor.
+    """
     dataset: Any = next((leaf.settings for leaf in leaves(cfg, ('test',))), {})
     steps: list[dict[str, Any]] = []
     for step in dataset.get('pipeline') or cfg.get('test_pipeline') or ():
@@ -59,12 +64,13 @@ def _resizing(cfg: Any) -> list[dict[str, Any]]:
         elif kind == 'CenterCrop':
             crop = step['crop_size']
             steps.append({'crop': [crop, crop] if isinstance(crop, int) else list(crop)})
-        elif kind == 'Pad' and (step.get('size') or step.get('pad_to_square')):
+        elif kind == 'Pad':
             value = step.get('pad_val', 0)
             value = value.get('img', 0) if isinstance(value, Mapping) else value
             value = [value] * 3 if isinstance(value, int | float) else list(value)
-            size = list(step['size'])[::-1] if step.get('size') else None  # the config has width and height
-            steps.append({'pad': size, 'value': value})
+            # The config has width and height.
+            least = None if step.get('pad_to_square') else list(step.get('size') or (0, 0))[::-1]
+            steps.append({'pad': least, 'divisor': step.get('size_divisor') or 1, 'value': value})
         if steps and kind in ('Resize', 'ResizeEdge'):
             steps[-1] |= {
                 'interpolation': step.get('interpolation', 'bilinear'),

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmevm.deploy import Prediction, Predictor, load, onnxruntime_library
 from mmevm.deploy.pixels import enlarge, paste_mask, resize, resize_nearest
+from mmevm.deploy.predictor import to_size
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUT = (
@@ -172,6 +173,25 @@ def test_an_image_keeps_its_ratio_in_a_padded_input(
     expected[: inside[0], : inside[1]] = 51
     assert data.tolist() == expected.tolist()
     assert scale == (inside[1] / image[1], inside[0] / image[0])
+
+
+@pytest.mark.parametrize(('image', 'padded'), [((6, 12), (8, 12)), ((9, 12), (12, 12)), ((12, 3), (12, 4))])
+def test_sides_are_padded_to_multiples(tmp_path: Path, image: tuple[int, int], padded: tuple[int, int]) -> None:
+    steps = [RESIZE, {'pad': [0, 0], 'divisor': 4, 'value': [9, 9, 9]}]
+    data, scale = prepared(tmp_path / 'copy.onnx', steps, image, ('height', 'width'))
+    expected = np.full(padded, 9)
+    expected[: image[0], : image[1]] = 51
+    assert data.tolist() == expected.tolist() and scale == (1, 1)
+
+
+@pytest.mark.parametrize('steps', [[], [RESIZE], [RESIZE, PAD], [SQUARE, {'crop': [8, 8]}], [PAD]])
+def test_a_file_of_a_fixed_size_says_how_to_get_there(tmp_path: Path, steps: list[dict]) -> None:
+    for image in ((6, 12), (30, 9)):
+        expected, scale = prepared(tmp_path / 'copy.onnx', steps, image, (8, 24))
+        assert expected.shape == (8, 24)
+        for size in (('height', 'width'), (8, 24)):
+            data, scale_too = prepared(tmp_path / 'copy.onnx', to_size(steps, (8, 24)), image, size)
+            assert data.tolist() == expected.tolist() and scale_too == scale
 
 
 def test_without_padding_an_image_is_stretched_to_a_fixed_size(tmp_path: Path) -> None:
