@@ -172,12 +172,17 @@ void for_phases(const Params& p, int64_t begin, int64_t end, const Body& body) {
 
 void run_pass(const PhaseProjection& p, const Host& host, float* packed) {
   const int64_t L = lanes(), size = packed_floats(p);
-  std::fill_n(packed, p.n_sets * size, 0.0f);
-  for (int64_t set = 0; set < p.n_sets; ++set)
-    for (int64_t o = 0; o < p.out; ++o)
+  if (p.transposed) std::fill_n(packed, p.n_sets * size, 0.0f);
+  for (int64_t set = 0; set < p.n_sets; ++set) {
+    const float* const weight = p.weight + set * p.out * p.in;
+    if (!p.transposed) {
+      kernels<float>().pack(weight, p.out, p.in, packed + set * size);
+      continue;
+    }
+    for (int64_t o = 0; o < p.out; o += L)
       for (int64_t i = 0; i < p.in; ++i)
-        packed[set * size + (o / L * p.in + i) * L + o % L] =
-            p.weight[set * p.out * p.in + (p.transposed ? i * p.out + o : o * p.in + i)];
+        std::copy_n(weight + i * p.out + o, std::min(L, p.out - o), packed + set * size + o * p.in + i * L);
+  }
   share(host, p.B * p.H, ceil_div(kTask, p.W * p.in), [&](int64_t, int64_t begin, int64_t end) {
     for_phases(p, begin, end, [&](int64_t set, int64_t cell, int64_t count) {
       kernels<float>().project(p.x + cell * p.in, p.step * p.in, packed + set * size, p.in, p.out, p.y + cell * p.out,
