@@ -33,6 +33,9 @@ void pack(const DepthwiseParams<Data>& p, float* packed) {
   const int64_t W = lanes(), taps = p.rows * p.cols, blocks = ceil_div(p.C, W);
   float* const bias = packed + blocks * taps * W;
   kernels<float>().pack(p.weight, p.C, taps, packed);
+  for (int64_t block = 0; block < blocks && p.flip; ++block)
+    for (int64_t i = 0, j = taps - 1; i < j; ++i, --j)
+      std::swap_ranges(packed + (block * taps + i) * W, packed + (block * taps + i + 1) * W, packed + (block * taps + j) * W);
   std::fill_n(bias, blocks * W, 0.0f);
   for (int64_t c = 0; c < p.C; ++c) {
     const float scale = scale_of(p.norm, c);

@@ -29,7 +29,8 @@ struct DepthwiseParams {
   const float* bias;    // [C] or null
   BatchNorm norm;
   Activation activation;
-  Data* y;  // [B, H, W, C]
+  Data* y;            // [B, H, W, C]
+  bool flip = false;  // the weights of a kernel are in the opposite order
 };
 
 // Whether there is a kernel for its size.

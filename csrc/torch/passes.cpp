@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kPassSchemas[] = {
     "depthwise_conv(Tensor x, Tensor weight, Tensor? bias, Tensor? mean, Tensor? var, Tensor? gamma, Tensor? beta, "
-    "float eps, int top, int left, int activation) -> Tensor",
+    "float eps, int top, int left, int activation, bool flip=False) -> Tensor",
     "batch_norm_(Tensor(a!) y, Tensor mean, Tensor var, Tensor weight, Tensor bias, float eps, int activation, "
     "Tensor? residual) -> ()",
     "gated_norm_(Tensor(a!) y, Tensor gate, Tensor weight, Tensor bias, float eps) -> ()",
@@ -51,10 +51,10 @@ void depthwise_conv(StableIValue* stack, uint64_t, uint64_t) {
   check_first(x, "x", 4);
   const int64_t C = x.size(3);
   const Tensor kernels = arguments.tensor();
-  if (kernels.dim() != 4 || !serves_depthwise(kernels.size(2), kernels.size(3)))
-    fail("`weight` must have shape [C, 1, 3, 3] or [C, 1, 1, 4]");
-  const int64_t rows = kernels.size(2), cols = kernels.size(3);
-  const auto weight = parameter(kernels, "weight", "[C, 1, rows, columns]", {C, 1, rows, cols});
+  const int64_t dims = kernels.dim(), rows = dims == 4 ? kernels.size(2) : 1, cols = dims < 3 ? 0 : kernels.size(dims - 1);
+  if (dims > 4 || !serves_depthwise(rows, cols)) fail("`weight` must have shape [C, 1, 3, 3], [C, 1, 1, 4] or [C, 1, 4]");
+  const auto weight = dims == 4 ? parameter(kernels, "weight", "[C, 1, rows, columns]", {C, 1, rows, cols})
+                                : parameter(kernels, "weight", "[C, 1, columns]", {C, 1, cols});
   const auto bias = parameter(arguments.optional(), "bias", "[C]", {C});
   const NormValues norm = NormValues::take(arguments, C, true);
   const double eps = arguments.take<double>();
@@ -62,11 +62,12 @@ void depthwise_conv(StableIValue* stack, uint64_t, uint64_t) {
   if (top < 0 || top >= rows || left < 0 || left >= cols)
     fail("the kernel must cover its own cell, got `top` ", top, " and `left` ", left);
   const Activation chosen = activation(arguments.take<int64_t>());
+  const bool flip = arguments.take<bool>();
   const Tensor y = new_map(x);
   with_data(x, [&](auto data) {
     using Data = decltype(data);
     run_pass(DepthwiseParams<Data>{x.size(0), x.size(1), x.size(2), C, rows, cols, top, left, pointer<Data>(x), weight.data(),
-                                   bias.data(), norm.with(eps), chosen, mutable_pointer<Data>(y)});
+                                   bias.data(), norm.with(eps), chosen, mutable_pointer<Data>(y), flip});
   });
   stack[0] = torch::stable::detail::from(y);
 }
@@ -263,6 +264,15 @@ Tensor scan_projected(const MapInputs& in, const Tensor& x_proj, const MapSize& 
   return to(y, scalar_type(in.x));
 }
 
+// The shape of a parameter in sets; leading dimensions of one may be missing, as that of the only set.
+Sizes shape_in_sets(const Tensor& t, size_t dims) {
+  Sizes sizes(t.sizes().begin(), t.sizes().end());
+  while (sizes.size() < dims) sizes.insert(sizes.begin(), 1);
+  return sizes;
+}
+
+Sizes shape_in_sets(const OptionalTensor& t, size_t dims) { return t ? shape_in_sets(*t, dims) : Sizes(); }
+
 void projected_visual_scan(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments{stack};
   MapInputs in = arguments.map();
@@ -270,12 +280,13 @@ void projected_visual_scan(StableIValue* stack, uint64_t, uint64_t) {
   in.routes = arguments.take<Sizes>();
   const Tensor x_proj = in.x_dbl;
   if (in.x.dim() != 4) fail("`x` must have shape [B, H, W, D], got ", in.x.dim(), " dimensions");
-  if (x_proj.dim() != 3) fail("`x_proj` must have shape [P, R + 2N, D], got ", x_proj.dim(), " dimensions");
-  const int64_t sets = x_proj.size(0), M = x_proj.size(1);
-  check_shape(shape(x_proj), "x_proj", "[P, R + 2N, D]", {sets, M, in.x.size(3)});
-  const Sizes x_dbl{in.x.size(0), in.x.size(1), in.x.size(2), sets, M};
-  const MapSize size = mmevm::check_map(shape(in.x), {x_dbl.data(), 5}, shape(in.dt_weight), shape(in.dt_bias),
-                                        shape(in.A), shape(in.Ds));
+  const Sizes sets = shape_in_sets(x_proj, 3), dt_weight = shape_in_sets(in.dt_weight, 3), A = shape_in_sets(in.A, 3);
+  const Sizes dt_bias = shape_in_sets(in.dt_bias, 2), Ds = shape_in_sets(in.Ds, 2);
+  if (sets.size() != 3) fail("`x_proj` must have shape [P, R + 2N, D], got ", x_proj.dim(), " dimensions");
+  check_shape(shape(sets), "x_proj", "[P, R + 2N, D]", {sets[0], dt_weight.back() + 2 * A.back(), in.x.size(3)});
+  const Sizes x_dbl{in.x.size(0), in.x.size(1), in.x.size(2), sets[0], sets[1]};
+  const MapSize size =
+      mmevm::check_map(shape(in.x), shape(x_dbl), shape(dt_weight), shape(dt_bias), shape(A), shape(Ds));
   const InputChecks check(in.x);
   const std::pair<const char*, OptionalTensor> tensors[]{{"x", in.x}, {"x_proj", x_proj}, {"dt_weight", in.dt_weight},
                                                          {"dt_bias", in.dt_bias}, {"A_logs", in.A}, {"Ds", in.Ds}};

@@ -21,6 +21,7 @@ using Sizes = std::vector<int64_t>;
 
 inline Shape shape(const Tensor& t) { return {t.sizes().data(), t.dim()}; }
 inline Shape shape(const OptionalTensor& t) { return t ? shape(*t) : Shape(); }
+inline Shape shape(const Sizes& sizes) { return sizes.empty() ? Shape() : Shape{sizes.data(), int64_t(sizes.size())}; }
 
 // With one call through the ABI where the tensor's own needs a dozen: these are asked for often.
 inline ScalarType scalar_type(const Tensor& t) {

@@ -115,10 +115,11 @@ def _depthwise_conv(
     activation: str | None = None,
     before: tuple[int, int] = (1, 1),
     after: tuple[int, int] = (1, 1),
+    flip: bool = False,
 ) -> Tensor:
     if activation not in ('silu', 'gelu') or not passes.serves(before, after):
-        return passes.depthwise_conv(x, weight, bias, norm, activation, before, after)
-    weight, bias = passes.fold(weight, bias, norm)
+        return passes.depthwise_conv(x, weight, bias, norm, activation, before, after, flip)
+    weight, bias = passes.fold(weight, bias, norm, flip)
     bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
     return _traced.depthwise_conv(x, weight, bias, activation, [*before, *after])
 

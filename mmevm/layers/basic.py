@@ -33,7 +33,7 @@ def has_hooks(*modules: nn.Module) -> bool:
     ):
         return True
     for module in modules:
-        own = vars(module)  # looked up by hand: this runs for every layer of every forward pass
+        own = module.__dict__  # looked up by hand: this runs for every layer of every forward pass
         if 'forward' in own or own['_forward_hooks'] or own['_forward_pre_hooks']:
             return True
         if own['_backward_hooks'] or own['_backward_pre_hooks']:
@@ -44,7 +44,14 @@ def has_hooks(*modules: nn.Module) -> bool:
 def is_plain(*modules: nn.Module) -> bool:
     """Return whether the modules are PyTorch's own layers, not subclasses, and nothing is hooked to them."""
     # Parametrizations, FSDP and most adapters give a layer another class; pruning and old weight norm hook it.
-    return all(type(m) in _PLAIN for m in modules) and not has_hooks(*modules)
+    return _are_pytorchs(modules) and not has_hooks(*modules)
+
+
+def _are_pytorchs(modules: tuple[nn.Module, ...]) -> bool:
+    for module in modules:
+        if type(module) not in _PLAIN:
+            return False
+    return True
 
 
 def may_fold(*modules: nn.Module) -> bool:
@@ -52,7 +59,7 @@ def may_fold(*modules: nn.Module) -> bool:
 
     As :func:`is_plain`, except that a traced graph is that of inference, whatever observes the tracing.
     """
-    return all(type(m) in _PLAIN for m in modules) and (torch.jit.is_tracing() or not has_hooks(*modules))
+    return _are_pytorchs(modules) and (not has_hooks(*modules) or torch.jit.is_tracing())
 
 
 def pointwise(x: Tensor, conv: nn.Module) -> Tensor:
@@ -237,8 +244,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[..., C]). Returns: Tensor[..., C], in the weight's dtype."""
+        weight = self.weight
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return rms_norm(x, self.weight.to(x.dtype), self.eps).to(self.weight.dtype)
+        return rms_norm(x, weight.to(x.dtype), self.eps).to(weight.dtype)
 
 
 class DropPath(nn.Module):

@@ -89,13 +89,14 @@ class BidirectionalMamba(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Args: x (Tensor[B, L, C]), residual (Tensor[B, L, C], optional): added. Returns: Tensor[B, L, C]."""
-        plain = is_plain(self.in_proj) and self.in_proj.bias is None
+        in_proj = self.in_proj
+        plain = is_plain(in_proj) and in_proj.bias is None
         if plain:
             # Two products instead of one: each half is then contiguous for what follows.
-            weight_x, weight_z = self.in_proj.weight.chunk(2)
+            weight_x, weight_z = in_proj.weight.chunk(2)
             tokens = linear(x, weight_x)
         else:
-            tokens, z = self.in_proj(x).chunk(2, dim=-1)
+            tokens, z = in_proj(x).chunk(2, dim=-1)
         tokens = tokens.unsqueeze(1)  # a map of one row: [B, 1, L, D]
         ahead = self.scan(tokens, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
         back = self.scan(tokens, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
@@ -117,8 +118,7 @@ class BidirectionalMamba(nn.Module):
         y = causal_conv(x, conv, reverse, 'silu')
         routes = ROUTES[1:] if reverse else ROUTES[:1]
         if is_plain(x_proj, dt_proj) and x_proj.bias is None and available(y, x_proj.weight, A_log):
-            weights = (x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D)
-            return projected_scan(y, *(weight.unsqueeze(0) for weight in weights), routes)
+            return projected_scan(y, x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D, routes)
         # The scan's parameters stay in float32 where the model or autocast is in half precision.
         dtype = torch.promote_types(y.dtype, torch.float32)
         A, D = -torch.exp(A_log.to(dtype)), D.to(dtype)
@@ -159,11 +159,9 @@ def causal_conv(x: Tensor, conv: nn.Conv1d, reverse: bool = False, activation: s
     """
     if not is_plain(conv):
         return ACTIVATIONS[activation](_called_causal_conv(x, conv, reverse))
-    weight = conv.weight.unsqueeze(2)  # [D, 1, 1, T]
     past, none = (0, conv.kernel_size[0] - 1), (0, 0)
-    if reverse:
-        return depthwise_conv(x, weight.flip(-1), conv.bias, None, activation, before=none, after=past)
-    return depthwise_conv(x, weight, conv.bias, None, activation, before=past, after=none)
+    before, after = (none, past) if reverse else (past, none)
+    return depthwise_conv(x, conv.weight, conv.bias, None, activation, before, after, flip=reverse)
 
 
 def _called_causal_conv(x: Tensor, conv: nn.Module, reverse: bool) -> Tensor:

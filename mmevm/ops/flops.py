@@ -28,7 +28,7 @@ def visual_scan_macs(x: Shape, dt_weight: Shape, A: Shape, has_skip: bool, step:
     """Return the multiply-adds of ``visual_scan`` for inputs of these shapes."""
     B, H, W, D = x
     tokens = math.ceil(H / step) * math.ceil(W / step) * n_routes
-    return B * tokens * D * (9 * A[2] + has_skip + dt_weight[2])
+    return B * tokens * D * (9 * A[-1] + has_skip + dt_weight[-1])
 
 
 # Inputs as the operators' schemas order them; six integers describe a route.
@@ -60,7 +60,7 @@ def _projected(x: Shape, x_proj: Shape, dt_weight: Shape, A: Shape, Ds: Any, ste
     """The scans, and a product of every cell with each set of the projection that its routes name."""
     projections = {(route.row, route.col, route.projection) for route in unflatten(routes)}
     cells = sum(math.ceil((x[1] - row) / step) * math.ceil((x[2] - col) / step) for row, col, _ in projections)
-    return x[0] * cells * math.prod(x_proj[1:]) + _map(x, dt_weight, A, Ds, step, routes)
+    return x[0] * cells * math.prod(x_proj[-2:]) + _map(x, dt_weight, A, Ds, step, routes)
 
 
 # PyTorch's counter passes shapes instead of tensors; its unit is half a multiply-add. A backward pass counts twice
@@ -88,6 +88,8 @@ def join_torch_counter(namespace: str) -> None:
     Importing it takes a second, for it imports Triton, and counters copy their table when they are made: so this is
     called before an operator runs, and serves counters that are active.
     """
+    if not torch._C._len_torch_dispatch_stack():  # this runs before every operator
+        return
     counting = sys.modules.get('torch.utils.flop_counter')
     operators = getattr(torch.ops, namespace)
     if counting is None or operators.visual_scan in counting.flop_registry:

@@ -16,10 +16,11 @@ from mmevm.ops import extension, training
 from mmevm.ops.flops import join_torch_counter
 from mmevm.ops.routes import Route, flatten
 from mmevm.ops.training import ACTIVATION_INDEX, ACTIVATIONS
-from mmevm.ops.transforms import is_exporting, need_plain_operations
+from mmevm.ops.transforms import is_recorded
 
 _KERNELS = ((3, 3), (1, 4))
 _DTYPES = (torch.float32, torch.bfloat16)
+_TYPES = (Tensor, nn.Parameter)
 
 
 class NormStatistics(NamedTuple):
@@ -55,17 +56,17 @@ def available(x: Tensor, *others: Tensor | None) -> bool:
     without gradients, and outside of tracing, exporting and ``torch.func``, whose results must be made of PyTorch's own
     operations.
     """
-    if torch.is_grad_enabled() or extension.LOAD_ERROR is not None or x.dtype not in _DTYPES:
+    dtype = x.dtype
+    if torch.is_grad_enabled() or extension.LOAD_ERROR is not None or dtype not in _DTYPES or is_recorded(x, *others):
         return False
-    if torch.jit.is_tracing() or is_exporting():
-        return False
-    dtypes = (x.dtype, torch.float32)
     for t in (x, *others):  # without calls in between: this runs before every pass
         if t is None:
             continue
-        if type(t) not in (Tensor, nn.Parameter) or not t.is_cpu or t.dtype not in dtypes or not t.is_contiguous():
+        if type(t) not in _TYPES or not t.is_cpu or not t.is_contiguous():
             return False
-    return not need_plain_operations(x, *others)
+        if t.dtype is not dtype and t.dtype is not torch.float32:
+            return False
+    return True
 
 
 def serves(before: tuple[int, int], after: tuple[int, int]) -> bool:
@@ -79,8 +80,17 @@ def _operators() -> torch._ops._OpNamespace:
     return torch.ops.mmevm
 
 
-def fold(weight: Tensor, bias: Tensor | None, norm: NormStatistics | None) -> tuple[Tensor, Tensor | None]:
-    """Fold a batch norm into the convolution before it: weight Tensor[C, 1, rows, columns] and bias Tensor[C]."""
+def fold(
+    weight: Tensor, bias: Tensor | None, norm: NormStatistics | None = None, flip: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return weight Tensor[C, 1, rows, columns] and bias Tensor[C] of a convolution, with what else it does in them.
+
+    The arguments are those of :func:`depthwise_conv`.
+    """
+    if weight.dim() == 3:
+        weight = weight.unsqueeze(2)
+    if flip:
+        weight = weight.flip(2, 3)
     if norm is None:
         return weight, bias
     scale = norm.weight * torch.rsqrt(norm.var + norm.eps)
@@ -96,27 +106,29 @@ def depthwise_conv(
     activation: str | None = None,
     before: tuple[int, int] = (1, 1),
     after: tuple[int, int] = (1, 1),
+    flip: bool = False,
 ) -> Tensor:
     """Depthwise convolution of stride 1 that keeps the map's size, batch norm and activation.
 
     Args:
         x (Tensor[B, H, W, C]): Map.
-        weight (Tensor[C, 1, rows, columns]): Kernels.
+        weight (Tensor[C, 1, rows, columns] or Tensor[C, 1, columns]): Kernels; those of three dimensions have one row.
         bias (Tensor[C], optional): Bias of the convolution.
         norm (NormStatistics, optional): Batch norm behind it; it is folded into the kernels.
         activation (str, optional): 'relu', 'silu' or 'gelu'.
         before (tuple[int, int]): Rows above and columns before the present cell that the kernel covers.
         after (tuple[int, int]): Rows below and columns behind it.
+        flip (bool): Reads the kernels from their last tap to the first.
 
     Returns:
         Tensor[B, H, W, C].
     """
     if serves(before, after) and available(x, weight, bias, *(norm[:4] if norm else ())):
         tensors, eps = (norm[:4], norm.eps) if norm else ((None,) * 4, 0.0)
-        return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, ACTIVATION_INDEX[activation])
-    if norm is None and before == after == (1, 1) and training.available(x, weight, bias):
+        return _operators().depthwise_conv(x, weight, bias, *tensors, eps, *before, ACTIVATION_INDEX[activation], flip)
+    if norm is None and before == after == (1, 1) and not flip and training.available(x, weight, bias):
         return training.depthwise_activation(x, weight, bias, activation)
-    weight, bias = fold(weight, bias, norm)
+    weight, bias = fold(weight, bias, norm, flip)
     # Padded at both ends by the longer side, so that one convolution serves; what is too much is cut off.
     padding = (max(before[0], after[0]), max(before[1], after[1]))
     y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=weight.shape[0]).permute(0, 2, 3, 1)
@@ -316,7 +328,7 @@ def projected_scan(
         x (Tensor[B, H, W, D]): Feature map.
         x_proj (Tensor[P, R + 2N, D]): Sets of weights of the projection.
         dt_weight (Tensor[K, D, R]), dt_bias (Tensor[K, D]), Ds (Tensor[K, D]): As of :func:`mmevm.ops.visual_scan`.
-        A_logs (Tensor[K, D, N]): Logarithms of ``-A``.
+        A_logs (Tensor[K, D, N]): Logarithms of ``-A``. The only set of any parameter need not have the first dimension.
         routes (list[Route]): The routes; ``projection`` names the set that projects the cells of a route.
         step (int): Distance between neighbouring cells of a route.
 

@@ -17,7 +17,7 @@ from mmevm.ops import extension, reference
 from mmevm.ops.autograd import must_be_differentiable, needed, reference_gradients
 from mmevm.ops.backends import operators
 from mmevm.ops.routes import es2d_routes, flatten
-from mmevm.ops.transforms import is_exporting, need_plain_operations
+from mmevm.ops.transforms import is_recorded
 
 # The order of csrc/core/passes.h.
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
@@ -45,11 +45,10 @@ def available(*tensors: Tensor | None) -> bool:
     """
     if not torch.is_grad_enabled() or extension.LOAD_ERROR is not None or torch.is_autocast_enabled('cpu'):
         return False
-    if torch.jit.is_tracing() or is_exporting():
+    if is_recorded(*tensors):  # before anything is asked that a tracer would record
         return False
     present = [t for t in tensors if t is not None]
-    is_needed = any(t.requires_grad for t in present)
-    return is_needed and all(_is_served(t) for t in present) and not need_plain_operations(*present)
+    return any(t.requires_grad for t in present) and all(_is_served(t) for t in present)
 
 
 def _is_served(t: Tensor) -> bool:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +97,22 @@ def test_convolutions_of_sequences(length: int, before: int, after: int) -> None
     assert_fused(passes.depthwise_conv, 'depthwise_conv', x, weight, bias, activation='silu', **sides)
     y = F.conv1d(F.pad(x.squeeze(1).mT, (before, after)), weight.squeeze(1), bias, groups=40)
     assert relative_error(passes.depthwise_conv(x, weight, bias, **sides), y.mT.unsqueeze(1)) < 1e-5
+    # As those of a layer for sequences, and backwards.
+    one_row, expected = weight.squeeze(2), passes.depthwise_conv(x, weight, bias, **sides)
+    assert torch.equal(passes.depthwise_conv(x, one_row, bias, **sides), expected)
+    assert torch.equal(passes.depthwise_conv(x, one_row.flip(-1), bias, **sides, flip=True), expected)
+    assert_fused(passes.depthwise_conv, 'depthwise_conv', x, one_row, bias, activation='silu', **sides, flip=True)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_depthwise_conv_with_flipped_kernels(shape: tuple[int, ...]) -> None:
+    x, weight, norm = torch.randn(shape), torch.randn(shape[3], 1, 3, 3), statistics(shape[3])
+    assert_fused(passes.depthwise_conv, 'depthwise_conv', x, weight, None, norm, flip=True)
+    flipped = passes.depthwise_conv(x, weight.flip(2, 3), None, norm)
+    assert torch.equal(passes.depthwise_conv(x, weight, None, norm, flip=True), flipped)
+    weight.requires_grad_()
+    with torch.enable_grad():
+        assert relative_error(passes.depthwise_conv(x, weight, None, norm, flip=True), flipped) < 1e-5
 
 
 @pytest.mark.parametrize('shape', SHAPES)
@@ -216,6 +233,7 @@ PAIR = [Route(0, 0, False, reverse, parameters=int(reverse), projection=int(reve
             1,
         ),
         (PAIR[1:], 1),
+        ([PAIR[1]._replace(parameters=0, projection=0)], 1),
     ],
 )
 def test_projected_scan(routes: list[Route], step: int, dtype: torch.dtype) -> None:
@@ -234,6 +252,9 @@ def test_projected_scan(routes: list[Route], step: int, dtype: torch.dtype) -> N
         )
         assert got.dtype == dtype
         assert relative_error(got, expected) < {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2}[dtype]
+        if K == 1:
+            parameters = (t.squeeze(0) for t in (x_proj, dt_weight, dt_bias, A_logs, Ds))
+            assert torch.equal(OPERATORS.projected_visual_scan(x, *parameters, step, flatten(routes)), got)
 
 
 def test_where_they_serve() -> None:
@@ -276,6 +297,14 @@ class NormMean(nn.Module):
     [
         (lambda x, w, n: OPERATORS.depthwise_conv(x, w[:, :, :2], None, *[None] * 4, 0.0, 1, 1, 0), r'\[C, 1, 3, 3\]'),
         (lambda x, w, n: OPERATORS.depthwise_conv(x, w[:5], None, *[None] * 4, 0.0, 1, 1, 0), r'\[8, 1, 3, 3\]'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w[:, 0], None, *[None] * 4, 0.0, 0, 3, 0), r'\[C, 1, 3, 3\]'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, n, None, *[None] * 4, 0.0, 0, 3, 0), r'\[C, 1, 3, 3\]'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w[None], None, *[None] * 4, 0.0, 0, 0, 0), r'\[C, 1, 3, 3\]'),
+        (lambda x, w, n: OPERATORS.depthwise_conv(x, w[:5, 0, :1], None, *[None] * 4, 0.0, 0, 0, 0), r'\[C, 1, 3, 3\]'),
+        (
+            lambda x, w, n: OPERATORS.depthwise_conv(x, torch.ones(5, 1, 4), None, *[None] * 4, 0.0, 0, 3, 0),
+            r'\[8, 1, 4\]',
+        ),
         (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, *[None] * 4, 0.0, 3, 1, 0), '`top` 3'),
         (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, *[None] * 4, 0.0, 1, 1, 9), '`activation`'),
         (lambda x, w, n: OPERATORS.depthwise_conv(x, w, None, n, None, n, n, 0.0, 1, 1, 0), 'all of `mean`'),
@@ -307,12 +336,23 @@ def test_operators_stay_within_their_memory(call: Callable[..., object], message
         call(torch.randn(1, 4, 6, 8), torch.randn(8, 1, 3, 3), torch.ones(8))
 
 
+@pytest.mark.parametrize(
+    'name, shape', [('x_proj', (8,)), ('dt_weight', (2,)), ('dt_bias', ()), ('A_logs', (3,)), ('Ds', (1,))]
+)
+def test_projected_scan_stays_within_its_memory(name: str, shape: tuple[int, ...]) -> None:
+    shapes = {'x_proj': (8, 8), 'dt_weight': (8, 2), 'dt_bias': (8,), 'A_logs': (8, 3), 'Ds': (8,)}
+    tensors = [torch.randn(size) for size in {**shapes, name: shape}.values()]
+    with pytest.raises(ValueError, match='`A`' if name == 'A_logs' else f'`{name}`'):
+        OPERATORS.projected_visual_scan(torch.randn(1, 4, 5, 8), *tensors, 1, [0] * 6)
+
+
 def test_operators_pass_opcheck() -> None:
     x, n, weight = torch.randn(1, 4, 5, 8), torch.rand(8) + 1, torch.randn(8, 1, 3, 3)
     scale = torch.randn(1, 1, 1, 8)
     A_logs, per_channel, routes = torch.randn(4, 8, 3), torch.randn(4, 8), flatten(es2d_routes(2))
     for operator, args in (
         (OPERATORS.depthwise_conv, (x, weight, n, n, n, n, n, 1e-3, 1, 1, 2)),
+        (OPERATORS.depthwise_conv, (x, torch.randn(8, 1, 4), n, *[None] * 4, 0.0, 0, 0, 2, True)),
         (OPERATORS.batch_norm_, (x, n, n, n, n, 1e-3, 1, x.clone())),
         (OPERATORS.channel_gate, (x, torch.randn(3, 8), torch.randn(3), 1, torch.randn(8, 3), n)),
         (OPERATORS.linear, (x, torch.randn(8, 8), n, n, n, n, n, 1e-3, 3, x.clone())),
@@ -327,6 +367,7 @@ def test_operators_pass_opcheck() -> None:
             OPERATORS.projected_visual_scan,
             (x, torch.randn(4, 8, 8), torch.randn(4, 8, 2), per_channel, A_logs, per_channel, 2, routes),
         ),
+        (OPERATORS.projected_visual_scan, (x, torch.randn(8, 8), torch.randn(8, 2), n, A_logs[0], n, 1, [0] * 6)),
     ):
         torch.library.opcheck(operator.default, args)
 
@@ -337,7 +378,9 @@ def test_other_instruction_sets(capability: str) -> None:
     if capability == 'avx512' and torch.backends.cpu.get_cpu_capability() != 'AVX512':
         pytest.skip('this processor has no AVX-512')
     tests = 'test_depthwise_conv or test_linear or test_norms_and_sums or test_projected_scan or ends_of_the_range'
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, '-k', f'({tests}) and 3']
+    scans = Path(__file__).with_name('test_selective_scan.py')
+    chosen = f'({tests}) and 3 or huge_time_steps or by_any_factor or non_finite'
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, str(scans), '-k', chosen]
     environment = {**os.environ, 'MMEVM_CPU_CAPABILITY': capability}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
