@@ -30,7 +30,7 @@ struct DepthwiseParams {
   BatchNorm norm;
   Activation activation;
   Data* y;            // [B, H, W, C]
-  bool flip = false;  // the weights of a kernel are in the opposite order
+  bool flip = false;  // read each kernel from its last tap to the first
 };
 
 // Whether there is a kernel for its size.

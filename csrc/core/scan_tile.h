@@ -33,10 +33,10 @@ struct TileGrad {
   int dbc_stride;
 };
 
-// Whether all exponents delta A / ln 2 are so small that V::exp2_of_small serves, and it is faster.
+// Whether all exponents delta A / ln 2 are so small that V::exp2_of_small is exact, and it is faster.
 template <class V>
 MMEVM_INLINE bool exponents_are_small(const Tile<V>& tile) {
-  if constexpr (!V::exp2_compares) return false;
+  if constexpr (!V::exp2_clamps) return false;
   auto delta = V::set(0), rate = V::set(0);
   const auto take_largest = [](auto& largest, const auto& v) { largest = largest < abs_of<V>(v) ? abs_of<V>(v) : largest; };
   for (int t = 0; t < tile.tokens; ++t) take_largest(delta, V::load(tile.delta + t * V::lanes));

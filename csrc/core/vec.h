@@ -78,12 +78,12 @@ struct Vec<float> {
 #endif
   }
 
-  // 2^(a b) where |a b| is at most 126; where exp2 compares, this is faster.
+  // 2^(a b) where |a b| is at most 126; faster where exp2 clamps its argument.
 #ifdef MMEVM_AVX512
-  static constexpr bool exp2_compares = false;
+  static constexpr bool exp2_clamps = false;
   static MMEVM_INLINE reg exp2_of_small(reg a, reg b) { return exp2(a * b); }
 #else
-  static constexpr bool exp2_compares = true;
+  static constexpr bool exp2_clamps = true;
   static MMEVM_INLINE reg exp2_of_small(reg a, reg b) {
     const reg shifted = fma(a, b, set(12582912.0f)), f = fma(a, b, 12582912.0f - shifted);
     return (reg)((ireg)poly_exp2(f) + ((ireg)shifted << 23));
@@ -144,7 +144,7 @@ struct Vec<double> {
     for (int i = 0; i < lanes; ++i) x[i] = ::exp2(x[i]);
     return x;
   }
-  static constexpr bool exp2_compares = false;
+  static constexpr bool exp2_clamps = false;
   static MMEVM_INLINE reg exp2_of_small(reg a, reg b) { return exp2(a * b); }
   static MMEVM_INLINE reg log1p01(reg t) {
     for (int i = 0; i < lanes; ++i) t[i] = ::log1p(t[i]);

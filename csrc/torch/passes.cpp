@@ -264,7 +264,7 @@ Tensor scan_projected(const MapInputs& in, const Tensor& x_proj, const MapSize& 
   return to(y, scalar_type(in.x));
 }
 
-// The shape of a parameter in sets; leading dimensions of one may be missing, as that of the only set.
+// The shape of a parameter in sets; leading dimensions of size one may be left out.
 Sizes shape_in_sets(const Tensor& t, size_t dims) {
   Sizes sizes(t.sizes().begin(), t.sizes().end());
   while (sizes.size() < dims) sizes.insert(sizes.begin(), 1);

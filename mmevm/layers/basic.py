@@ -44,10 +44,10 @@ def has_hooks(*modules: nn.Module) -> bool:
 def is_plain(*modules: nn.Module) -> bool:
     """Return whether the modules are PyTorch's own layers, not subclasses, and nothing is hooked to them."""
     # Parametrizations, FSDP and most adapters give a layer another class; pruning and old weight norm hook it.
-    return _are_pytorchs(modules) and not has_hooks(*modules)
+    return _have_plain_types(modules) and not has_hooks(*modules)
 
 
-def _are_pytorchs(modules: tuple[nn.Module, ...]) -> bool:
+def _have_plain_types(modules: tuple[nn.Module, ...]) -> bool:
     for module in modules:
         if type(module) not in _PLAIN:
             return False
@@ -59,7 +59,7 @@ def may_fold(*modules: nn.Module) -> bool:
 
     As :func:`is_plain`, except that a traced graph is that of inference, whatever observes the tracing.
     """
-    return _are_pytorchs(modules) and (not has_hooks(*modules) or torch.jit.is_tracing())
+    return _have_plain_types(modules) and (not has_hooks(*modules) or torch.jit.is_tracing())
 
 
 def pointwise(x: Tensor, conv: nn.Module) -> Tensor:

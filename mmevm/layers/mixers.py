@@ -203,6 +203,10 @@ class ScanMixer(nn.Module):
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
         raise NotImplementedError
 
+    def scans_in_one_pass(self, x: Tensor) -> bool:
+        """Return whether :meth:`project_and_scan` serves a map."""
+        return available(x, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds)
+
     def project_and_scan(self, x: Tensor, routes: list[Route], step: int) -> Tensor:
         """:func:`mmevm.ops.passes.projected_scan` with this mixer's parameters, for inference."""
         K, D = self.n_sets, self.d_inner
@@ -256,7 +260,7 @@ class ES2D(ScanMixer):
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
-        if available(x, self.x_proj_weight, self.A_logs):
+        if self.scans_in_one_pass(x):
             return self.project_and_scan(x, _phase_routes(self.step_size), self.step_size)
         return es2d_scan(x, self.project(x), **self.scan_parameters(x), step=self.step_size)
 
@@ -277,7 +281,7 @@ class SS2D(ScanMixer):
 
     def scan(self, x: Tensor) -> Tensor:
         """Args: x (Tensor[B, H, W, D]). Returns: Tensor[B, H, W, D]."""
-        if available(x, self.x_proj_weight, self.A_logs):
+        if self.scans_in_one_pass(x):
             return self.project_and_scan(x, ROUTES, step=1)
         return visual_scan(x, self.project(x), **self.scan_parameters(x), routes=ROUTES)
 

@@ -117,8 +117,10 @@ class BidirectionalMamba(nn.Module):
         """Scan in one direction. Args: x (Tensor[B, 1, L, D]). Returns: Tensor[B, 1, L, D]."""
         y = causal_conv(x, conv, reverse, 'silu')
         routes = ROUTES[1:] if reverse else ROUTES[:1]
-        if is_plain(x_proj, dt_proj) and x_proj.bias is None and available(y, x_proj.weight, A_log):
-            return projected_scan(y, x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D, routes)
+        if is_plain(x_proj, dt_proj) and x_proj.bias is None:
+            weights = x_proj.weight, dt_proj.weight, dt_proj.bias, A_log, D
+            if available(y, *weights):
+                return projected_scan(y, *weights, routes)
         # The scan's parameters stay in float32 where the model or autocast is in half precision.
         dtype = torch.promote_types(y.dtype, torch.float32)
         A, D = -torch.exp(A_log.to(dtype)), D.to(dtype)

@@ -88,18 +88,20 @@ def join_torch_counter(namespace: str) -> None:
     Importing it takes a second, for it imports Triton, and counters copy their table when they are made: so this is
     called before an operator runs, and serves counters that are active.
     """
+    counting = sys.modules.get('torch.utils.flop_counter')
+    if counting is None:
+        return
+    operators = getattr(torch.ops, namespace)
+    if operators.visual_scan not in counting.flop_registry:
+        for name, formula in _FORMULAS.items():
+            if hasattr(operators, name):
+                counting.register_flop_formula(getattr(operators, name))(formula)
     if not torch._C._len_torch_dispatch_stack():  # this runs before every operator
         return
-    counting = sys.modules.get('torch.utils.flop_counter')
-    operators = getattr(torch.ops, namespace)
-    if counting is None or operators.visual_scan in counting.flop_registry:
-        return
-    ours = {getattr(operators, name): formula for name, formula in _FORMULAS.items() if hasattr(operators, name)}
-    for operator, formula in ours.items():
-        counting.register_flop_formula(operator)(formula)
     for mode in _get_current_dispatch_mode_stack():
         table = getattr(getattr(mode, 'counter', mode), 'flop_registry', None)
-        if table is not None:
+        if table is not None and operators.visual_scan not in table:
+            ours = (getattr(operators, name) for name in _FORMULAS if hasattr(operators, name))
             table.update((operator, counting.flop_registry[operator]) for operator in ours)
 
 

@@ -16,7 +16,7 @@ from mmevm.ops import extension, training
 from mmevm.ops.flops import join_torch_counter
 from mmevm.ops.routes import Route, flatten
 from mmevm.ops.training import ACTIVATION_INDEX, ACTIVATIONS
-from mmevm.ops.transforms import is_recorded
+from mmevm.ops.transforms import only_pytorch_serves
 
 _KERNELS = ((3, 3), (1, 4))
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -57,7 +57,12 @@ def available(x: Tensor, *others: Tensor | None) -> bool:
     operations.
     """
     dtype = x.dtype
-    if torch.is_grad_enabled() or extension.LOAD_ERROR is not None or dtype not in _DTYPES or is_recorded(x, *others):
+    if (
+        torch.is_grad_enabled()
+        or extension.LOAD_ERROR is not None
+        or dtype not in _DTYPES
+        or only_pytorch_serves(x, *others)
+    ):
         return False
     for t in (x, *others):  # without calls in between: this runs before every pass
         if t is None:
@@ -83,7 +88,7 @@ def _operators() -> torch._ops._OpNamespace:
 def fold(
     weight: Tensor, bias: Tensor | None, norm: NormStatistics | None = None, flip: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Return weight Tensor[C, 1, rows, columns] and bias Tensor[C] of a convolution, with what else it does in them.
+    """Return kernels Tensor[C, 1, rows, columns] and a bias Tensor[C] with the flip and the batch norm folded in.
 
     The arguments are those of :func:`depthwise_conv`.
     """
@@ -324,11 +329,13 @@ def projected_scan(
 ) -> Tensor:
     """:func:`mmevm.ops.visual_scan` together with the projection of its cells. Only where :func:`available` says so.
 
+    A parameter of one set may leave out the dimension of the sets.
+
     Args:
         x (Tensor[B, H, W, D]): Feature map.
         x_proj (Tensor[P, R + 2N, D]): Sets of weights of the projection.
         dt_weight (Tensor[K, D, R]), dt_bias (Tensor[K, D]), Ds (Tensor[K, D]): As of :func:`mmevm.ops.visual_scan`.
-        A_logs (Tensor[K, D, N]): Logarithms of ``-A``. The only set of any parameter need not have the first dimension.
+        A_logs (Tensor[K, D, N]): Logarithms of ``-A``.
         routes (list[Route]): The routes; ``projection`` names the set that projects the cells of a route.
         step (int): Distance between neighbouring cells of a route.
 

@@ -17,7 +17,7 @@ from mmevm.ops import extension, reference
 from mmevm.ops.autograd import must_be_differentiable, needed, reference_gradients
 from mmevm.ops.backends import operators
 from mmevm.ops.routes import es2d_routes, flatten
-from mmevm.ops.transforms import is_recorded
+from mmevm.ops.transforms import only_pytorch_serves
 
 # The order of csrc/core/passes.h.
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
@@ -45,7 +45,7 @@ def available(*tensors: Tensor | None) -> bool:
     """
     if not torch.is_grad_enabled() or extension.LOAD_ERROR is not None or torch.is_autocast_enabled('cpu'):
         return False
-    if is_recorded(*tensors):  # before anything is asked that a tracer would record
+    if only_pytorch_serves(*tensors):  # before anything is asked that a tracer would record
         return False
     present = [t for t in tensors if t is not None]
     return any(t.requires_grad for t in present) and all(_is_served(t) for t in present)

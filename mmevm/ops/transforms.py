@@ -29,7 +29,7 @@ def need_plain_operations(*tensors: Tensor | None) -> bool:
     return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
-def is_recorded(*tensors: Tensor | None) -> bool:
+def only_pytorch_serves(*tensors: Tensor | None) -> bool:
     """Return whether results must be made of PyTorch's own operations.
 
     That is so while a graph is traced or exported, and as :func:`need_plain_operations` says.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.analysis import ActivationAnalyzer, FlopAnalyzer
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from mmevm.backbones import EfficientVMamba, Vim, VMamba
 from tools.analysis.complexity import count
@@ -87,3 +87,22 @@ def test_pytorchs_counter_sees_scans_and_their_gradients(name: str) -> None:
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         model(x)
     assert 0.9 < forward.get_total_flops() / 2 / count(model, tuple(x.shape)).flops <= 1.001
+
+
+def test_every_counter_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for operator in [operator for operator in flop_registry if str(operator).startswith('mmevm')]:
+        monkeypatch.delitem(flop_registry, operator)
+    model, x = EfficientVMamba(TWO, out_indices=(0, 1)).eval(), torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, x)  # calls the operators without asking for their formulas
+        model(x)
+        counters = [FlopCounterMode(display=False) for _ in range(2)]
+        totals = []
+        for counter in counters:
+            with counter:
+                model(x)
+            totals.append(counter.get_total_flops())
+        with FlopCounterMode(display=False) as of_traced:
+            traced(x)
+    assert totals[0] == totals[1] > 0
+    assert 'mmevm.visual_scan' in map(str, of_traced.get_flop_counts()['Global'])

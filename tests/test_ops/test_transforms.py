@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from mmevm.layers.mixers import project_phases
+from mmevm.layers.mixers import ES2D, project_phases
+from mmevm.layers.mixers import SS2D as SS2D_Mixer
+from mmevm.layers.vim import BidirectionalMamba
 from mmevm.ops import backends, es2d_routes, selective_scan, visual_scan
 
 from .samples import SS2D, map_inputs, sequence_inputs
@@ -172,3 +174,17 @@ def test_compiled_graphs_hold_the_kernels() -> None:
         compiled = torch.compile(scan, fullgraph=True, backend=keep)
         torch.testing.assert_close(compiled(*inputs), scan(*inputs))
         assert f'torch.ops.mmevm.{name}' in graphs[0]
+
+
+@pytest.mark.parametrize(
+    'mixer', [BidirectionalMamba(8), ES2D(8), SS2D_Mixer(8)], ids=lambda mixer: type(mixer).__name__
+)
+def test_tangents_of_every_parameter_arrive(mixer: nn.Module) -> None:
+    x = torch.randn(1, 6, 8) if isinstance(mixer, BidirectionalMamba) else torch.randn(1, 4, 6, 8)
+    parameters = dict(mixer.named_parameters())
+    with torch.no_grad(), forward_ad.dual_level():
+        for name, parameter in parameters.items():
+            dual = forward_ad.make_dual(parameter.detach(), torch.ones_like(parameter))
+            y = torch.func.functional_call(mixer, {**parameters, name: dual}, (x,))
+            tangent = forward_ad.unpack_dual(y).tangent
+            assert tangent is not None and tangent.abs().max() > 0, name
