@@ -273,7 +273,10 @@ def read_image(image: Image) -> np.ndarray:
 
 
 def to_size(steps: Sequence[dict[str, Any]], size: Sequence[int]) -> list[dict[str, Any]]:
-    """Return steps so that they end at one height and width, unless they do: padded if they pad, else stretched."""
+    """Append what brings any image to one height and width: padding if the steps pad, else stretching.
+
+    An image of that size already stays as it is.
+    """
     value = next((step['value'] for step in steps if 'pad' in step), None)
     if value is None:
         return [*steps, {'scale': [size[1], size[0]], 'keep_ratio': False, **_LINEAR}]
@@ -287,7 +290,7 @@ def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
     height, width = image.shape[:2]
     if 'within' in step:
         factor = min(step['within'][0] / height, step['within'][1] / width)
-        new = round(height * factor), round(width * factor)
+        new = int(height * factor + 0.5), int(width * factor + 0.5)
     elif 'edge' in step:
         side = step['size']
         across = (width < height) == (step['edge'] == 'short')  # whether the width gets the given size

@@ -49,7 +49,7 @@ def describe_input(cfg: Any, needs_statistics: bool, size: Sequence[int] | None 
 def _resizing(cfg: Any) -> list[dict[str, Any]]:
     """Return the resizing, cropping and padding of the test pipeline.
 
-    Padding is to at least a height and width, None being those of a square, and on to multiples of a divisor.
+    'pad' is the least height and width (None: those of a square), which are then rounded up to multiples of 'divisor'.
     """
     dataset: Any = next((leaf.settings for leaf in leaves(cfg, ('test',))), {})
     steps: list[dict[str, Any]] = []

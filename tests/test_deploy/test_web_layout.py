@@ -33,10 +33,12 @@ STEPS = {
     'to multiples': [KEPT, MULTIPLE],
     'crop, then stretched': [EDGE, CROP, STRETCHED],
     'square, then smaller': [SQUARE, KEPT],
+    'crop, then padded': [CROP, PAD],
+    'padded, then cropped, then padded': [SQUARE, CROP, PAD],
 }
 
 
-IMAGES = ((60, 100), (130, 70), (64, 64))
+IMAGES = ((60, 100), (130, 70), (64, 64), (13, 48))
 SIZES = (None, (56, 88))
 CASES = list(itertools.product(STEPS, SIZES, IMAGES))
 
@@ -69,5 +71,6 @@ def test_layout_is_that_of_python(
     place = layouts[name, size, image]
     assert place['size'] == [data.shape[3], data.shape[2]]
     assert [place['w'], place['h']] == pytest.approx([image[1] * scale[0], image[0] * scale[1]])
-    shown = [min(place['w'] - place['left'], place['size'][0]), min(place['h'] - place['top'], place['size'][1])]
+    ends = zip((place['w'] - place['left'], place['h'] - place['top']), place['size'], place['shown'], strict=True)
+    shown = [min(limits) for limits in ends]
     assert shown == pytest.approx([white.any(0).sum(), white.any(1).sum()], abs=1)
