@@ -9,7 +9,7 @@ from PIL import ImageOps
 
 from mmevm.data.records import Findings, Sample, UserData
 from mmevm.engine.checks.image_files import find_fault, open_image
-from mmevm.engine.checks.tiff_files import TIFF, read_tiff, tiff_size
+from mmevm.engine.checks.tiff_files import TIFF, read_tiff, tiff_bits, tiff_size
 from mmevm.errors import UsageError
 
 EXACT = ('.npy', *TIFF)
@@ -108,6 +108,26 @@ def report_broken(data: UserData) -> None:
     broken = [f'{sample.path}: {sample.fault}' for sample in data.samples() if sample.fault]
     if broken:
         data.findings.fault(_BROKEN, *broken)
+
+
+def report_deep(data: UserData) -> None:
+    """Note images of 16 bits, which may become black where only a part of their range is used."""
+    with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 4)) as pool:
+        paths = [sample.path for sample in data.samples() if not sample.fault]
+        deep = [path for path, found in zip(paths, pool.map(_is_deep, paths), strict=True) if found]
+    if deep:
+        heading = "Images of 16 bits, of which loaders keep the upper 8 unless color_type is 'unchanged':"
+        data.findings.note(heading, *deep)
+
+
+def _is_deep(path: str) -> bool:
+    try:
+        if path.lower().endswith(TIFF):
+            return tiff_bits(path) == 16
+        with open_image(path) as image:
+            return image.mode.startswith('I')
+    except Exception:  # whatever readers raise for bytes that they do not expect
+        return False
 
 
 def report_unlisted(findings: Findings, listed: Iterable[str], present: Iterable[str], where: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmevm.data import checks, coco, folders, masks, pairs, splits, voc, yolo
-from mmevm.data.images import measure, report_broken
+from mmevm.data.images import measure, report_broken, report_deep
 from mmevm.data.records import SPLITS, UserData, files, is_image, is_split_folder, split_of, subfolders, unread_below
 from mmevm.errors import UsageError
 
@@ -56,6 +56,7 @@ def read_data(
         (only,) = data.splits.values()
         data.splits = {'test': only}
     report_broken(data)
+    report_deep(data)
     checks.check_samples(data, with_shapes)
     if trained is None:
         splits.complete_splits(data)

@@ -82,10 +82,39 @@ def test_tiles_have_the_bands_of_a_tiff(pixels: np.ndarray, planes: bool, settin
     assert sum(len(sample.things) for sample in written.splits['train'].samples) >= 2
 
 
-def test_greys_may_be_of_white(tmp_path: Path) -> None:
-    path, grey = write_data(tmp_path / 'in', '0.tif'), bands(1)[..., 0]
-    write_tiff(path, 255 - grey, photometric='miniswhite')
+@pytest.mark.parametrize('kind, noted', [(np.uint8, False), (np.uint16, True)])
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_images_of_16_bits_are_noted(kind: type, noted: bool, suffix: str, tmp_path: Path) -> None:
+    for index in range(4):
+        path = layouts.paint(tmp_path / f'data/{"ab"[index % 2]}/{index}{suffix}', index)
+        Image.fromarray(bands(1, kind)[..., 0]).save(path)
+    notes = read_data(tmp_path / 'data').findings.notes
+    assert any('16 bits' in heading and len(items) == 4 for heading, items in notes.items()) == noted
+
+
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
+def test_zero_may_be_white(kind: type, tmp_path: Path) -> None:
+    path, grey = write_data(tmp_path / 'in', '0.tif'), bands(1, kind)[..., 0]
+    write_tiff(path, np.iinfo(kind).max - grey, photometric='miniswhite')
     np.testing.assert_array_equal(read_pixels(str(path)), grey)
+
+
+@pytest.mark.parametrize('pixels', [bands(1, np.float32)[..., 0], bands(4), bands(6)])
+def test_values_that_are_no_greys_stay(pixels: np.ndarray, tmp_path: Path) -> None:
+    path = write_data(tmp_path / 'in', '0.tif')
+    write_tiff(path, pixels, photometric='separated' if pixels.shape[2:] == (6,) else 'miniswhite', **INTERLEAVED)
+    np.testing.assert_array_equal(read_pixels(str(path)), pixels)
+
+
+def test_what_is_converted_has_one_page_and_is_upright(tmp_path: Path) -> None:
+    path = write_data(tmp_path / 'in', '0.tif')
+    page = SMOOTH.quantize(64)
+    page.save(path, format='TIFF', save_all=True, append_images=[page])
+    with pytest.raises(UsageError, match='one page'):
+        read_pixels(str(path))
+    page.save(path, format='TIFF', tiffinfo={274: 6}, compression='tiff_lzw')
+    with pytest.raises(UsageError, match='orientation'):
+        read_pixels(str(path))
 
 
 def test_tiffs_of_pages_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -114,12 +143,12 @@ def test_training_refuses_planes_that_its_decoder_misreads(
         assert check_images(dataset, Checks()) == 0
 
 
-@pytest.mark.parametrize('mode', ['P', 'CMYK', '1'])
-def test_training_refuses_values_that_stand_for_others(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize('mode', ['P', 'CMYK', '1', 'YCbCr'])
+def test_training_refuses_values_that_are_not_what_is_seen(mode: str, tmp_path: Path) -> None:
     path = tmp_path / '0.tif'
     SMOOTH.convert(mode).save(path)
     fault = tiff_fault(str(path))
-    assert fault is not None and 'convert it to RGB or grey' in fault.reason
+    assert fault is not None and 'save RGB or grey' in fault.reason
 
 
 @pytest.mark.parametrize(
@@ -144,6 +173,7 @@ def test_training_refuses_values_that_stand_for_others(mode: str, tmp_path: Path
         ('palette.tif', SMOOTH.quantize(64), 'TIFF'),
         ('cmyk.tif', SMOOTH.convert('CMYK'), 'TIFF'),
         ('two.tif', SMOOTH.convert('1'), 'TIFF'),
+        ('ycbcr.tif', SMOOTH.convert('YCbCr'), 'TIFF'),
     ],
 )
 def test_tiles_look_like_the_image(name: str, image: Image.Image, kind: str, tmp_path: Path) -> None:

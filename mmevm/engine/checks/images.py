@@ -24,13 +24,14 @@ from mmevm.engine.checks.image_files import Fault, find_fault
 from mmevm.engine.checks.samples import (
     Checks,
     NamedErrors,
+    colour_type,
     decoder,
     reads_elsewhere,
     require_known_class,
     sample_files,
     transforms,
 )
-from mmevm.engine.checks.tiff_files import tiff_fault
+from mmevm.engine.checks.tiff_files import TIFF, opencv_fault, tiff_fault
 from mmevm.engine.runner.distributed import shared_failure
 from mmevm.errors import UsageError
 
@@ -56,11 +57,15 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
     seen, end = 0, time.monotonic() + SECONDS
     pipeline = dataset.pipeline
     backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
-    with_maps = _loads_label_maps(pipeline)
+    with_maps, colours = _loads_label_maps(pipeline), colour_type(pipeline)
 
     def fault_of(key: str, path: str) -> Fault | None:
         backend = backends.get(key, 'cv2')
-        return find_fault(path, backend) or (tiff_fault(path) if backend == 'tifffile' else None)
+        if fault := find_fault(path, backend):
+            return fault
+        if key == 'img_path' and backend == 'cv2' and path.lower().endswith(TIFF):
+            return opencv_fault(path, colours)
+        return tiff_fault(path) if backend == 'tifffile' else None
 
     # In random order, so that a check that stops early has seen something of everything.
     for index in np.random.default_rng(0).permutation(len(dataset))[get_rank() :: get_world_size()].tolist():

@@ -149,6 +149,12 @@ def decoder(pipeline: Any, key: str) -> str:
     return next((getattr(step, 'imdecode_backend', default) for step in loading), default)
 
 
+def colour_type(pipeline: Any) -> str:
+    """Return as what a pipeline reads images: 'color', 'unchanged', 'grayscale', …."""
+    loading = (step for step in transforms(pipeline) if type(step).__name__.startswith('LoadImage'))
+    return next((getattr(step, 'color_type', 'color') for step in loading), 'color')
+
+
 def reads_elsewhere(pipeline: Any) -> bool:
     """Return whether a step of a pipeline reads from anywhere but the local disk."""
     return any(is_remote(vars(step)) for step in transforms(pipeline) if hasattr(step, '__dict__'))

@@ -30,21 +30,33 @@ def tiff_size(path: str) -> tuple[int, int]:
         return series.shape[axes.index('X')], series.shape[axes.index('Y')]
 
 
-def read_tiff(path: str) -> np.ndarray | None:
-    """Read a TIFF as Array[H, W] or Array[H, W, C], however its bands are stored; ``None`` if its values are no bands.
+def tiff_bits(path: str) -> int:
+    """Return the bits of a TIFF's values; raises as :func:`tiff_size`."""
+    with _library().TiffFile(path) as file:
+        return int(file.pages[0].bitspersample)
 
-    Those of a palette, of inks, of CIELAB, of two colours or of greys where 0 is white are not.
+
+def read_tiff(path: str) -> np.ndarray | None:
+    """Read a TIFF as Array[H, W] or Array[H, W, C], however its bands are stored.
+
+    Returns:
+        ndarray | None: ``None`` if its values have to be converted to be seen (palette, CMYK, …).
 
     Raises:
-        UsageError: It has more than one page, or tifffile cannot be imported.
+        UsageError: It has more than one page, its tag turns what has to be converted, or tifffile cannot be imported.
     """
     with _library().TiffFile(path) as file:
-        series = file.series[0]
-        if _encoded(file):
+        page, series = file.pages[0], file.series[0]
+        axes = _axes(series)
+        if axes not in ('YX', 'YXS', 'SYX'):
+            raise UsageError(f'{path}: expected an image of one page, got pages of shape {series.shape}: {_INTERLEAVE}')
+        if _encoding(page):
+            if (turn := page.tags.get('Orientation')) is not None and turn.value != 1:
+                raise UsageError(f'{path}: its orientation tag turns it; save it upright')
             return None
-        axes, pixels = _axes(series), series.asarray()
-    if axes not in ('YX', 'YXS', 'SYX'):
-        raise UsageError(f'{path}: expected an image of one page, got pages of shape {pixels.shape}: {_INTERLEAVE}')
+        pixels = series.asarray()
+    if _name(page.photometric) == 'MINISWHITE' and 'PhotometricInterpretation' in page.tags and axes == 'YX':
+        pixels = np.iinfo(pixels.dtype).max - pixels if pixels.dtype.kind == 'u' else pixels
     return np.moveaxis(pixels, 0, -1) if axes == 'SYX' else pixels
 
 
@@ -59,14 +71,29 @@ def tiff_fault(path: str) -> Fault | None:
         return None
     try:
         with library.TiffFile(path) as file:
-            axes, shape, encoded = _axes(file.series[0]), file.series[0].shape, _encoded(file)
+            axes, shape, encoding = _axes(file.series[0]), file.series[0].shape, _encoding(file.pages[0])
     except Exception as error:  # whatever tifffile raises for bytes that it does not expect
         return Fault(f'it is damaged: {error}')
-    if encoded:
-        return Fault(f'its values stand for others ({encoded}): convert it to RGB or grey')
+    if encoding:
+        return Fault(f'its values have to be converted to be seen ({encoding}), which is not done: save RGB or grey')
     if axes in ('YX', 'YXS'):
         return None
     return Fault(f'it is stored plane by plane or in pages, and would be read with shape {shape}: {_INTERLEAVE}')
+
+
+def opencv_fault(path: str, colours: str) -> Fault | None:
+    """Return what keeps MMCV's decoder ``'cv2'`` from reading a TIFF with a ``color_type``."""
+    import mmcv
+
+    try:
+        if mmcv.imread(path, flag=colours, backend='cv2') is not None:
+            return None
+    except Exception:  # OpenCV's own, for some
+        pass
+    return Fault(
+        'OpenCV cannot decode its values or number of bands: save it with 8 bits and at most 4 bands, or set '
+        "imdecode_backend='tifffile' and color_type='unchanged' in LoadImageFromFile"
+    )
 
 
 def _library() -> Any:
@@ -79,13 +106,18 @@ def _library() -> Any:
     return tifffile
 
 
-def _encoded(file: Any) -> str | None:
-    """Return the photometric interpretation of a TIFF whose values are not what is seen."""
-    page = file.pages[0]
-    photometric = getattr(page.photometric, 'name', None)
-    if photometric in ('PALETTE', 'SEPARATED', 'CIELAB', 'ICCLAB', 'ITULAB', 'MINISWHITE') or page.bitspersample == 1:
-        return f'{photometric}, {page.bitspersample} bits'
-    return None
+def _name(value: Any) -> str:
+    return getattr(value, 'name', str(value))
+
+
+def _encoding(page: Any) -> str | None:
+    """Return the name of an encoding whose values are not the bands that are seen."""
+    photometric, samples = _name(page.photometric), page.samplesperpixel
+    if photometric in ('PALETTE', 'CIELAB', 'ICCLAB', 'ITULAB') or (photometric == 'SEPARATED' and samples == 4):
+        return photometric
+    if photometric == 'YCBCR' and 'JPEG' not in _name(page.compression):  # tifffile converts those
+        return photometric
+    return 'one bit' if page.bitspersample == 1 and samples == 1 else None
 
 
 def _axes(series: Any) -> str:
