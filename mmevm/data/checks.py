@@ -169,7 +169,11 @@ def check_small_images(data: UserData, min_size: int) -> None:
 
 
 def check_shapes(data: UserData) -> None:
-    """Report objects without polygons, which a model of masks cannot be trained on."""
+    """Report objects without polygons, which a model of masks cannot be trained on; crowds get that of their box."""
+    for split in data.splits.values():
+        for thing in (thing for sample in split.samples for thing in sample.things if thing.crowd and not thing.shape):
+            x, y, w, h = thing.box
+            thing.shape, split.annotations = [[x, y, x + w, y, x + w, y + h, x, y + h]], ''
     things = [thing for sample in data.samples() for thing in sample.things if not thing.crowd]
     boxes = [thing for thing in things if not thing.shape]
     if boxes and len(boxes) == len(things):

@@ -62,10 +62,13 @@ def read(path: Path) -> UserData | None:
         chosen = {'': path}
     else:
         root = path.parent if path.name == 'annotations' else path
-        chosen = _by_split(root, find_files(path))
+        found = find_files(path)
+        chosen = _by_split(root, found)
     if not chosen:
         return None
     data = _read_files(root, chosen)
+    if path.is_dir() and '' not in chosen:
+        _report_undivided(data, [file for file in found if file not in chosen.values()])
     if path.is_dir():  # beside a file that was given, others may list the rest
         _report_unlisted(data)
     data.file = chosen.get('')  # given or found, there may be others beside it
@@ -114,6 +117,18 @@ def _read_files(root: Path, chosen: dict[str, Path]) -> UserData:
     return UserData('detection', 'COCO', root, classes, splits, findings)
 
 
+def _report_undivided(data: UserData, lists: list[Path]) -> None:
+    """Note images of lists without a split that no split's list has."""
+    known = {os.path.basename(sample.path) for sample in data.samples()}
+    for file in lists:
+        content = None if _OTHER_TASKS.search(file.name) or split_of(file.stem) else _load(file, Findings())
+        names = {
+            os.path.basename(plain_name(str(image.get('file_name')))) for image in (content or {}).get('images', [])
+        }
+        if extra := sorted(names - known):
+            data.findings.note(f'Images of {file} that are in no split, and are not used:', *extra)
+
+
 def _report_unlisted(data: UserData) -> None:
     """Note images that no file lists, in the folders of those that are listed."""
     listed = [os.path.normpath(sample.path) for sample in data.samples()]
@@ -124,7 +139,8 @@ def _report_unlisted(data: UserData) -> None:
 
 def _load(file: Path, findings: Findings) -> dict[str, Any] | None:
     try:
-        content = json.loads(file.read_bytes())
+        text = file.read_bytes()
+        content = json.loads(text)
     except ValueError as error:
         findings.problem('Annotation files that cannot be read:', f'{file}: not valid JSON, {error}')
         return None
@@ -144,6 +160,7 @@ def _load(file: Path, findings: Findings) -> dict[str, Any] | None:
                 if isinstance(item.get(name), list | dict):
                     findings.problem('Ids that are no numbers:', f"{file}: {name!r} in '{key}' is {item[name]!r}")
                     return None
+    content['encoding'] = json.detect_encoding(text)
     content['original_names'] = [category['name'] for category in content['categories']]
     for category in content['categories']:
         category['name'] = str(category['name']).strip()
@@ -168,9 +185,9 @@ def _indices(file: Path, content: dict[str, Any], classes: list[str], findings: 
     categories = content['categories']
     for number in repeated(category['id'] for category in categories):
         findings.problem('Category ids that are defined twice:', f'{file}: {number}')
-    for name in repeated(category['name'] for category in categories):
-        findings.problem('Categories with the same name:', f'{file}: {name!r}')
     used = {item.get('category_id') for item in content['annotations']}
+    for name in repeated(item['name'] for item in categories if item['id'] in used or not _is_group(item)):
+        findings.problem('Categories with the same name:', f'{file}: {name!r}')
     for category in categories:
         if category['name'] not in classes and category['id'] in used:
             findings.problem(
@@ -212,13 +229,11 @@ def _misfit(folder: Path, file: Path, split: str) -> tuple[bool, bool, int]:
     return bool(split and split not in found), folder != file.parent, kind
 
 
-def _locate(prefix: str, name: str) -> str:
-    """Return the path of an image; folders in its name that are not there, such as another machine's, are ignored."""
-    path, short = os.path.join(prefix, name), os.path.join(prefix, os.path.basename(plain_name(name)))
-    if os.path.isfile(path):
-        return path
-    plain = os.path.join(prefix, plain_name(name))
-    return next((other for other in (plain, short) if os.path.isfile(other)), path)
+def _locate(prefix: str, name: str, has_folders: bool) -> str:
+    """Return the path of an image; unless the names' folders are there, such as another machine's are ignored."""
+    path, plain = os.path.join(prefix, name), os.path.join(prefix, plain_name(name))
+    others = [plain] if has_folders else [plain, os.path.join(prefix, os.path.basename(plain))]
+    return next((found for found in (path, *others) if os.path.isfile(found)), path)
 
 
 def _read_split(file: Path, content: dict[str, Any], prefix: str, indices: dict[Any, int], findings: Findings) -> Split:
@@ -226,6 +241,8 @@ def _read_split(file: Path, content: dict[str, Any], prefix: str, indices: dict[
     for number in repeated(image.get('id') for image in content['images']):
         names = [str(image.get('file_name')) for image in content['images'] if image.get('id') == number]
         findings.problem('Image ids that occur more than once:', f'{file}: {number} of {", ".join(names)}')
+    names = [plain_name(name) for image in content['images'] if isinstance(name := image.get('file_name'), str)]
+    has_folders = any(os.path.dirname(name) and os.path.isfile(os.path.join(prefix, name)) for name in names)
     for image in content['images']:
         if not isinstance(image.get('file_name'), str) or 'id' not in image:
             findings.problem("Images without 'id' or 'file_name':", f'{file}: {image}')
@@ -233,7 +250,7 @@ def _read_split(file: Path, content: dict[str, Any], prefix: str, indices: dict[
         size = image.get('width'), image.get('height')
         stated = (int(size[0]), int(size[1])) if all(map(_is_number, size)) else None
         number = image['id'] if isinstance(image['id'], int) else None
-        path = _locate(prefix, image['file_name'])
+        path = _locate(prefix, image['file_name'], has_folders)
         samples[image['id']] = Sample(path, stated=stated, source=str(file), number=number)
     for item in content['annotations']:
         _add_thing(file, item, samples, indices, content, findings)
@@ -263,7 +280,7 @@ def _add_thing(
     if box is None:
         findings.problem('Boxes that are not four numbers:', f'{source}: {item.get("bbox")}')
         return
-    is_crowd = bool(item.get('iscrowd') or item.get('ignore'))
+    is_crowd = _is_set(item.get('iscrowd')) or _is_set(item.get('ignore'))
     sample.things.append(Thing(indices[item['category_id']], box, shape, is_crowd, source))
 
 
@@ -281,6 +298,10 @@ def _box(item: dict[str, Any]) -> tuple[float, float, float, float] | None:
     return (box[0], box[1], box[2], box[3]) if all(map(_is_number, box)) else None
 
 
+def _is_set(flag: Any) -> bool:
+    return flag not in (None, 0, '', '0') and str(flag).lower() != 'false'
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -292,6 +313,8 @@ def _is_id(value: Any, least: int = 0) -> bool:
 def _is_pristine(content: dict[str, Any], split: Split, prefix: str) -> bool:
     """Return whether MMDetection and pycocotools can read a file as it is, and make nothing else of it."""
     images, items = content['images'], content['annotations']
+    if content['encoding'] != 'utf-8':  # they know neither UTF-16 nor a byte order mark
+        return False
     if len(split.samples) != len(images) or len({str(item.get('id')) for item in items}) != len(items):
         return False
     return all(

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmevm.data.records import Sample, Split, UserData
 from mmevm.errors import UsageError
@@ -61,7 +63,7 @@ def choose_evaluated(data: UserData, trained: str) -> None:
         return
     _drop_unannotated_test(data)
     found = next((split for split in ('test', 'val') if split in data.splits), '')
-    if not found and repr(str(data.source)) in trained:
+    if not found and _names(trained, data.source):
         complete_splits(data)
         found = 'val'
         data.redrawn = True
@@ -70,6 +72,13 @@ def choose_evaluated(data: UserData, trained: str) -> None:
         count = len(data.splits[found].samples)
         data.findings.note(f'There is no test or validation split: all {count} images are evaluated')
     data.splits = {'test': data.splits[found]}
+
+
+def _names(config: str, path: Path) -> bool:
+    """Return whether the text of a config has a path, or another name of what is there, such as a link."""
+    real = os.path.realpath(path)
+    texts = (text for _, text in re.findall(r"""(['"])(.*?)\1""", config))
+    return repr(str(path)) in config or any(os.path.isabs(text) and os.path.realpath(text) == real for text in texts)
 
 
 def _divide(data: UserData, split: Split) -> None:

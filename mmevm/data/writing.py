@@ -100,7 +100,10 @@ def _polygon_area(polygon: list[float]) -> float:
 
 def write_list(data: UserData, split: Split, name: str, folder: Path) -> dict[str, Any]:
     """Write a list of images and class ids; return the settings of MMPretrain's dataset for it."""
-    lines = [f'{_inside(data.root, sample.path)} {sample.label}\n' for sample in split.samples]
+    names = [_inside(data.root, sample.path) for sample in split.samples]
+    # MMPretrain strips lines.
+    names = [name if name == name.lstrip() else f'.{os.sep}{name}' for name in names]
+    lines = [f'{name} {sample.label}\n' for name, sample in zip(names, split.samples, strict=True)]
     file = _write(folder, name, '.txt', ''.join(lines))
     return dict(data_root=str(data.root), ann_file=file, data_prefix='')
 
