@@ -82,7 +82,7 @@ def tiff_fault(path: str) -> Fault | None:
 
 
 def opencv_fault(path: str, colours: str) -> Fault | None:
-    """Return what keeps MMCV's decoder ``'cv2'`` from reading a TIFF with a ``color_type``."""
+    """Return what keeps MMCV's decoder ``'cv2'`` from reading an intact TIFF with a ``color_type``."""
     import mmcv
 
     try:
@@ -90,6 +90,10 @@ def opencv_fault(path: str, colours: str) -> Fault | None:
             return None
     except Exception:  # OpenCV's own, for some
         pass
+    try:
+        tiff_size(path)
+    except Exception:  # it is damaged, or tifffile is missing
+        return None
     return Fault(
         'OpenCV cannot decode its values or number of bands: save it with 8 bits and at most 4 bands, or set '
         "imdecode_backend='tifffile' and color_type='unchanged' in LoadImageFromFile"
