@@ -18,14 +18,18 @@ from mmevm.data.records import (
     files,
     images_below,
     is_image,
+    repeated,
     split_of,
     subfolders,
     text_lines,
 )
 from mmevm.data.supervision import formats
 from mmevm.engine.checks.class_lists import same_but_for_case
+from mmevm.errors import UsageError
 
+_ANNOTATIONS = ('annotations', 'xml', 'labels')
 _UNREADABLE = 'Annotation files that cannot be read:'
+_SEVERAL = 'Several XML files for one image; keep one of them:'
 
 
 def read(path: Path) -> UserData | None:
@@ -33,15 +37,13 @@ def read(path: Path) -> UserData | None:
     if path.is_file():
         return None
     findings = Findings()
-    splits: dict[str, dict[str, Path]] = {}
-    for folder in _annotation_folders(path):
-        for split, entries in _splits(path, folder, findings).items():
-            splits.setdefault(split, {}).update(entries)
-    if not splits:
+    splits = _splits(path, findings)
+    roots = {name: _parse(entries, findings) for name, entries in splits.items()}
+    if not any(splits.values()) and not findings.problems:
         return None
     if len(splits) > 1 and (beside := splits.pop('', None)):
         findings.note('Images outside of the folders of splits, left out:', *beside)
-    roots = {name: _parse(entries, findings) for name, entries in splits.items()}
+        del roots['']
     names = _names(list(roots.values()), findings)
     parts = {
         split: Split([Sample(image, source=str(xml)) for image, xml in part.items()]) for split, part in splits.items()
@@ -55,55 +57,110 @@ def read(path: Path) -> UserData | None:
     return data
 
 
-def _annotation_folders(root: Path) -> list[Path]:
-    """Return the folders with XML files: this one, a folder of each split, or those of VOC2007 and its like."""
-    level = [root]
-    for _ in range(4):
-        found = [folder for folder in level if any(file.suffix == '.xml' for file in files(folder))]
-        if found:
-            return found
-        level = [inner for folder in level for inner in subfolders(folder)]
-    return []
+def _splits(root: Path, findings: Findings) -> dict[str, dict[str, Path]]:
+    """Return image and XML file by split, of all datasets in a folder: itself, or VOC2007 and its like."""
+    bases: dict[Path, list[Path]] = {}
+    for folder, xmls in _xml_files(root).items():
+        bases.setdefault(_base(root, folder), []).extend(xmls)
+    found: dict[str, dict[str, Path]] = {}
+    sources: dict[str, Path] = {}
+    for base, xmls in bases.items():
+        inner = [other for other in bases if base in other.parents]
+        for split, entries in _splits_of(root, base, xmls, inner, findings).items():
+            found.setdefault(split, {}).update(entries)
+            for image, xml in entries.items():
+                if (other := sources.setdefault(image, xml)) != xml and other.read_bytes() != xml.read_bytes():
+                    findings.problem(_SEVERAL, f'{image}: {other} and {xml}')
+    return found
 
 
-def _splits(root: Path, folder: Path, findings: Findings) -> dict[str, dict[str, Path]]:
-    """Return image and XML file by split."""
-    base = folder.parent if folder.name.casefold() in ('annotations', 'xml', 'labels') and folder != root else folder
-    images = _images(base, folder)
-    xmls = {file.stem: file for file in files(folder) if file.suffix == '.xml'}
-    by_stem: dict[str, str] = {}
+def _xml_files(root: Path) -> dict[Path, list[Path]]:
+    """Return the XML files in a folder and in the folders in it, by folder; one is not entered a second time."""
+    found: dict[Path, list[Path]] = {}
+    seen: set[str] = set()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        folders += subfolders(folder)[::-1]
+        if xmls := [file for file in files(folder) if file.suffix.lower() == '.xml']:
+            found[folder] = xmls
+    return found
+
+
+def _base(root: Path, folder: Path) -> Path:
+    """Return the folder of a dataset that has XML files in a folder: what has ``Annotations``, if they are there."""
+    if folder.name.casefold() not in _ANNOTATIONS and any(map(is_image, files(folder))):
+        return folder
+    places = [folder, *folder.parents]
+    inside = places[: places.index(root)]
+    return next((place.parent for place in inside if place.name.casefold() in _ANNOTATIONS), folder)
+
+
+def _splits_of(
+    root: Path, base: Path, annotations: list[Path], inner: list[Path], findings: Findings
+) -> dict[str, dict[str, Path]]:
+    """Return image and XML file by split, of one dataset.
+
+    Args:
+        root (Path): What the user gave.
+        base (Path): The folder that has the images, and perhaps ``ImageSets``.
+        annotations (list[Path]): The XML files.
+        inner (list[Path]): Folders in ``base`` that are datasets of their own.
+        findings (Findings): What is wrong.
+    """
+    top = Path(os.path.commonpath([file.parent for file in annotations]))
+    place, images = _images(base, top, inner)
+    with_folders = bool(repeated(file.stem for file in annotations))
+    xmls: dict[str, Path] = {}
+    for file in annotations:
+        if (other := xmls.setdefault(_identity(file, base, with_folders), file)) != file:
+            findings.problem(_SEVERAL, f'{other} and {file}')
+    by_name: dict[str, str] = {}
     for image in images:
-        stem = os.path.splitext(os.path.basename(image))[0]
-        if (other := by_stem.setdefault(stem, image)) != image and stem in xmls:
-            findings.problem('Several images for one XML file; keep one of them:', f'{xmls[stem]}: {other} and {image}')
+        name = _identity(Path(image), place, with_folders)
+        if (twin := by_name.setdefault(name, image)) != image and name in xmls:
+            findings.problem('Several images for one XML file; keep one of them:', f'{xmls[name]}: {twin} and {image}')
     lists = _lists(base, xmls)
     if lists:
-        listed = (by_stem[stem] for stems in lists.values() for stem in stems if stem in by_stem)
+        listed = (by_name[name] for names in lists.values() for name in names if name in by_name)
         report_unlisted(findings, listed, images, f'{base / "ImageSets"}')
     else:
-        inside = folder.relative_to(root).parts
-        split = next((name for part in reversed(inside) if (name := split_of(part))), '')
-        lists = {split: list(xmls)}
-        if extra := [by_stem[stem] for stem in sorted(by_stem.keys() - xmls.keys())]:
+        for name, file in xmls.items():
+            folders = reversed(file.parent.relative_to(root).parts)
+            lists.setdefault(next((split for part in folders if (split := split_of(part))), ''), []).append(name)
+        if extra := [by_name[name] for name in sorted(by_name.keys() - xmls.keys())]:
             findings.note('Images without an XML file, left out:', *extra)
+    suffix, beside = (os.path.splitext(images[0])[1], os.path.dirname(images[0])) if images else ('.jpg', str(place))
     found: dict[str, dict[str, Path]] = {}
-    for split, stems in lists.items():
-        if lost := [str(folder / f'{stem}.xml') for stem in stems if stem not in xmls]:
+    for split, names in lists.items():
+        if lost := [str(top / f'{name}.xml') for name in names if name not in xmls]:
             findings.problem(f'Annotation files that ImageSets lists for {split} and that do not exist:', *lost)
-        guess = images[0] if images else str(base / 'JPEGImages/x.jpg')
-        suffix, place = os.path.splitext(guess)[1], os.path.dirname(guess)
         found[split] = {
-            by_stem.get(stem, os.path.join(place, stem + suffix)): xmls[stem] for stem in stems if stem in xmls
+            by_name.get(name, os.path.join(beside, name + suffix)): xmls[name] for name in names if name in xmls
         }
     return found
 
 
-def _images(base: Path, folder: Path) -> list[str]:
-    places = [base / name for name in ('JPEGImages', 'images', 'Images', 'imgs')] + [folder, base]
-    for place in places:
-        if place.is_dir() and (images := images_below(place)):
-            return images
-    return []
+def _identity(file: Path, folder: Path, with_folders: bool) -> str:
+    """Return what an image and its XML file have in common: the name, with its folders where names are not unique."""
+    if not with_folders:
+        return file.stem
+    folders = file.parent.relative_to(folder).parts
+    return '/'.join([*(name for name in folders if name.casefold() not in _ANNOTATIONS), file.stem])
+
+
+def _images(base: Path, top: Path, inner: list[Path]) -> tuple[Path, list[str]]:
+    """Return the images, without those of other datasets, and the folder to which their names are relative."""
+    for name in ('JPEGImages', 'images', 'Images', 'imgs'):
+        if (base / name).is_dir() and (images := images_below(base / name)):
+            return base / name, images
+    for place in (top, base):
+        if images := [image for image in images_below(place) if not any(map(Path(image).is_relative_to, inner))]:
+            return base, images
+    return base / 'JPEGImages', []
 
 
 def _stem(line: str, stems: Collection[str]) -> str:
@@ -130,24 +187,39 @@ def _lists(base: Path, stems: Collection[str]) -> dict[str, list[str]]:
     )
     if folder is None:
         return {}
-    names = {
-        file.stem: [_stem(line, stems) for line in text_lines(file)]
-        for file in files(folder)
-        if file.suffix == '.txt' and (file.stem in (*SPLITS, 'trainval', 'valid'))
-    }
-    if 'train' not in names and 'trainval' in names:
-        names['train'] = names['trainval']
-    names.pop('trainval', None)
-    return {split_of(split) or '': stems for split, stems in names.items() if stems}
+    names: dict[str, list[str]] = {}
+    for file in files(folder):
+        if file.suffix == '.txt' and file.stem in (*SPLITS, 'trainval', 'valid'):
+            split = file.stem if file.stem == 'trainval' else split_of(file.stem) or ''
+            names.setdefault(split, []).extend(_stem(line, stems) for line in text_lines(file))
+    both = names.pop('trainval', [])
+    names.setdefault('train', both)
+    return {split: list(dict.fromkeys(stems)) for split, stems in names.items() if stems}
 
 
 def _parse(entries: dict[str, Path], findings: Findings) -> dict[str, ElementTree.Element]:
+    """Return what XML files have, by image, and take those from the entries that annotate no image.
+
+    Raises:
+        UsageError: A file is in CVAT's own format.
+    """
     roots = {}
-    for image, xml in entries.items():
+    for image, xml in list(entries.items()):
         try:
-            roots[image] = ElementTree.parse(xml).getroot()
+            root = ElementTree.parse(xml).getroot()
         except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: of encodings
             findings.problem(_UNREADABLE, f'{xml}: not valid XML, {error}')
+            continue
+        if root.tag == 'annotations' and any(root.find(tag) is not None for tag in ('image', 'track')):
+            raise UsageError(
+                f"{xml} is in CVAT's own format, which has all images in one file. Export the annotations from CVAT "
+                "as 'COCO' or 'Pascal VOC', or remove the file."
+            )
+        if root.tag.casefold() == 'annotation' or root.find('object') is not None:
+            roots[image] = root
+        else:
+            findings.note('XML files that are no annotations of Pascal VOC, left out:', f'{xml}: <{root.tag}>')
+            del entries[image]
     return roots
 
 

@@ -1,6 +1,7 @@
 """Datasets in YOLO's format: ``data.yaml``, and a text file with boxes or polygons for each image."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -17,9 +18,12 @@ from mmevm.data.records import (
     UserData,
     files,
     images_below,
+    is_image,
+    is_split_folder,
     plain_name,
     repeated,
     split_of,
+    subfolders,
     text_lines,
 )
 from mmevm.data.supervision import formats
@@ -47,8 +51,8 @@ def read(path: Path) -> UserData | None:
             split: _images(file, content, split, findings) for split in SPLITS if content.get(_key(content, split))
         }
         root, keypoints = file.parent, _keypoints(content)
-    elif path.is_dir() and _label_files(path) and (listing := _name_file(path)):
-        names = _names(listing, text_lines(listing), findings)
+    elif path.is_dir() and (listings := _name_files(path)) and _label_files(path):
+        names = _names(listings[0], _common_names(listings), findings)
         images, root, keypoints = _by_folder(path, findings), path, 0
     else:
         return None
@@ -63,6 +67,9 @@ def read(path: Path) -> UserData | None:
     for sample in data.samples():
         _read_labels(sample, len(names), keypoints, findings)
     _require_labels(data)
+    _require_images(data)
+    if not keypoints:
+        _note_poses(data)
     return data
 
 
@@ -107,6 +114,9 @@ def _settings(file: Path) -> dict[str, Any] | None:
 
 
 def _names(file: Path, names: Any, findings: Findings) -> list[str]:
+    values = names.values() if isinstance(names, dict) else names if isinstance(names, list) else ()
+    if changed := [f'{file}: {value}' for value in values if value is None or isinstance(value, bool)]:
+        findings.problem("Class names that YAML takes for true, false or nothing; quote them, like 'yes':", *changed)
     if isinstance(names, dict):
         numbers = {str(number): str(name) for number, name in names.items()}
         if sorted(numbers) != sorted(map(str, range(len(numbers)))):
@@ -121,7 +131,10 @@ def _names(file: Path, names: Any, findings: Findings) -> list[str]:
 
 
 def _key(content: dict[str, Any], split: str) -> str:
-    return next((key for key in content if split_of(str(key)) == split and content[key]), split)
+    """Return the key of a split's images: its very name before ``valid``, and both before ``val_path``."""
+    keys = [key for key, value in content.items() if isinstance(value, str | list) and value]
+    keys = [key for key in keys if split_of(str(key)) == split]
+    return min(keys, key=lambda key: (key != split, not is_split_folder(str(key))), default=split)
 
 
 def _keypoints(content: dict[str, Any]) -> int:
@@ -135,7 +148,7 @@ def _images(file: Path, content: dict[str, Any], split: str, findings: Findings)
     entries = content[key] if isinstance(content[key], list) else [content[key]]
     found: list[str] = []
     for entry in map(str, entries):
-        places = _resolve(file, str(content.get('path') or ''), entry)
+        places = _resolve(file, plain_name(str(content.get('path') or '')), plain_name(entry))
         if len(places) > 1:
             findings.problem(
                 'Entries that may mean a folder inside or outside of the dataset; for the one inside, remove the ../, '
@@ -180,19 +193,33 @@ def _resolve(file: Path, root: str, entry: str) -> list[Path]:
 def _listed(file: Path) -> list[str]:
     """Return the images of a text file that lists them."""
     lines = map(plain_name, text_lines(file))
-    bases = (file.parent, Path(), file.parent.parent)
+    bases = (file.parent, Path.cwd(), file.parent.parent)
     found = [next((base / line for base in bases if (base / line).is_file()), file.parent / line) for line in lines]
     return [os.path.normpath(path) for path in found]
 
 
-def _name_file(root: Path) -> Path | None:
-    places = [root, *(root / name for name in ('labels', 'train', 'train/labels'))]
-    return next((place / name for place in places for name in _NAME_FILES if (place / name).is_file()), None)
+def _name_files(root: Path) -> list[Path]:
+    """Return the files with names of classes: of the whole dataset, or of its splits."""
+    outer = subfolders(root)
+    places = [root, *outer, *(inner for folder in outer for inner in subfolders(folder))]
+    return [place / name for place in places for name in _NAME_FILES if (place / name).is_file()]
+
+
+def _common_names(listings: list[Path]) -> list[str]:
+    """Return the names that files list, which have to be the same: they say what the ids of label files mean."""
+    names = text_lines(listings[0])
+    for listing in listings[1:]:
+        if (others := text_lines(listing)) != names:
+            raise UsageError(
+                f'{listings[0]} and {listing} name different classes, or in another order: {", ".join(names)}; '
+                f'{", ".join(others)}. Label files have one meaning only; number the classes alike in all of them.'
+            )
+    return names
 
 
 def _label_files(root: Path) -> bool:
     """Return whether images have text files with at least five numbers a line."""
-    return any(_is_label(Path(label_path(image))) for image in images_below(root)[:200])
+    return any(_is_label(Path(label_path(image))) for image in images_below(root))
 
 
 def lacks_names(root: Path) -> str:
@@ -282,3 +309,52 @@ def _require_labels(data: UserData) -> None:
             data.findings.problem(f'No image of {split or "the dataset"} has a label file:', example)
         elif without:
             data.findings.note('Images without a label file, taken to show no object:', *without)
+
+
+def _require_images(data: UserData) -> None:
+    """Report label files of several images, and those of none in the folders where images have theirs."""
+    images: dict[str, str] = {}
+    tops: dict[str, str] = {}
+    for sample in data.samples():
+        path = label_path(sample.path)
+        if (other := images.setdefault(path, sample.path)) != sample.path and os.path.isfile(path):
+            data.findings.problem(
+                'Several images for one label file; keep one of them:', f'{path}: {other} and {sample.path}'
+            )
+        top, image_top = os.path.dirname(path), os.path.dirname(sample.path)
+        while top != image_top and os.path.basename(top) == os.path.basename(image_top):
+            top, image_top = os.path.dirname(top), os.path.dirname(image_top)
+        tops[top] = image_top
+    if lost := sorted(path for top, image_top in tops.items() for path in _orphans(top, image_top)):
+        data.findings.note('Label files without an image, left out:', *lost)
+
+
+def _orphans(top: str, image_top: str) -> Iterator[str]:
+    """Yield the label files in a folder that have no image; one apart from the images is searched with all in it."""
+    for folder, _, names in os.walk(top):
+        parent = os.path.normpath(os.path.join(image_top, os.path.relpath(folder, top)))
+        present = os.listdir(parent) if os.path.isdir(parent) else []
+        stems = {os.path.splitext(name)[0] for name in present if is_image(name)}
+        texts = (os.path.join(folder, name) for name in names if name.endswith('.txt') and name[:-4] not in stems)
+        yield from (path for path in texts if _is_label(Path(path)))
+        if top == image_top:
+            return
+
+
+def _note_poses(data: UserData) -> None:
+    """Note polygons that are as likely boxes with key points: all as long, and with points in such a box."""
+    things = [(thing, sample.size) for sample in data.samples() for thing in sample.things]
+    if len({len(thing.shape[0]) if thing.shape else 0 for thing, _ in things}) != 1 or not things[0][0].shape:
+        return
+    values = np.array([(np.reshape(thing.shape[0], (-1, 2)) / size).ravel() for thing, size in things])
+    centre, size, points = values[:, None, :2], values[:, None, 2:4], values[:, 4:]
+    for width in (2, 3):  # the third value is whether a point is visible; of an odd number of values one is left out
+        if points.shape[1] % width == 1:
+            continue
+        places = np.stack([points[:, axis::width] for axis in (0, 1)], axis=-1)
+        if ((abs(places - centre) <= size / 2 + 0.01).all(-1) | (places == 0).all(-1)).all():
+            data.findings.note(
+                'Polygons that may be boxes with key points; if so, data.yaml has to tell, like kpt_shape: [17, 3]:',
+                things[0][0].source,
+            )
+            return
