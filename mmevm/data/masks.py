@@ -20,6 +20,9 @@ IGNORED = 255
 
 _BACKGROUND = re.compile(r'(_+)?(background|bg|void|unlabell?ed|none|other|ignore)(_+)?', re.IGNORECASE)
 _MAX_VALUES = 256
+# Of label maps with two classes and blurred edges: the share of pixels near the two values; at most, the share of
+# others that lie in areas of one value; and how many label maps are looked at for these.
+_SHARE, _FLAT, _MAPS = 0.9, 0.1, 20
 
 
 def read(path: Path) -> UserData | None:
@@ -143,14 +146,12 @@ def _name_classes(data: UserData) -> None:
     maps = Counter(value for sample in data.samples() for value in sample.values)
     used = sorted(maps)
     file = class_file(data.root)
-    if file is None and len(used) > _MAX_VALUES:
+    if file is None and (why := _why_no_classes(data, used)):
         many = max(data.samples(), key=lambda sample: len(sample.values))
         data.findings.problem(
-            f'The label maps have {len(used)} different values; '
-            'they are photographs or colours that blur, not classes:',
-            f'{many.mask}: {len(many.values)} values',
+            f'The label maps have {len(used)} different values; {why}:', f'{many.mask}: {len(many.values)} values'
         )
-        used = []
+        return
     if file is None:
         # A map of 0 and 255 has two classes; otherwise, 255 marks what has none.
         kept = [value for value in used if used == [0, IGNORED] or value not in _ignored(data, used)]
@@ -168,7 +169,63 @@ def _name_classes(data: UserData) -> None:
             'A segmentor needs two classes or more, of which the background may be one; there are:',
             f'{data.classes or "none"}{where}',
         )
+    elif len(labelled := {data.values[value] for value in used if value in data.values}) == 1:
+        without = ', '.join(map(str, sorted(set(used) - data.values.keys())))
+        data.findings.problem(
+            'A segmentor needs pixels of two classes or more, and all that have a class are of one:',
+            f'{data.classes[labelled.pop()]!r}{f"; classes.json names no value {without}" if without else ""}',
+        )
     _report_unknown(data)
+
+
+def _why_no_classes(data: UserData, used: list[int]) -> str:
+    """Return why the values of label maps are not classes, or ''."""
+    if len(used) > _MAX_VALUES:
+        return 'they are photographs or colours that blur, not classes'
+    if not data.colours and _are_blurred(data, used):
+        return (
+            f'nearly all pixels have {used[0]} or {used[-1]}, and the others are blurred edges, not classes. Save the '
+            'label maps without smoothing and as PNG, or name the values in classes.json'
+        )
+    return ''
+
+
+def _are_blurred(data: UserData, used: list[int]) -> bool:
+    """Return whether grey values are two classes with blurred edges, rather than a class each.
+
+    Blurred edges have values all over a wide range, few pixels, and no area of one value. Values that count on without
+    a hole are classes, unless they fill the range.
+    """
+    body = [value for value in used if value != IGNORED]
+    if len(used) < 5 or used[-1] - used[0] < 128 or (len(body) < 200 and body[-1] - body[0] < len(body)):
+        return False
+    low, high = used[0], used[-1]
+    middle, margin = (low + high) / 2, (high - low) // 16  # JPEG changes areas of the two, by less than the margin
+    between = {value for value in used if low + margin < value < high - margin}
+    fewest = 1 if between else 2  # values beside either; some datasets have 254 for something other than 255
+    if not used[fewest] < middle < used[-1 - fewest]:
+        return False
+    pixels = Counter[int]()
+    for sample in data.samples():
+        pixels.update(sample.values)
+    if sum(pixels[value] for value in between) > (1 - _SHARE) * pixels.total():
+        return False
+    maps = [str(sample.mask) for sample in data.samples() if sample.values.keys() & between][:_MAPS]
+    count = flat = 0
+    for path in maps:
+        labels = read_mask(path)
+        inner = np.isin(labels, list(between))[1:-1, 1:-1]
+        count += inner.sum()
+        flat += (inner & _is_flat(labels)).sum()
+    return bool(flat <= _FLAT * count)
+
+
+def _is_flat(labels: np.ndarray) -> np.ndarray:
+    """Return of every pixel but those at the border whether all around it have its value."""
+    height, width = labels.shape
+    inner = labels[1:-1, 1:-1]
+    around = [labels[y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3)]
+    return np.logical_and.reduce([inner == other for other in around])
 
 
 def _report_names(data: UserData, file: Path) -> None:

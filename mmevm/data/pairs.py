@@ -19,16 +19,17 @@ from mmevm.data.records import (
     split_of,
     subfolders,
     text_lines,
+    unused_images,
 )
 
 # Their order is that in which they are looked for.
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'jpegimages', 'img_dir')
 MASK_FOLDERS = (
     'masks', 'mask', 'labels', 'label', 'annotations', 'annotation', 'ann_dir', 'segmentationclass', 'segmentation',
-    'segmentations', 'gt', 'seg', 'seg_maps', 'labelmaps',
+    'segmentations', 'segmentationclasspng', 'gt', 'seg', 'seg_maps', 'labelmaps', 'annot',
 )  # fmt: skip
 _SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif')
-_MASK_ENDING = re.compile(r'[_-](masks?|labels?|labelids|labeltrainids|seg|segmentation|gt|l)$', re.IGNORECASE)
+MASK_ENDING = re.compile(r'[_-](masks?|labels?|labelids|labeltrainids|seg|segmentation|gt|l)$', re.IGNORECASE)
 
 
 def find_pairs(path: Path, findings: Findings) -> dict[str, Split]:
@@ -50,7 +51,21 @@ def find_pairs(path: Path, findings: Findings) -> dict[str, Split]:
             place = pairs[split][1] if split in pairs else path
             findings.problem(f'Images without a label map in {place}:', *without)
             part.samples = [sample for sample in part.samples if sample.mask]
+    _report_shared(splits.values(), findings)
+    places = {place for found in pairs.values() for place in found}
+    if places and (unused := unused_images(path, places)):
+        findings.note('Images and label maps outside of the folders that are used, left out:', *unused)
     return splits
+
+
+def _report_shared(parts: Iterable[Split], findings: Findings) -> None:
+    images: dict[str, dict[str, None]] = defaultdict(dict)
+    for part in parts:
+        for sample in part.samples:
+            images[sample.mask or ''][sample.path] = None
+    for mask, paths in images.items():
+        if len(paths) > 1:
+            findings.problem('Several images for one label map; keep one of them:', f'{mask}: {" and ".join(paths)}')
 
 
 def lacks_maps(root: Path) -> str:
@@ -89,7 +104,7 @@ def _folder_pairs(root: Path, findings: Findings) -> Iterator[tuple[str, tuple[P
         return
     for split, folder in split_folders(root, findings).items():
         images, masks = _named(folder, IMAGE_FOLDERS), _named(folder, MASK_FOLDERS, is_mask)
-        endings = [f'{folder.name}{mark}{name}' for name in MASK_FOLDERS + ('annot',) for mark in ('', '_', '-')]
+        endings = [f'{folder.name}{mark}{name}' for name in MASK_FOLDERS for mark in ('', '_', '-')]
         beside = _named(root, tuple(ending.casefold() for ending in endings), is_mask)
         if images and masks:
             yield split, (images, masks)
@@ -104,12 +119,12 @@ def _pair(images: Path, masks: Path, findings: Findings) -> list[Sample]:
     for mask in filter(is_mask, images_below(masks)):
         name = os.path.splitext(os.path.relpath(mask, masks))[0]
         exact[name].append(mask)
-        ended[_MASK_ENDING.sub('', name)].append(mask)
+        ended[MASK_ENDING.sub('', name)].append(mask)
     by_name = ended | exact
     samples, unused = [], {mask for found in exact.values() for mask in found}
     for image in images_below(images):
         name = os.path.splitext(os.path.relpath(image, images))[0]
-        found = by_name.get(name) or by_name.get(_MASK_ENDING.sub('', name)) or []
+        found = by_name.get(name) or by_name.get(MASK_ENDING.sub('', name)) or []
         if len(found) > 1:
             findings.problem('Images with several label maps; keep one of them:', f'{image}: {", ".join(found)}')
         samples.append(Sample(image, mask=found[0] if found else None))

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -14,9 +14,10 @@ SPLITS = ('train', 'val', 'test')
 IMAGE_SUFFIXES = frozenset('.jpg .jpeg .jpe .jfif .png .bmp .gif .webp .avif .ppm .pgm .tif .tiff .npy'.split())
 """What OpenMMLab's loaders read."""
 
-OTHER_SUFFIXES = frozenset('.heic .heif .jxl .svg .psd .dng .cr2 .nef .arw .raf'.split())
+OTHER_SUFFIXES = frozenset('.heic .heif .jxl .jp2 .mpo .pbm .tga .dcm .svg .psd .dng .cr2 .nef .arw .raf'.split())
 """What they do not read, and users have all the same."""
 
+_HIDDEN = {'__macosx', '__pycache__', '@eadir', '@recycle'}
 _ALIASES = {
     'train': ('train', 'training', 'trainset', 'trn'),
     'val': ('val', 'valid', 'validation', 'valset', 'minival', 'dev', 'eval'),
@@ -185,7 +186,7 @@ def is_image(path: str | os.PathLike) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Return whether a folder is not the user's: ``.git``, ``__MACOSX``, a network drive's ``@eaDir``."""
-    return name.startswith(('.', '__', '@'))
+    return name.startswith('.') or name.casefold() in _HIDDEN
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -201,6 +202,16 @@ def files(folder: Path) -> list[Path]:
 def images_below(folder: Path) -> list[str]:
     """Return the images in a folder and in the folders in it, sorted; links are followed."""
     return sorted(os.path.join(parent, name) for parent, names in _walk(folder) for name in names if is_image(name))
+
+
+def unused_images(folder: Path, used: Set[Path]) -> list[str]:
+    """Return the images in a folder and the folders with images, outermost ones, that are not in those used."""
+    if folder in used:
+        return []
+    if not any(folder in place.parents for place in used):
+        return [str(folder)] if images_below(folder) else []
+    inside = [text for inner in subfolders(folder) for text in unused_images(inner, used)]
+    return inside + [str(file) for file in files(folder) if is_image(file)]
 
 
 def unread_below(folder: Path) -> list[str]:
