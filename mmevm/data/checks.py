@@ -40,6 +40,20 @@ def check_samples(data: UserData, with_shapes: bool = True) -> None:
         data.findings.problem(_FRACTIONS, things[0].source)
     elif tiny:
         data.findings.note(_TINY, *tiny)
+    if twins := [source for sample in data.samples() for source in _twins(sample)]:
+        data.findings.note('Objects that are annotated more than once:', *twins)
+
+
+def _twins(sample: Sample) -> list[str]:
+    """Return where objects of an image are annotated that have the class, box and shape of one before."""
+    seen: set[str] = set()
+    found = []
+    for thing in sample.things:
+        key = repr((thing.category, thing.box, thing.shape))
+        if key in seen:
+            found.append(thing.source)
+        seen.add(key)
+    return found
 
 
 def _size_fault(sample: Sample) -> str:

@@ -105,6 +105,19 @@ def test_a_group_may_be_called_like_its_only_class(tmp_path: Path) -> None:
     assert read_data(root).findings.problems
 
 
+def test_objects_that_are_annotated_twice_are_named(tmp_path: Path) -> None:
+    root = layouts.write_coco(tmp_path / 'data', BOTH)
+
+    def double(content: dict) -> None:
+        items = content['annotations']
+        content['annotations'] = items + [item | dict(id=item['id'] + len(items)) for item in items]
+
+    assert not any('more than once' in heading for heading in read_data(root).findings.notes)
+    edit(root / 'annotations/instances_train.json', double)
+    notes = read_data(root).findings.notes
+    assert [len(items) for heading, items in notes.items() if 'more than once' in heading] == [6]
+
+
 def test_images_that_are_in_no_splits_list_are_named(tmp_path: Path) -> None:
     root = layouts.write_coco(tmp_path / 'data', BOTH)
     for name in ('0000.jpg', 'more.jpg'):
