@@ -74,7 +74,7 @@ def read_pixels(path: str) -> np.ndarray:
 
 
 def measure(samples: Iterable[Sample]) -> None:
-    """Set ``size`` of images, and ``fault`` of those that cannot be read."""
+    """Set ``size`` and ``deep`` of images, and ``fault`` of those that cannot be read."""
     with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 4)) as pool:
         list(pool.map(_measure, samples))
 
@@ -91,6 +91,7 @@ def _measure(sample: Sample) -> None:
         sample.fault = 'it is damaged, truncated, or has more than 2^30 pixels'
     if not sample.fault and sample.mask and (fault := find_fault(sample.mask, 'pillow')):
         sample.fault = f'its label map {sample.mask}: {fault.reason}'
+    sample.deep = not sample.fault and _is_deep(sample.path)
 
 
 def _name_fault(sample: Sample) -> str:
@@ -112,10 +113,7 @@ def report_broken(data: UserData) -> None:
 
 def report_deep(data: UserData) -> None:
     """Note images of 16 bits, which may become black where only a part of their range is used."""
-    with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 4)) as pool:
-        paths = [sample.path for sample in data.samples() if not sample.fault]
-        deep = [path for path, found in zip(paths, pool.map(_is_deep, paths), strict=True) if found]
-    if deep:
+    if deep := [sample.path for sample in data.samples() if sample.deep and not sample.fault]:
         heading = "Images of 16 bits, of which loaders keep the upper 8 unless color_type is 'unchanged':"
         data.findings.note(heading, *deep)
 
@@ -128,6 +126,22 @@ def _is_deep(path: str) -> bool:
             return image.mode.startswith('I')
     except Exception:  # whatever readers raise for bytes that they do not expect
         return False
+
+
+def report_shared(findings: Findings, kind: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Report annotation files of several images.
+
+    Args:
+        findings (Findings): What is wrong.
+        kind (str): What the files are.
+        pairs (Iterable[tuple[str, str]]): A file and an image of it.
+    """
+    images: dict[str, dict[str, None]] = {}
+    for file, image in pairs:
+        images.setdefault(file, {})[image] = None
+    for file, found in images.items():
+        if len(found) > 1:
+            findings.problem(f'Several images for one {kind}; keep one of them:', f'{file}: {" and ".join(found)}')
 
 
 def report_unlisted(findings: Findings, listed: Iterable[str], present: Iterable[str], where: str) -> None:

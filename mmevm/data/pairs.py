@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from mmevm.data.images import report_shared
 from mmevm.data.records import (
     Findings,
     Sample,
@@ -51,21 +52,11 @@ def find_pairs(path: Path, findings: Findings) -> dict[str, Split]:
             place = pairs[split][1] if split in pairs else path
             findings.problem(f'Images without a label map in {place}:', *without)
             part.samples = [sample for sample in part.samples if sample.mask]
-    _report_shared(splits.values(), findings)
+    report_shared(findings, 'label map', ((s.mask or '', s.path) for part in splits.values() for s in part.samples))
     places = {place for found in pairs.values() for place in found}
     if places and (unused := unused_images(path, places)):
         findings.note('Images and label maps outside of the folders that are used, left out:', *unused)
     return splits
-
-
-def _report_shared(parts: Iterable[Split], findings: Findings) -> None:
-    images: dict[str, dict[str, None]] = defaultdict(dict)
-    for part in parts:
-        for sample in part.samples:
-            images[sample.mask or ''][sample.path] = None
-    for mask, paths in images.items():
-        if len(paths) > 1:
-            findings.problem('Several images for one label map; keep one of them:', f'{mask}: {" and ".join(paths)}')
 
 
 def lacks_maps(root: Path) -> str:

@@ -67,6 +67,7 @@ class Sample:
         number (int | None): Its id in a COCO file.
         values (dict[int, int]): Pixels by value of the label map.
         fault (str): Why it cannot be used.
+        deep (bool): Whether its values have 16 bits.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Sample:
     number: int | None = None
     values: dict[int, int] = field(default_factory=dict)
     fault: str = ''
+    deep: bool = False
 
 
 @dataclass

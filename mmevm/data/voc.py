@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmevm.data.images import measure, report_unlisted
+from mmevm.data.images import measure, report_shared, report_unlisted
 from mmevm.data.records import (
     SPLITS,
     Findings,
@@ -118,11 +118,9 @@ def _splits_of(
     for file in annotations:
         if (other := xmls.setdefault(_identity(file, base, with_folders), file)) != file:
             findings.problem(_SEVERAL, f'{other} and {file}')
-    by_name: dict[str, str] = {}
-    for image in images:
-        name = _identity(Path(image), place, with_folders)
-        if (twin := by_name.setdefault(name, image)) != image and name in xmls:
-            findings.problem('Several images for one XML file; keep one of them:', f'{xmls[name]}: {twin} and {image}')
+    named = [(_identity(Path(image), place, with_folders), image) for image in images]
+    report_shared(findings, 'XML file', ((str(xmls[name]), image) for name, image in named if name in xmls))
+    by_name = dict(reversed(named))  # of several images of a name, the first
     lists = _lists(base, xmls)
     if lists:
         listed = (by_name[name] for names in lists.values() for name in names if name in by_name)

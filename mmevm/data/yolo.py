@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mmevm.data.images import measure
+from mmevm.data.images import measure, report_shared
 from mmevm.data.records import (
     SPLITS,
     Findings,
@@ -313,15 +313,11 @@ def _require_labels(data: UserData) -> None:
 
 def _require_images(data: UserData) -> None:
     """Report label files of several images, and those of none in the folders where images have theirs."""
-    images: dict[str, str] = {}
+    labels = [(label_path(sample.path), sample.path) for sample in data.samples()]
+    report_shared(data.findings, 'label file', (pair for pair in labels if os.path.isfile(pair[0])))
     tops: dict[str, str] = {}
-    for sample in data.samples():
-        path = label_path(sample.path)
-        if (other := images.setdefault(path, sample.path)) != sample.path and os.path.isfile(path):
-            data.findings.problem(
-                'Several images for one label file; keep one of them:', f'{path}: {other} and {sample.path}'
-            )
-        top, image_top = os.path.dirname(path), os.path.dirname(sample.path)
+    for path, image in labels:
+        top, image_top = os.path.dirname(path), os.path.dirname(image)
         while top != image_top and os.path.basename(top) == os.path.basename(image_top):
             top, image_top = os.path.dirname(top), os.path.dirname(image_top)
         tops[top] = image_top

@@ -174,3 +174,13 @@ def write_masks(
             Image.fromarray(label_map(index, values)).save(path)
         first += count
     return root
+
+
+def write_masks_by_split(root: Path, counts: dict[str, int]) -> Path:
+    """Images and label maps below the splits: ``train/images`` and ``train/masks``."""
+    write_masks(root, counts)
+    for split in counts:
+        for kind in ('images', 'masks'):
+            (root / split).mkdir(exist_ok=True)
+            (root / kind / split).rename(root / split / kind)
+    return root

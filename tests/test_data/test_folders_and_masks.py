@@ -150,22 +150,13 @@ def test_splits_without_label_maps_are_named(tmp_path: Path) -> None:
     assert noted(read_data(tmp_path), UNPAIRED) == paths(tmp_path, 'images/val masks/validation_masks')
 
 
-def split_folders(root: Path) -> None:
-    """``train/images`` and ``train/masks``."""
-    layouts.write_masks(root, BOTH)
-    for split in BOTH:
-        for kind in ('images', 'masks'):
-            (root / split).mkdir(exist_ok=True)
-            (root / kind / split).rename(root / split / kind)
-
-
 def test_folders_of_another_arrangement_are_named(tmp_path: Path) -> None:
-    split_folders(tmp_path / 'a')
+    layouts.write_masks_by_split(tmp_path / 'a', BOTH)
     (tmp_path / 'a/val/masks').rename(tmp_path / 'a/val/annot')
     assert counts(read_data(tmp_path / 'a')) == BOTH
     (tmp_path / 'a/val/annot').rename(tmp_path / 'a/val/drawn')
     assert noted(read_data(tmp_path / 'a'), UNPAIRED) == paths(tmp_path, 'a/val')
-    split_folders(tmp_path / 'b')
+    layouts.write_masks_by_split(tmp_path / 'b', BOTH)
     layouts.write_masks(tmp_path / 'b', {'': 5})
     assert noted(read_data(tmp_path / 'b'), UNPAIRED) == paths(tmp_path, 'b/train b/val')
 

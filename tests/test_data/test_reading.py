@@ -137,18 +137,8 @@ def test_label_maps_are_matched_by_name(folder: str, ending: str, tmp_path: Path
     assert all(Path(s.mask).stem == Path(s.path).stem + ending for s in data.samples())
 
 
-def split_folders(root: Path) -> Path:
-    """``train/images`` and ``train/masks``."""
-    layouts.write_masks(root, BOTH)
-    for split in BOTH:
-        for kind in ('images', 'masks'):
-            (root / split).mkdir(exist_ok=True)
-            (root / kind / split).rename(root / split / kind)
-    return root
-
-
 def test_label_maps_below_the_folders_of_splits(tmp_path: Path) -> None:
-    data = read_data(split_folders(tmp_path))
+    data = read_data(layouts.write_masks_by_split(tmp_path, BOTH))
     assert {split: len(part.samples) for split, part in data.splits.items()} == BOTH
 
 

@@ -145,14 +145,18 @@ def transforms(pipeline: Any) -> list[Any]:
 def decoder(pipeline: Any, key: str) -> str:
     """Return the decoder of a pipeline's images or label maps."""
     prefix, default = ('LoadAnnotations', 'pillow') if key == 'seg_map_path' else ('LoadImage', 'cv2')
-    loading = (step for step in transforms(pipeline) if type(step).__name__.startswith(prefix))
-    return next((getattr(step, 'imdecode_backend', default) for step in loading), default)
+    return _setting(pipeline, prefix, 'imdecode_backend', default)
 
 
 def colour_type(pipeline: Any) -> str:
     """Return as what a pipeline reads images: 'color', 'unchanged', 'grayscale', …."""
-    loading = (step for step in transforms(pipeline) if type(step).__name__.startswith('LoadImage'))
-    return next((getattr(step, 'color_type', 'color') for step in loading), 'color')
+    return _setting(pipeline, 'LoadImage', 'color_type', 'color')
+
+
+def _setting(pipeline: Any, prefix: str, name: str, default: str) -> str:
+    """Return a setting of the first step of a kind."""
+    loading = (step for step in transforms(pipeline) if type(step).__name__.startswith(prefix))
+    return next((getattr(step, name, default) for step in loading), default)
 
 
 def reads_elsewhere(pipeline: Any) -> bool:

@@ -75,7 +75,7 @@ def tiff_fault(path: str) -> Fault | None:
     except Exception as error:  # whatever tifffile raises for bytes that it does not expect
         return Fault(f'it is damaged: {error}')
     if encoding:
-        return Fault(f'its values have to be converted to be seen ({encoding}), which is not done: save RGB or grey')
+        return Fault(f'its values are encoded ({encoding}) and would be taken as they are: save RGB or grey')
     if axes in ('YX', 'YXS'):
         return None
     return Fault(f'it is stored plane by plane or in pages, and would be read with shape {shape}: {_INTERLEAVE}')
