@@ -101,7 +101,7 @@ def make_extensions(cuda: bool) -> list[Extension]:
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     common = {
-        'depends': [*source_files('**/*.h', '**/*.cuh'), 'mmevm/ops/schemas.inc'],
+        'depends': [*source_files('**/*.h', '**/*.cuh', 'core/*.cpp'), 'mmevm/ops/schemas.inc'],
         'include_dirs': [str(ROOT / 'mmevm' / 'ops')],
         'py_limited_api': True,
     }
@@ -113,7 +113,7 @@ def make_extensions(cuda: bool) -> list[Extension]:
         CppExtension('mmevm._C', sources, extra_compile_args={'cxx': cxx_flags}, define_macros=macros, **common),
         Extension(
             'mmevm._onnxruntime',
-            source_files('core/*.cpp', 'onnxruntime/*.cpp'),
+            source_files('onnxruntime/*.cpp'),  # and the objects of csrc/core, which mmevm._C is built of
             extra_compile_args={'cxx': cxx_flags},
             language='c++',
             **common,
@@ -145,6 +145,10 @@ def make_build_ext(required: bool) -> type:
             super().copy_extensions_to_source()
 
         def build_extensions(self) -> None:
+            core = self.compiler.object_filenames(source_files('core/*.cpp'), output_dir=self.build_temp)
+            for extension in self.extensions:
+                if extension.name == 'mmevm._onnxruntime':
+                    extension.extra_objects = core
             try:
                 super().build_extensions()
             except Exception as error:

@@ -67,10 +67,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> Generator[None, object, object]:
     """Measure fixtures that tests share."""
+    if fixturedef.scope == 'function':
+        return (yield)
     start = cpu_seconds()
     value = yield
-    if fixturedef.scope != 'function':
-        _shared[fixturedef] = cpu_seconds() - start
+    _shared[fixturedef] = cpu_seconds() - start
     return value
 
 

@@ -1,5 +1,6 @@
 """Upstream's outputs for weights and inputs that are made, not stored; see tests/data/parity/weights.py."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,17 @@ def names(model: str) -> list[str]:
 NAMES = names('evm')
 
 
+@functools.lru_cache(maxsize=4)  # drawing them takes longer than what most tests do with them
+def _arrays(name: str, outnorm: bool) -> dict[str, np.ndarray]:
+    meta = Fixture(name).meta
+    return weights.make_state(meta['manifest'] | (meta['outnorm'] if outnorm else {}), meta['weight_seed'])
+
+
 class Fixture:
     """One fixture: what upstream's code gave, and how to make what it was given."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.arrays = np.load(FOLDER / f'{name}.npz')
         self.meta: dict[str, Any] = json.loads(str(self.arrays['meta']))
 
@@ -36,9 +44,7 @@ class Fixture:
 
     def state(self, outnorm: bool = True) -> dict[str, Tensor]:
         """The upstream checkpoint, in upstream's spelling, with the output norms of a dense task or without."""
-        manifest = self.meta['manifest'] | (self.meta['outnorm'] if outnorm else {})
-        arrays = weights.make_state(manifest, self.meta['weight_seed'])
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: torch.from_numpy(array.copy()) for name, array in _arrays(self.name, outnorm).items()}
 
     def images(self) -> Tensor:
         return torch.from_numpy(weights.make_input(self.meta['input_shape'], self.meta['input_seed']))

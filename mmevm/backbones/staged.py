@@ -117,7 +117,8 @@ class StagedBackbone(Backbone):
     @staticmethod
     def _init_module(module: nn.Module) -> None:
         """Initialise as upstream; convolutions and norms keep PyTorch's initialisation, scan parameters the mixers'."""
-        if isinstance(module, nn.Linear):
+        # The meta device takes long to draw values, and keeps none.
+        if isinstance(module, nn.Linear) and not module.weight.is_meta:
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

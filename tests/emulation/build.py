@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 CORE, CUDA = ROOT / 'csrc' / 'core', ROOT / 'csrc' / 'cuda'
 OPERATORS = ROOT / 'mmevm' / 'ops'
+CXX = os.environ.get('CXX', 'g++')
 FLAGS = ('-std=c++17', '-fPIC', '-Wall', '-Wno-unknown-pragmas', f'-I{ROOT / "csrc"}')
 
 
@@ -31,23 +32,25 @@ def _run(command: Sequence[object]) -> None:
 
 def _compile(source: Path, folder: Path, flags: Sequence[str]) -> Path:
     target = folder / f'{source.name}.o'
-    _run([os.environ.get('CXX', 'g++'), *flags, '-x', 'c++', '-c', source, '-o', target])
+    _run([CXX, *flags, '-x', 'c++', '-c', source, '-o', target])
     return target
 
 
-def _build(name: str, sources: Sequence[Path], flags: Sequence[str], libraries: Sequence[str] = ()) -> Path:
-    """Return a shared library, compiled unless there is one of the same sources, torch and flags."""
+def _build(
+    name: str, sources: Sequence[Path], flags: Sequence[str], libraries: Sequence[str], objects: Sequence[Path] = ()
+) -> Path:
+    """Return a shared library, compiled unless there is one of the same sources, objects, torch and flags."""
     total = hashlib.sha256(f'{torch.__version__} {flags}'.encode())
-    for path in sorted([*sources, *ROOT.glob('csrc/*/*.*h'), OPERATORS / 'schemas.inc', *HERE.glob('*.h')]):
+    for path in sorted([*sources, *objects, *ROOT.glob('csrc/*/*.*h'), OPERATORS / 'schemas.inc', *HERE.glob('*.h')]):
         total.update(path.read_bytes())
     folder = ROOT / 'build' / 'emulation' / total.hexdigest()[:16]
     library = folder / f'lib{name}.so'
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            objects = list(pool.map(partial(_compile, folder=folder, flags=flags), sources))
+            compiled = list(pool.map(partial(_compile, folder=folder, flags=flags), sources))
         draft = folder / f'{library.name}.{os.getpid()}'
-        _run([os.environ.get('CXX', 'g++'), '-shared', '-o', draft, *objects, *libraries])
+        _run([CXX, '-shared', '-o', draft, *compiled, *objects, *libraries])
         draft.replace(library)
     return library
 
@@ -64,9 +67,24 @@ def load_emulation() -> None:
     autograd.register('mmevm_emulated')
 
 
+def _extension_objects(sources: Sequence[Path]) -> list[Path]:
+    """Return what the extension's build made of the sources; nothing unless all of it is there and up to date."""
+    newest = max(path.stat().st_mtime for path in CORE.iterdir())
+    for folder in ROOT.glob('build/temp.*/csrc/core'):
+        objects = [folder / f'{source.stem}.o' for source in sources]
+        if all(path.is_file() and path.stat().st_mtime > newest for path in objects):
+            return objects
+    return []
+
+
 @functools.cache
 def load_core_host() -> ctypes.CDLL:
-    """Compiles csrc/core with core_host.cpp (ten seconds on two cores), without PyTorch's headers and libraries."""
+    """Links csrc/core with core_host.cpp, without PyTorch's headers and libraries."""
+    sources, host = sorted(CORE.glob('*.cpp')), HERE / 'core_host.cpp'
+    objects = _extension_objects(sources)
+    if objects:
+        _run([CXX, *FLAGS, '-M', *sources])  # fails if a header is not found
     # With the extension's optimisation: what compilers fuse decides the last bit.
-    library = _build('mmevm_core_host', [*sorted(CORE.glob('*.cpp')), HERE / 'core_host.cpp'], ['-O3', *FLAGS])
-    return ctypes.CDLL(str(library))
+    flags, libraries = ['-O3', *FLAGS], ['-pthread', '-Wl,-z,defs']
+    compiled = [host] if objects else [*sources, host]
+    return ctypes.CDLL(str(_build('mmevm_core_host', compiled, flags, libraries, objects)))

@@ -15,8 +15,9 @@ from tools.analysis.complexity import count
 pytestmark = pytest.mark.usefixtures('extension')
 
 TWO = {'dims': [16, 32], 'depths': [1, 1]}
+BOTH_BLOCKS = {'dims': [16, 32, 64], 'depths': [1, 1, 1], 'blocks': ['evss', 'evss', 'inres']}
 MODELS = {
-    'EfficientVMamba': lambda: EfficientVMamba('tiny'),
+    'EfficientVMamba': lambda: EfficientVMamba(BOTH_BLOCKS, out_indices=(0, 1, 2)),
     'EfficientVMamba without fusion': lambda: EfficientVMamba(TWO, out_indices=(0, 1), fusion=False),
     'VMamba': lambda: VMamba(TWO, out_indices=(0, 1)),
     'VMamba v2': lambda: VMamba({**TWO, 'design': 'v2'}, out_indices=(0, 1)),

@@ -21,9 +21,9 @@ NAMES = names('vim')
 SMALL = {'dims': [32], 'depths': [3]}
 
 
-def _loaded(fixture: Fixture, **kwargs: Any) -> Vim:
-    model = Vim(fixture.meta['arch'], img_size=fixture.meta['input_shape'][2], **kwargs).eval()
-    load_checkpoint(model, fixture.state(outnorm=False))
+def _loaded(fixture: Fixture, state: dict[str, Tensor]) -> Vim:
+    model = Vim(fixture.meta['arch'], img_size=fixture.meta['input_shape'][2]).eval()
+    load_checkpoint(model, state)
     return model
 
 
@@ -36,16 +36,18 @@ def _pair(first: dict[str, Any], second: dict[str, Any]) -> tuple[Vim, Vim]:
 
 @pytest.mark.parametrize('arch, stride, millions', [('tiny', 16, 7.148), ('small', 16, 25.797), ('tiny', 8, 7.25)])
 def test_vim_has_the_parameters_of_upstream(arch: str, stride: int, millions: float) -> None:
-    model = Vim(arch, patch_stride=stride)
+    with torch.device('meta'):
+        model = Vim(arch, patch_stride=stride)
     head = 1000 * (model.dims[-1] + 1)
     assert round((sum(p.numel() for p in model.parameters()) + head) / 1e6, 3) == millions
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_vim_has_upstreams_parameters_by_name(name: str) -> None:
-    fixture = Fixture(name)
-    expected = {key: tuple(shape) for key, shape in fixture.meta['manifest'].items() if not key.startswith('head.')}
-    model = _loaded(fixture)
+    meta = Fixture(name).meta
+    expected = {key: tuple(shape) for key, shape in meta['manifest'].items() if not key.startswith('head.')}
+    with torch.device('meta'):
+        model = Vim(meta['arch'], img_size=meta['input_shape'][2])
     assert {key: tuple(value.shape) for key, value in model.named_parameters()} == expected
     assert set(model.state_dict()) - set(expected) == {'pos_grid'}  # which upstream's files lack
 
@@ -55,7 +57,7 @@ def test_vim_gives_upstreams_class_token_and_logits(name: str) -> None:
     fixture = Fixture(name)
     state = fixture.state(outnorm=False)
     with torch.no_grad():
-        (token,) = _loaded(fixture)(fixture.images())
+        (token,) = _loaded(fixture, state)(fixture.images())
     torch.testing.assert_close(token, fixture.tensor('cls_feature'), rtol=0, atol=2e-4)
     logits = F.linear(token, state['head.weight'], state['head.bias'])
     torch.testing.assert_close(logits, fixture.tensor('logits'), rtol=0, atol=2e-4)
@@ -64,7 +66,8 @@ def test_vim_gives_upstreams_class_token_and_logits(name: str) -> None:
 @pytest.mark.parametrize('name', [name for name in NAMES if 'input_grad' in Fixture(name)])
 def test_vim_gives_upstreams_gradients(name: str) -> None:
     fixture = Fixture(name)
-    state, model, images = fixture.state(outnorm=False), _loaded(fixture), fixture.images().requires_grad_()
+    state = fixture.state(outnorm=False)
+    model, images = _loaded(fixture, state), fixture.images().requires_grad_()
     head = {f'head.{leaf}': nn.Parameter(state[f'head.{leaf}']) for leaf in ('weight', 'bias')}
     loss = fixture.loss((F.linear(model(images)[0], head['head.weight'], head['head.bias']),))
     loss.backward()
@@ -168,7 +171,7 @@ def test_vim_with_cp_gives_the_same_numbers() -> None:
 
 def test_vim_is_stable_in_bfloat16() -> None:
     fixture = Fixture('vim_tiny_64x64')
-    model, images = _loaded(fixture), fixture.images()
+    model, images = _loaded(fixture, fixture.state(outnorm=False)), fixture.images()
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         (token,) = model(images)
     expected = fixture.tensor('cls_feature')

@@ -14,7 +14,7 @@ from ..parity import Fixture
 State = dict[str, Tensor]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def state() -> State:
     """A classification checkpoint of the tiny variant, in upstream's spelling."""
     return Fixture('evm_tiny_64x64').state(outnorm=False)

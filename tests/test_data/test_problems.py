@@ -236,11 +236,12 @@ def test_polygons_that_boxes_do_without(shape: Any, coco: Path, tmp_path: Path) 
     content = json.loads(path.read_text())
     content['annotations'][0]['segmentation'] = shape
     path.write_text(json.dumps(content))
+    small = {'train_dataloader.dataset.pipeline.2.scale': '(64,64)'}
     without_masks = {'model.roi_head.mask_head': 'None', 'test_evaluator.metric': 'bbox'}
     for config, options, is_refused in (
-        ('mask_rcnn_evm_t_1x', {}, True),
-        ('mask_rcnn_evm_t_1x', without_masks, False),
-        ('retinanet_evm_t', {}, False),
+        ('mask_rcnn_evm_t_1x', small, True),
+        ('mask_rcnn_evm_t_1x', small | without_masks, False),
+        ('retinanet_evm_t', small, False),
     ):
         cfg = load_config(ROOT / f'configs/{config}.py', work_dir=str(tmp_path / config), cfg_options=options)
         with pytest.raises(UsageError, match='annotation 1 ') if is_refused else nullcontext():

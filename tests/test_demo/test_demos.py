@@ -152,6 +152,9 @@ def test_keep_without_a_training_says_so(few_images: Path) -> None:
         demo.train_and_test('config.py', Path('work_dirs/none'), True)
 
 
-def test_a_failing_step_stops_the_demo() -> None:
+def test_a_failing_step_stops_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, 'ROOT', tmp_path)
+    (tmp_path / 'tools').mkdir()
+    (tmp_path / 'tools/train.py').write_text("import sys\nsys.exit(2 * (sys.argv[1:] == ['no/such.py']))")
     with pytest.raises(SystemExit, match=r'tools/train\.py failed with status 2'):
         demo.run_step('title', 'tools/train.py', 'no/such.py')

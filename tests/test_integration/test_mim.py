@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import pytest
 from mmengine.config import Config
 
@@ -26,6 +27,7 @@ def run_python(python: Path | str, *arguments: object, cwd: Path) -> subprocess.
     """Runs Python with nothing of this checkout on its path; MIM keeps its cache below `cwd`."""
     kept = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
     variables = {**kept, 'HOME': str(cwd), 'MMEVM_BUILD_EXT': '0', 'OMP_NUM_THREADS': '1', 'NO_PROXY': '127.0.0.1'}
+    variables['MPLCONFIGDIR'] = matplotlib.get_cachedir()  # in a new home it would list all fonts again
     command = [str(python), '-W', 'ignore', *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
 

@@ -25,4 +25,6 @@ def triton_backend() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if interpreted:
             patch.setattr(interpreter.ScanOps, 'generic_scan', interpreter.scan_slices)
+            patch.setattr(interpreter.ReduceOps, 'generic_reduce', interpreter.reduce_slices)
+            patch.setattr(InterpretedFunction, '__call__', interpreter.call_function)
         yield

@@ -44,11 +44,13 @@ def machine(request: pytest.FixtureRequest, emulation: None) -> None:
 
 
 def _sequence(**kwargs: object) -> dict[str, Tensor]:
-    return sequence_inputs(**{'B': 2, 'D': 8, 'L': 133, 'N': 4, 'requires_grad': True} | kwargs)
+    """Three chunks, the last of five tokens."""
+    return sequence_inputs(**{'B': 2, 'D': 8, 'L': 69, 'N': 4, 'requires_grad': True} | kwargs)
 
 
 def _map(**kwargs: object) -> dict[str, Tensor]:
-    return map_inputs(**{'B': 2, 'H': 23, 'W': 18, 'D': 6, 'N': 4, 'requires_grad': True} | kwargs)
+    """Three chunks in steps of two, the last of six tokens; some lie past the lower edge."""
+    return map_inputs(**{'B': 2, 'H': 19, 'W': 14, 'D': 6, 'N': 4, 'requires_grad': True} | kwargs)
 
 
 @pytest.mark.usefixtures('machine')
@@ -143,7 +145,7 @@ def test_segments_and_saved_states_are_those_of_the_whole_scan() -> None:
 def test_scans_repeat_bit_for_bit() -> None:
     def run(order: int) -> list[Tensor]:
         torch.ops.mmevm_emulated.set_machine(MANY, SHARED_BYTES, order)
-        inputs = _map(D=70, P=4)
+        inputs = _map(H=9, W=11, D=70, P=4)
         y = visual_scan(**inputs, routes=SS2D, step=1, backend='compiled')
         return [y, *torch.autograd.grad(y.square().sum(), list(inputs.values()))]
 

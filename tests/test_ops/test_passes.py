@@ -378,9 +378,9 @@ def test_other_instruction_sets(capability: str) -> None:
     if capability == 'avx512' and torch.backends.cpu.get_cpu_capability() != 'AVX512':
         pytest.skip('this processor has no AVX-512')
     tests = 'test_depthwise_conv or test_linear or test_norms_and_sums or test_projected_scan or ends_of_the_range'
-    scans = Path(__file__).with_name('test_selective_scan.py')
-    chosen = f'({tests}) and 3 or huge_time_steps or by_any_factor or non_finite'
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, str(scans), '-k', chosen]
+    chosen = f'({tests} or agree_with_their_formulas) and 3 or huge_time_steps or by_any_factor or non_finite'
+    files = [Path(__file__).with_name(f'test_{name}.py') for name in ('passes', 'training', 'selective_scan')]
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', *files, '-k', chosen]
     environment = {**os.environ, 'MMEVM_CPU_CAPABILITY': capability}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

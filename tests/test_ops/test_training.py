@@ -1,9 +1,6 @@
 """The fused passes with gradients: every operator against its formula, and where they serve."""
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -245,13 +242,3 @@ def test_other_norms_are_left_to_pytorch(norm: nn.Module) -> None:
 def test_operators_stay_within_their_memory(call: Callable[..., object], message: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=message):
         call(torch.randn(1, 4, 6, 8), torch.ones(8))
-
-
-@pytest.mark.parametrize('capability', ['default', 'avx2'])
-@pytest.mark.parametrize('threads', [1], indirect=True)
-def test_other_instruction_sets(capability: str) -> None:
-    tests = 'agree_with_their_formulas and 3'
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', __file__, '-k', tests]
-    environment = {**os.environ, 'MMEVM_CPU_CAPABILITY': capability}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]

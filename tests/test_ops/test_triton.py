@@ -12,7 +12,7 @@ from mmevm.ops.routes import flatten
 from .compare import compare_map, compare_sequence, run_sequence
 from .samples import PAIR, SHARED, SS2D, map_inputs, relative_error, sequence_inputs
 
-pytestmark = pytest.mark.usefixtures('triton_backend')
+pytestmark = pytest.mark.usefixtures('fast_interpreter')
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
@@ -27,6 +27,17 @@ def _map(**kwargs: object) -> dict[str, Tensor]:
 
 def _on_device(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().to(DEVICE).requires_grad_(v.requires_grad) for k, v in inputs.items()}
+
+
+@pytest.fixture(scope='module')
+def fast_interpreter(triton_backend: None) -> Iterator[None]:
+    """Spares Triton's interpreter more than its scans; nothing of it runs where there is a GPU."""
+    from . import interpreter
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter.ReduceOps, 'generic_reduce', interpreter.reduce_slices)
+        patch.setattr(interpreter.InterpretedFunction, '__call__', interpreter.call_function)
+        yield
 
 
 @pytest.fixture
@@ -315,8 +326,12 @@ def test_interpreter_scans_slices_as_it_scans_numbers(monkeypatch: pytest.Monkey
 
     inputs = _sequence(D=2, N=2, L=5)
     results = []
-    for scan in (interpreter.scan_slices, interpreter.slow_scan):
+    for scan, reduce in (
+        (interpreter.scan_slices, interpreter.reduce_slices),
+        (interpreter.slow_scan, interpreter.slow_reduce),
+    ):
         monkeypatch.setattr(interpreter.ScanOps, 'generic_scan', scan)
+        monkeypatch.setattr(interpreter.ReduceOps, 'generic_reduce', reduce)
         y, last_state = run_sequence(inputs, 'triton')
         results.append([y, last_state, *torch.autograd.grad(y.sum(), list(inputs.values()))])
     for fast, slow in zip(*results, strict=True):

@@ -1,9 +1,5 @@
-"""Shared by the tools' tests: miniature COCO, and running a tool as a user does."""
+"""Shared by the tools' tests: miniature COCO, a short training, and a folder for shorter ones."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,27 +11,6 @@ from .toy_runs import Toy
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/retinanet_evm_t.py'
-
-Run = Callable[..., subprocess.CompletedProcess]
-
-
-@pytest.fixture(scope='session')
-def run_tool() -> Run:
-    """Run ``tools/<name>`` in a folder outside the repository; returns the finished process with its output."""
-
-    def run(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-        # One thread: the images are tiny, and other tests may be running.
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        return subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / name), *map(str, arguments)],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
 
 
 @pytest.fixture(scope='session')

@@ -20,7 +20,8 @@ from mmevm.engine.config import load_config
 from mmevm.errors import UsageError
 
 from ..test_data import layouts
-from .conftest import ROOT, Run
+from ..test_docs.shell import run_script
+from .conftest import ROOT
 
 pytestmark = pytest.mark.openmmlab
 
@@ -135,10 +136,13 @@ def test_what_a_config_cannot_use_is_left_out_on_demand(
     assert len(content['annotations']) == 3 and all(item['segmentation'] for item in content['annotations'])
 
 
-def test_the_script_checks_a_dataset(tmp_path: Path, run_tool: Run) -> None:
+def test_the_script_checks_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
     root = layouts.write_folders(tmp_path / 'data', {'': 2})
-    result = run_tool('check_data.py', root, '--out', tmp_path / 'sheet.jpg', cwd=tmp_path)
-    assert result.returncode == 0 and 'No problems found' in result.stdout, result.stderr
+    assert run_script('tools/check_data.py', [str(root), '--out', 'sheet.jpg']) == 0
+    assert 'No problems found' in capsys.readouterr().out
     assert (tmp_path / 'sheet.jpg').is_file()
 
 
