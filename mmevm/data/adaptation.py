@@ -120,9 +120,10 @@ def adapt(cfg: Any, data: UserData, folder: Path) -> None:
             step.pop('file_client_args', None)
 
 
-def _metrics(cfg: Any) -> list[tuple[str | None, Any]]:
+def _metrics(cfg: Any) -> list[tuple[Any, ...]]:
     """Return what the names of the validation's results depend on."""
-    return [(type_name(metric), metric.get('topk')) for _, _, metric in evaluators(cfg, ('val',))]
+    named = ('topk', 'metric', 'iou_metrics', 'prefix')
+    return [(type_name(part), *map(part.get, named)) for _, _, part in evaluators(cfg, ('val',))]
 
 
 def _forget_best(cfg: Any, data: UserData) -> None:
@@ -217,6 +218,9 @@ def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[
     for _, part in parts(sections, ''):
         if 'ignore_index' in part:
             part['ignore_index'] = masks.IGNORED
+        if type_name(part) == 'CLIPTextEncoder':  # its embeddings of the names are the classes
+            part.pop('dataset_name', None)
+            part['vocabulary'] = list(data.classes)
     for phase in ('val', 'test'):
         key = f'{phase}_evaluator'
         found = cfg.get(key)

@@ -218,6 +218,29 @@ def test_boxes_do_not_train_masks_but_masks_train_boxes(tmp_path: Path) -> None:
     assert cfg.val_evaluator.metric == ['bbox']
 
 
+def test_the_best_checkpoint_is_not_that_of_a_metric_that_is_gone(roots: dict[str, Path], tmp_path: Path) -> None:
+    changes = {'model.roi_head.mask_head': None, 'default_hooks.checkpoint.save_best': 'coco/segm_mAP'}
+    cfg = load_config(PATHS['mask_rcnn_evm_t_1x'], changes)
+    data = read_data(roots['mmdet'])
+    adapted(cfg, data, tmp_path)
+    assert cfg.default_hooks.checkpoint.save_best == 'auto'
+    assert any("save_best='coco/segm_mAP'" in note for note in data.findings.notes)
+    kept = load_config(PATHS['mask_rcnn_evm_t_1x'], {'default_hooks.checkpoint.save_best': 'coco/segm_mAP'})
+    adapted(kept, read_data(roots['mmdet']), tmp_path)
+    assert kept.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
+
+
+def test_losses_and_texts_that_have_classes_without_a_number(roots: dict[str, Path], tmp_path: Path) -> None:
+    cfg = load_config(PATHS['classifier_evm_t'], {'model.head.loss': dict(type='SeesawLoss')})
+    adapted(cfg, read_data(roots['mmpretrain']), tmp_path / 'classifier')
+    assert cfg.model.head.loss.num_classes == 3
+    text = dict(type='CLIPTextEncoder', dataset_name='coco-stuff164k')
+    cfg = load_config(PATHS['upernet_evm_t'], {'model.text_encoder': text})
+    data = read_data(roots['mmseg'])
+    adapted(cfg, data, tmp_path / 'segmentor')
+    assert cfg.model.text_encoder == dict(type='CLIPTextEncoder', vocabulary=data.classes)
+
+
 def test_a_split_smaller_than_a_batch(roots: dict[str, Path]) -> None:
     for drops, expected in ((False, None), (True, 'fewer than a batch of 128, which drop_last leaves out')):
         cfg, data = load_config(PATHS['classifier_evm_t']), read_data(roots['mmpretrain'])

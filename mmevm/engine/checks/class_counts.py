@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from mmevm.registry import type_name
 # Parts of a model whose number of classes, if they have one, is not the dataset's.
 _OTHER_CLASSES = {'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'semantic_head', 'task_heads'}
 _OTHER_CLASSES |= {'init_cfg', 'train_cfg', 'test_cfg'}
+# Keys of the parts that have the dataset's number of classes by default.
+_HEAD_OR_LOSS = re.compile(r'(head|\.loss\w*)[.\d]*$')
 # Heads that learn boundaries.
 _OTHER_HEADS = {'STDCHead'}
 
@@ -28,8 +31,8 @@ def class_counts(cfg: Any) -> dict[str, int]:
 
     Returns:
         dict[str, int]: By dotted key, e.g. ``model.roi_head.bbox_head.0.num_classes``: those of all heads, losses and
-        data preprocessors that count the dataset's classes, but not of region proposals and the like. Heads that state
-        no number have their class's default.
+        data preprocessors that count the dataset's classes, but not of region proposals and the like. Heads and
+        losses that state no number have their class's default.
     """
     model = cfg.get('model') or {}
     counts = dict(_counts(model, 'model', cfg.get('default_scope')))
@@ -50,7 +53,7 @@ def _counts(part: Any, key: str, scope: str | None) -> Iterator[tuple[str, int]]
     count = part.get('num_classes')
     if count is None and 'num_things_classes' in part:
         yield f'{key}.num_things_classes', part['num_things_classes'] + part.get('num_stuff_classes', 0)
-    elif count is None and key.rstrip('.0123456789').endswith('head'):
+    elif count is None and _HEAD_OR_LOSS.search(key):
         count = _default_count(part, scope)
     if isinstance(count, int) and not isinstance(count, bool):
         yield f'{key}.num_classes', count
@@ -59,9 +62,9 @@ def _counts(part: Any, key: str, scope: str | None) -> Iterator[tuple[str, int]]
             yield from _counts(value, f'{key}.{name}', scope)
 
 
-def _default_count(head: Mapping, scope: str | None) -> int | None:
-    """Return the default number of classes of a head's class."""
-    kind = resolve(MODELS, head.get('type'), scope)
+def _default_count(part: Mapping, scope: str | None) -> int | None:
+    """Return the default number of classes of the class of a head or loss."""
+    kind = resolve(MODELS, part.get('type'), scope)
     for base in inspect.getmro(kind) if inspect.isclass(kind) else ():
         init = vars(base).get('__init__')
         if init and 'num_classes' in (parameters := inspect.signature(init).parameters):
