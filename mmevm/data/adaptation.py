@@ -11,7 +11,7 @@ from mmevm.data import checks, masks, writing
 from mmevm.data.class_settings import set_class_count
 from mmevm.data.palette import palette
 from mmevm.data.records import Split, UserData
-from mmevm.engine.checks.datasets import WRAPPED, evaluators, is_kind, is_remote, leaves, loaders
+from mmevm.engine.checks.datasets import WRAPPED, evaluators, is_kind, is_remote, leaves, loaders, resolve
 from mmevm.engine.options import parts
 from mmevm.engine.runner.latest import checkpoint_hooks
 from mmevm.engine.tasks import mask_part, task_of
@@ -20,13 +20,26 @@ from mmevm.registry import type_name
 
 _PHASES = ('train', 'val', 'test')
 #: Settings of a dataset that do not depend on its files.
-_KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'max_refetch', 'serialize_data')
+_KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'max_refetch', 'serialize_data', 'return_classes')
 _KINDS = {
     'detection': 'boxes and polygons (COCO, YOLO or Pascal VOC)',
     'segmentation': 'images and label maps (images/ and masks/)',
     'classification': 'a folder of images for each class',
 }
-_OTHER_DATA = ('LoadPanopticAnnotations', 'LoadTrackAnnotations', 'LoadProposals', 'LoadDepthAnnotation')
+_OTHER_DATA = {
+    'LoadPanopticAnnotations',
+    'LoadTrackAnnotations',
+    'LoadProposals',
+    'LoadDepthAnnotation',
+    'LoadMultipleRSImageFromFile',
+    'PackReIDInputs',
+}
+#: The libraries' metrics of boxes, masks and single labels; their others are of annotations that the layouts lack.
+_METRICS = {
+    'mmdet': 'CocoMetric VOCMetric LVISFixedAPMetric OpenImagesMetric CrowdHumanMetric CityScapesMetric '
+    'CocoPanopticMetric SemSegMetric DumpProposals DumpDetResults DumpODVGResults',
+    'mmpretrain': 'Accuracy SingleLabelMetric ConfusionMatrix',
+}
 
 
 def require_task(cfg: Any, config: str) -> str:
@@ -47,7 +60,27 @@ def require_task(cfg: Any, config: str) -> str:
                 f'--data: {config} loads annotations that the layouts do not have: '
                 f'{type_name(step)} in {key.lstrip(".")}.'
             )
+    _require_metrics(cfg, config)
+    for _, key, loader in loaders(cfg, _PHASES):
+        if (loader.get('sampler') or {}).get('source_ratio'):
+            raise UsageError(
+                f'--data: {config} mixes several datasets, labelled and unlabelled ones perhaps '
+                f'({key}.sampler.source_ratio), and PATH is one. Take a config that is trained on one dataset.'
+            )
     return kind
+
+
+def _require_metrics(cfg: Any, config: str) -> None:
+    library = task_of(cfg).library
+    known = set(_METRICS.get(library, '').split())
+    for _, key, metric in evaluators(cfg, _PHASES):
+        kind = resolve(METRICS, metric.get('type'), library)
+        is_own = known and getattr(kind, '__module__', '').startswith(f'{library}.')
+        if is_own and not known & {base.__name__ for base in kind.__mro__}:
+            raise UsageError(
+                f'--data: {config} is evaluated by {kind.__name__} ({key}), which needs annotations that the layouts '
+                f'do not have; they are for {", ".join(_METRICS[library].split()[:3])} and the like.'
+            )
 
 
 def _loader_settings(cfg: Any) -> dict[str, Any]:
@@ -112,12 +145,23 @@ def adapt(cfg: Any, data: UserData, folder: Path) -> None:
     if adapter := _ADAPTERS.get(data.kind):
         adapter(cfg, data, files)
     set_class_count(cfg, len(data.classes), data.findings)
+    _set_texts(cfg, data.classes)
     if _metrics(cfg) != metrics:
         _forget_best(cfg, data)
     for _, step in parts(_loader_settings(cfg) | {'tta': cfg.get('tta_pipeline')}, ''):
         if 'type' in step and is_remote({**step, 'pipeline': ()}):
             step.pop('backend_args', None)
             step.pop('file_client_args', None)
+
+
+def _set_texts(cfg: Any, classes: list[str]) -> None:
+    """Give the classes' names to models that compare images with texts."""
+    for _, part in parts(cfg.model, ''):
+        if type_name(part) == 'CLIPTextEncoder':
+            part.pop('dataset_name', None)
+            part['vocabulary'] = list(classes)
+        if 'text_prototype' in part:
+            part['text_prototype'] = list(classes)
 
 
 def _metrics(cfg: Any) -> list[tuple[Any, ...]]:
@@ -158,9 +202,14 @@ def _maps_as_is(data: UserData) -> bool:
 
 
 def _replaced(settings: Any, new: list[dict[str, Any]]) -> Any:
-    """Return a dataset's settings with its innermost dataset replaced; of several datasets, one remains."""
+    """Return a dataset's settings with its innermost dataset replaced; of several datasets, one remains.
+
+    What takes a part of a dataset goes: the splits are the user's.
+    """
     if isinstance(settings, list | tuple):
         return _replaced(settings[0], new)
+    if type_name(settings) == 'KFoldDataset':
+        return _replaced(settings['dataset'], new)
     for name in WRAPPED:
         inner = settings.get(name)
         if isinstance(inner, list | tuple):
@@ -170,6 +219,8 @@ def _replaced(settings: Any, new: list[dict[str, Any]]) -> Any:
             settings[name] = _replaced(inner, new)
             return settings
     kept = {name: settings[name] for name in _KEPT if name in settings}
+    if any('text' in (step.get('meta_keys') or ()) for step in settings.get('pipeline') or ()):
+        kept['return_classes'] = True  # detectors that are told what to look for
     entries = [copy.deepcopy({**entry, **kept}) for entry in new]
     return entries[0] if len(entries) == 1 else dict(type='ConcatDataset', datasets=entries)
 
@@ -218,9 +269,6 @@ def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[
     for _, part in parts(sections, ''):
         if 'ignore_index' in part:
             part['ignore_index'] = masks.IGNORED
-        if type_name(part) == 'CLIPTextEncoder':  # its embeddings of the names are the classes
-            part.pop('dataset_name', None)
-            part['vocabulary'] = list(data.classes)
     for phase in ('val', 'test'):
         key = f'{phase}_evaluator'
         found = cfg.get(key)

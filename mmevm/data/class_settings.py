@@ -9,6 +9,8 @@ from mmevm.engine.checks.datasets import evaluators
 from mmevm.engine.options import parts, present_value
 
 _PHASES = ('train', 'val', 'test')
+#: Settings with a number for each class.
+_PER_CLASS = ('class_weight', 'pos_weight', 'margins')
 
 
 def set_class_count(cfg: Any, count: int, findings: Findings) -> None:
@@ -27,7 +29,8 @@ def set_class_count(cfg: Any, count: int, findings: Findings) -> None:
     if isinstance(cfg.get('num_classes'), int):
         cfg['num_classes'] = count
     for key, part in parts(cfg.model, 'model'):
-        _set_weights(part, key, set(before.values()), count, findings)
+        for name in _PER_CLASS:
+            _set_weights(part, name, key, set(before.values()), count, findings)
         _set_channels(part, count)
     for part in _with_topk(cfg):
         part['topk'] = _capped(part['topk'], count)
@@ -51,16 +54,16 @@ def _other_counters(cfg: Any) -> Iterator[Any]:
     yield from (part for part in found if isinstance(part, Mapping) and isinstance(part.get('num_classes'), int))
 
 
-def _set_weights(part: Any, key: str, before: Collection[int], count: int, findings: Findings) -> None:
-    weights = part.get('class_weight')
-    if not isinstance(weights, list | tuple):
+def _set_weights(part: Any, name: str, key: str, before: Collection[int], count: int, findings: Findings) -> None:
+    weights = part.get(name)
+    if not isinstance(weights, list | tuple | str):  # a str is a file of weights
         return
-    fitting = _fitting_weights(weights, before, count)
+    fitting = None if isinstance(weights, str) else _fitting_weights(weights, before, count)
     if fitting is not None:
-        part['class_weight'] = fitting
+        part[name] = fitting
         return
-    part.pop('class_weight')
-    findings.note(f'The weights of the classes of another dataset are dropped: {key}.class_weight')
+    part.pop(name)
+    findings.note(f'The weights of the classes of another dataset are dropped: {key}.{name}')
 
 
 def _fitting_weights(weights: Sequence[float], before: Collection[int], count: int) -> list[float] | None:

@@ -230,17 +230,6 @@ def test_the_best_checkpoint_is_not_that_of_a_metric_that_is_gone(roots: dict[st
     assert kept.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
 
 
-def test_losses_and_texts_that_have_classes_without_a_number(roots: dict[str, Path], tmp_path: Path) -> None:
-    cfg = load_config(PATHS['classifier_evm_t'], {'model.head.loss': dict(type='SeesawLoss')})
-    adapted(cfg, read_data(roots['mmpretrain']), tmp_path / 'classifier')
-    assert cfg.model.head.loss.num_classes == 3
-    text = dict(type='CLIPTextEncoder', dataset_name='coco-stuff164k')
-    cfg = load_config(PATHS['upernet_evm_t'], {'model.text_encoder': text})
-    data = read_data(roots['mmseg'])
-    adapted(cfg, data, tmp_path / 'segmentor')
-    assert cfg.model.text_encoder == dict(type='CLIPTextEncoder', vocabulary=data.classes)
-
-
 def test_a_split_smaller_than_a_batch(roots: dict[str, Path]) -> None:
     for drops, expected in ((False, None), (True, 'fewer than a batch of 128, which drop_last leaves out')):
         cfg, data = load_config(PATHS['classifier_evm_t']), read_data(roots['mmpretrain'])

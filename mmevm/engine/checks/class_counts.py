@@ -17,6 +17,7 @@ from mmevm.registry import type_name
 # Parts of a model whose number of classes, if they have one, is not the dataset's.
 _OTHER_CLASSES = {'data_preprocessor', 'backbone', 'neck', 'rpn_head', 'semantic_head', 'task_heads'}
 _OTHER_CLASSES |= {'init_cfg', 'train_cfg', 'test_cfg'}
+_HEAD, _BACKBONE = 'model.head.num_classes', 'model.backbone.num_classes'
 # Keys of the parts that have the dataset's number of classes by default.
 _HEAD_OR_LOSS = re.compile(r'(head|\.loss\w*)[.\d]*$')
 # Heads that learn boundaries.
@@ -35,7 +36,12 @@ def class_counts(cfg: Any) -> dict[str, int]:
         losses that state no number have their class's default.
     """
     model = cfg.get('model') or {}
-    counts = dict(_counts(model, 'model', cfg.get('default_scope')))
+    scope = cfg.get('default_scope')
+    counts = dict(_counts(model, 'model', scope))
+    # Some of MMPretrain's networks, VGG for one, end with their own classifier, and have a head that only has the loss.
+    of_backbone = (model.get('backbone') or {}).get('num_classes') if scope == 'mmpretrain' else None
+    if isinstance(of_backbone, int) and of_backbone > 0 and _HEAD not in counts:
+        counts[_BACKBONE] = of_backbone
     key = 'model.data_preprocessor' if 'data_preprocessor' in model else 'data_preprocessor'
     preprocessor = present_value(cfg, key) or {}
     # MMPretrain's uses its number only where labels become vectors, as MixUp needs them.
@@ -82,7 +88,7 @@ class _Stated(NamedTuple):
 
 def _stated_by_model(cfg: Any, is_training: bool) -> Iterator[_Stated]:
     for key, count in class_counts(cfg).items():
-        if is_training or key == 'model.head.num_classes':
+        if is_training or key in (_HEAD, _BACKBONE):
             yield _Stated(key, count)
     loss = cfg.model['head'].get('loss')
     weights = loss.get('class_weight') if isinstance(loss, Mapping) else None
@@ -126,14 +132,18 @@ def compare_counts(cfg: Any, phases: Collection[str], lists: Iterable[ClassList]
         str | None: What is wrong, with all keys, if they differ or ``topk`` exceeds the number of classes.
     """
     head = (cfg.get('model') or {}).get('head')
-    if cfg.get('default_scope') != 'mmpretrain' or not isinstance(head, dict) or not head.get('num_classes'):
+    if cfg.get('default_scope') != 'mmpretrain' or not isinstance(head, dict):
+        return None
+    counts = class_counts(cfg)
+    own = counts.get(_HEAD, counts.get(_BACKBONE))
+    if not own:
         return None
     data = [stated for entry in lists for stated in _stated_by_data(entry)]
     metrics = [(key, settings) for _, key, settings in evaluators(cfg, phases)]
     stated = [*_stated_by_model(cfg, 'train' in phases), *data]
     stated += [_Stated(f'{key}.num_classes', part['num_classes']) for key, part in metrics if part.get('num_classes')]
     # The data is given; the config can change.
-    count = next((item.number for item in data if item.is_binding), head['num_classes'])
+    count = next((item.number for item in data if item.is_binding), own)
     topk = _excessive_topk(cfg, metrics, 'train' in phases, count)
     if all(item.number == count for item in stated if item.is_binding) and not topk:
         return None
