@@ -145,6 +145,7 @@ def make_build_ext(required: bool) -> type:
             super().copy_extensions_to_source()
 
         def build_extensions(self) -> None:
+            self.parallel = None  # one extension takes objects of another; ninja uses all cores for each
             core = self.compiler.object_filenames(source_files('core/*.cpp'), output_dir=self.build_temp)
             for extension in self.extensions:
                 if extension.name == 'mmevm._onnxruntime':
