@@ -1,6 +1,7 @@
 """Image files: their size as OpenMMLab's loaders see it, their pixels, and their faults."""
 
 import os
+import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -94,11 +95,16 @@ def _measure(sample: Sample) -> None:
     sample.deep = not sample.fault and _is_deep(sample.path)
 
 
+def is_writable(name: str) -> bool:
+    """Return whether lists of names, one a line in UTF-8, can hold a name."""
+    return {'Cs', 'Cc', 'Zl', 'Zp'}.isdisjoint(map(unicodedata.category, name))
+
+
 def _name_fault(sample: Sample) -> str:
     """Return why lists of files cannot hold a sample's names."""
     for path in filter(None, (sample.path, sample.mask)):
-        if not path.isprintable():
-            return 'its name has bytes that are not UTF-8, or characters that cannot be printed'
+        if not is_writable(path):
+            return 'its name has bytes that are not UTF-8, or line breaks and other control characters'
         if sample.mask and any(part != part.strip() for part in (os.path.basename(path), os.path.splitext(path)[0])):
             return 'its name, or that of its label map, begins or ends with a space'
     return ''

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmevm.data.class_files import class_file, stated_classes
+from mmevm.data.class_files import class_file, report_differing, stated_classes, without_comment
 from mmevm.data.images import measure
 from mmevm.data.pairs import find_pairs
 from mmevm.data.records import Findings, Sample, UserData
@@ -159,8 +159,11 @@ def _name_classes(data: UserData) -> None:
         data.values = {value: index for index, value in enumerate(kept)}
     else:
         names, stated, _ = stated_classes(file)
+        if stated is None:
+            names = without_comment(names, max(set(used) - _ignored(data, used), default=0))
         data.classes, data.values = names, _by_rank(data, maps, names) if stated is None else stated
         _report_names(data, file)
+        report_differing(data.root, data.findings)
     if len(data.classes) < 2 and used:
         where = f' in {file}' if file else ''
         if not file and _ignored(data, used).intersection(used):

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmevm.data import checks, coco, folders, masks, pairs, splits, voc, yolo
+from mmevm.data.class_files import DIFFER, alike
 from mmevm.data.images import measure, report_broken, report_deep
-from mmevm.data.records import SPLITS, UserData, files, is_image, is_split_folder, split_of, subfolders, unread_below
+from mmevm.data.records import SPLITS, UserData, files, is_image, split_of, subfolders, unread_below
 from mmevm.errors import UsageError
 
 _Reader = Callable[[Path], UserData | None]
@@ -15,6 +16,7 @@ _READERS: dict[str, tuple[_Reader, ...]] = {
     'segmentation': (masks.read,),
     'classification': (folders.read,),
 }
+_ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.7z', '.rar')
 LAYOUTS = (
     'a COCO file or a folder with annotations/*.json or train/_annotations.coco.json; a YOLO data.yaml or its folder; '
     'Pascal VOC (Annotations/*.xml, JPEGImages); images/ and masks/ with PNG label maps; a folder for each class, with '
@@ -55,6 +57,8 @@ def read_data(
     if trained is not None and source.is_file() and split_of(source.stem) in ('val', 'test') and len(data.splits) == 1:
         (only,) = data.splits.values()
         data.splits = {'test': only}
+    if data.layout != 'class folders' and (similar := alike(data.classes)):
+        data.findings.note(f'{DIFFER}; name them alike if they are one:', *map(repr, similar))
     report_broken(data)
     report_deep(data)
     checks.check_samples(data, with_shapes)
@@ -72,7 +76,7 @@ def read_data(
 def _read(source: Path, kind: str | None) -> UserData:
     if not source.exists():
         raise UsageError(f'{source} does not exist. Expected a dataset: {LAYOUTS}.')
-    source = _unpacked(source)
+    source = folders.unpacked(source)
     if not source.is_dir():
         reader = {'.json': coco.read, '.yaml': yolo.read, '.yml': yolo.read}.get(source.suffix.lower())
         data = reader(source) if reader else None
@@ -82,17 +86,9 @@ def _read(source: Path, kind: str | None) -> UserData:
         data = next((data for name in kinds for reader in _READERS[name] if (data := reader(source))), None)
     if data is None:
         hint = yolo.lacks_names(source) or pairs.lacks_maps(source) if source.is_dir() else ''
+        hint = hint or _lacks_layout(source)
         raise UsageError(f'{source} is not a dataset of a known layout: {_contents(source)}. {hint}Expected {LAYOUTS}.')
     return data
-
-
-def _unpacked(source: Path) -> Path:
-    """Return the only folder in a folder with nothing else, as archives leave it."""
-    while source.is_dir() and not files(source) and len(inner := subfolders(source)) == 1:
-        if is_split_folder(inner[0].name):
-            break
-        source = inner[0]
-    return source
 
 
 def _contents(source: Path) -> str:
@@ -102,4 +98,16 @@ def _contents(source: Path) -> str:
     names = [f'{folder.name}/' for folder in subfolders(source)]
     images = sum(map(is_image, os.listdir(source)))
     names += [f'{images} images'] if images else []
+    names += [file.name for file in files(source) if file.suffix.lower() in (*_ARCHIVES, '.csv')]
     return f'it has {", ".join(names[:10])}{", …" if len(names) > 10 else ""}' if names else 'it is empty'
+
+
+def _lacks_layout(source: Path) -> str:
+    """Return what to do about an archive, or a table of labels, or ''."""
+    places = [source, *subfolders(source)] if source.is_dir() else []
+    present = [file for place in places for file in files(place)] or [source]
+    if archive := next((file for file in present if file.suffix.lower() in _ARCHIVES), None):
+        return f'{archive} is an archive; unpack it and give the folder that comes out. '
+    if table := next((file for file in present if file.suffix.lower() == '.csv'), None):
+        return f'Tables such as {table} are not read; for classification, put the images of each class into a folder. '
+    return ''

@@ -32,6 +32,8 @@ def complete_splits(data: UserData) -> None:
         data.splits = {'train': Split([]), 'val': Split([])}
     elif '' in data.splits or found == ['train']:
         _divide(data, data.splits.pop('' if '' in data.splits else 'train'))
+    elif 'train' not in found and data.findings.problems:  # which may be why
+        data.splits = {'train': Split([]), 'val': Split([]), **data.splits}
     elif 'train' not in found:
         raise UsageError(
             f'{data.root} has a split {" and ".join(found)}, and none to train on. Name one train, or give the folder '
@@ -113,7 +115,8 @@ def choose(
         set[int]: Indices of images.
     """
     names = [str(index) for index in range(len(classes))] if names is None else names
-    order = sorted(range(len(classes)), key=lambda index: hashlib.sha256(f'{seed}/{names[index]}'.encode()).digest())
+    keys = [hashlib.sha256(f'{seed}/{name}'.encode(errors='surrogateescape')).digest() for name in names]
+    order = sorted(range(len(classes)), key=keys.__getitem__)
     totals = Counter(number for found in classes for number in found)
     chosen: set[int] = set()
     counts: Counter[int] = Counter()  # of the chosen
