@@ -56,7 +56,7 @@ def fixed_seeds() -> None:
     """Starts every test from the same random numbers, whichever tests run."""
     random.seed(0)
     np.random.seed(0)
-    # Seeds that torch keeps for devices which nothing has used yet would take milliseconds a test.
+    # torch.manual_seed also queues seeds for CUDA devices that nothing has used, which takes milliseconds a test.
     torch.default_generator.manual_seed(0)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(0)

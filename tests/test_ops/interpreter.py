@@ -24,8 +24,8 @@ def call_function(self: InterpretedFunction, *args: Any, **kwargs: Any) -> Any:
 def _results(self: ScanOps | ReduceOps, tensors: Sequence) -> Iterator[tuple[np.ndarray, ...]]:
     """Apply the operator to one slice along the axis after the other; yield what comes out after each.
 
-    The operator is elementwise, as Triton demands, so that whole slices give the same as one number at a time; and its
-    arithmetic is numpy's, too. A tile takes a millisecond instead of a second.
+    The operator is elementwise, as Triton demands, and plain arithmetic, so that it gives the same for whole slices in
+    NumPy as for one number at a time. A tile takes a millisecond instead of a second.
     """
     running: tuple = ()
     for current in zip(*(np.moveaxis(tensor.handle.data, self.axis, 0) for tensor in tensors), strict=True):

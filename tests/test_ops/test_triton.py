@@ -12,7 +12,7 @@ from mmevm.ops.routes import flatten
 from .compare import compare_map, compare_sequence, run_sequence
 from .samples import PAIR, SHARED, SS2D, map_inputs, relative_error, sequence_inputs
 
-pytestmark = pytest.mark.usefixtures('fast_interpreter')
+pytestmark = pytest.mark.usefixtures('triton_backend')
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
@@ -27,17 +27,6 @@ def _map(**kwargs: object) -> dict[str, Tensor]:
 
 def _on_device(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().to(DEVICE).requires_grad_(v.requires_grad) for k, v in inputs.items()}
-
-
-@pytest.fixture(scope='module')
-def fast_interpreter(triton_backend: None) -> Iterator[None]:
-    """Spares Triton's interpreter more than its scans; nothing of it runs where there is a GPU."""
-    from . import interpreter
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter.ReduceOps, 'generic_reduce', interpreter.reduce_slices)
-        patch.setattr(interpreter.InterpretedFunction, '__call__', interpreter.call_function)
-        yield
 
 
 @pytest.fixture
