@@ -93,7 +93,7 @@ clean: ## Remove build products; environments, data and training runs stay
 # Environments. A file .NAME in an environment records that a step is done; a step is done again when a file that it
 # depends on is newer. What mmcv's operators are there for is in mmevm/mmcv_ext; MMEVM_COMPILE_MMCV=1 compiles them.
 MMEVM_COMPILE_MMCV ?= 0
-# Python compiles modules when they are first imported; to compile every installed file takes a minute or two.
+# Python compiles modules when they are first imported; compiling every installed file takes a minute or two.
 PIP := -m pip --disable-pip-version-check install --no-compile
 EXACT := --no-deps --no-build-isolation
 

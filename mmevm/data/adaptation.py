@@ -34,7 +34,7 @@ _OTHER_DATA = {
     'LoadMultipleRSImageFromFile',
     'PackReIDInputs',
 }
-#: The libraries' metrics of boxes, masks and single labels; their others are of annotations that the layouts lack.
+#: The libraries' metrics of boxes, masks and single labels; their others need annotations that the layouts lack.
 _METRICS = {
     'mmdet': 'CocoMetric VOCMetric LVISFixedAPMetric OpenImagesMetric CrowdHumanMetric CityScapesMetric '
     'CocoPanopticMetric SemSegMetric DumpProposals DumpDetResults DumpODVGResults',
@@ -64,8 +64,8 @@ def require_task(cfg: Any, config: str) -> str:
     for _, key, loader in loaders(cfg, _PHASES):
         if (loader.get('sampler') or {}).get('source_ratio'):
             raise UsageError(
-                f'--data: {config} mixes several datasets, labelled and unlabelled ones perhaps '
-                f'({key}.sampler.source_ratio), and PATH is one. Take a config that is trained on one dataset.'
+                f'--data: {config} mixes several datasets ({key}.sampler.source_ratio), for instance labelled and '
+                'unlabelled images, and --data gives it one. Use a config that is trained on a single dataset.'
             )
     return kind
 
@@ -79,7 +79,7 @@ def _require_metrics(cfg: Any, config: str) -> None:
         if is_own and not known & {base.__name__ for base in kind.__mro__}:
             raise UsageError(
                 f'--data: {config} is evaluated by {kind.__name__} ({key}), which needs annotations that the layouts '
-                f'do not have; they are for {", ".join(_METRICS[library].split()[:3])} and the like.'
+                f'do not have. Use a config with {", ".join(_METRICS[library].split()[:3])} or the like.'
             )
 
 
@@ -204,7 +204,7 @@ def _maps_as_is(data: UserData) -> bool:
 def _replaced(settings: Any, new: list[dict[str, Any]]) -> Any:
     """Return a dataset's settings with its innermost dataset replaced; of several datasets, one remains.
 
-    What takes a part of a dataset goes: the splits are the user's.
+    A ``KFoldDataset`` is removed, because it would take a part of a split.
     """
     if isinstance(settings, list | tuple):
         return _replaced(settings[0], new)
@@ -220,7 +220,7 @@ def _replaced(settings: Any, new: list[dict[str, Any]]) -> Any:
             return settings
     kept = {name: settings[name] for name in _KEPT if name in settings}
     if any('text' in (step.get('meta_keys') or ()) for step in settings.get('pipeline') or ()):
-        kept['return_classes'] = True  # detectors that are told what to look for
+        kept['return_classes'] = True  # for detectors that are prompted with the names of classes
     entries = [copy.deepcopy({**entry, **kept}) for entry in new]
     return entries[0] if len(entries) == 1 else dict(type='ConcatDataset', datasets=entries)
 

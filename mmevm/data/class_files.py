@@ -12,7 +12,8 @@ from mmevm.data.pairs import MASK_FOLDERS
 from mmevm.data.records import Findings, files, is_split_folder, repeated, subfolders, text_lines
 from mmevm.errors import UsageError
 
-DIFFER = 'Classes whose names differ in case alone, or in the form of Unicode'
+#: Heading of reports of such names.
+DIFFER = 'Classes whose names differ in case alone, or in Unicode normalization'
 
 _CLASS_FILES = (
     'classes.txt', 'classes.json', 'class_dict.csv', 'labels.txt', 'labelmap.txt', 'names.txt', 'label_map.json',
@@ -60,7 +61,7 @@ def _differ(file: Path, other: Path) -> bool:
 
 
 def alike(names: Iterable[str]) -> list[str]:
-    """Return the names that differ from others only in case or in the form of Unicode."""
+    """Return the names that differ from others only in case or in Unicode normalization."""
     plain = {name: unicodedata.normalize('NFC', unicodedata.normalize('NFC', name).casefold()) for name in names}
     counts = Counter(plain.values())
     return [name for name, form in plain.items() if counts[form] > 1]

@@ -18,6 +18,7 @@ from mmevm.data.records import (
     Split,
     UserData,
     files,
+    has_images,
     images_below,
     is_image,
     is_split_folder,
@@ -56,8 +57,8 @@ def read(path: Path) -> UserData | None:
         return None
     findings = Findings()
     named = {split: _unwrapped(folder) for split, folder in split_folders(path, findings).items()}
-    parts = {split: folder for split, folder in named.items() if any(map(images_below, subfolders(folder)))}
-    flat = [str(folder) for split, folder in named.items() if split not in parts and images_below(folder)]
+    parts = {split: folder for split, folder in named.items() if any(map(has_images, subfolders(folder)))}
+    flat = [str(folder) for split, folder in named.items() if split not in parts and has_images(folder)]
     if parts and flat:
         findings.note('Splits without a folder of any class, left out:', *flat)
     elif not parts:
@@ -69,7 +70,7 @@ def read(path: Path) -> UserData | None:
     folders = {split: subfolders(folder) for split, folder in parts.items()}
     if '' in folders:
         folders[''] = [folder for folder in folders[''] if folder.name.casefold() not in _RUNS]
-    folders = {split: found for split, found in folders.items() if found and any(map(images_below, found))}
+    folders = {split: found for split, found in folders.items() if found and any(map(has_images, found))}
     names = {folder.name.casefold() for found in folders.values() for folder in found}
     if not folders or names <= _NO_CLASSES:
         return None
@@ -122,13 +123,13 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def _with_images(folder: Path) -> list[Path]:
-    return [inner for inner in subfolders(folder) if images_below(inner)]
+    return list(filter(has_images, subfolders(folder)))
 
 
 def _is_class(folder: Path) -> bool:
     """Return whether a folder has images and a name that nothing but a class has."""
     is_other = split_of(folder.name) or folder.name.casefold() in _NO_CLASSES | _RUNS
-    return not is_other and bool(images_below(folder))
+    return not is_other and has_images(folder)
 
 
 def _read_split(split: str, folders: list[Path], classes: list[str], findings: Findings) -> Split:
@@ -172,7 +173,7 @@ def _refuse_other_trees(root: Path, folders: list[Path]) -> None:
     Raises:
         UsageError: They are no class folders.
     """
-    inner = {folder: _with_images(unpacked(folder)) for folder in folders if images_below(folder)}
+    inner = {folder: _with_images(unpacked(folder)) for folder in folders if has_images(folder)}
     datasets = {folder: parts for folder in inner if (parts := _parts(folder))}
     stems = {folder: stem for folder in inner if folder.parent == root and (stem := _without_split(folder.name))}
     counts = Counter(stems.values())

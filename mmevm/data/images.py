@@ -104,7 +104,7 @@ def _name_fault(sample: Sample) -> str:
     """Return why lists of files cannot hold a sample's names."""
     for path in filter(None, (sample.path, sample.mask)):
         if not is_writable(path):
-            return 'its name has bytes that are not UTF-8, or line breaks and other control characters'
+            return 'its name has bytes that are not UTF-8, line breaks or other control characters'
         if sample.mask and any(part != part.strip() for part in (os.path.basename(path), os.path.splitext(path)[0])):
             return 'its name, or that of its label map, begins or ends with a space'
     return ''

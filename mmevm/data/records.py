@@ -206,12 +206,17 @@ def images_below(folder: Path) -> list[str]:
     return sorted(os.path.join(parent, name) for parent, names in _walk(folder) for name in names if is_image(name))
 
 
+def has_images(folder: Path) -> bool:
+    """Return whether an image is in a folder or in the folders in it; it looks no further than the first."""
+    return any(is_image(name) for _, names in _walk(folder) for name in names)
+
+
 def unused_images(folder: Path, used: Set[Path]) -> list[str]:
     """Return the images in a folder and the folders with images, outermost ones, that are not in those used."""
     if folder in used:
         return []
     if not any(folder in place.parents for place in used):
-        return [str(folder)] if images_below(folder) else []
+        return [str(folder)] if has_images(folder) else []
     inside = [text for inner in subfolders(folder) for text in unused_images(inner, used)]
     return inside + [str(file) for file in files(folder) if is_image(file)]
 

@@ -86,8 +86,8 @@ class _Stated(NamedTuple):
     is_binding: bool = True
 
 
-def _stated_by_model(cfg: Any, is_training: bool) -> Iterator[_Stated]:
-    for key, count in class_counts(cfg).items():
+def _stated_by_model(cfg: Any, counts: Mapping[str, int], is_training: bool) -> Iterator[_Stated]:
+    for key, count in counts.items():
         if is_training or key in (_HEAD, _BACKBONE):
             yield _Stated(key, count)
     loss = cfg.model['head'].get('loss')
@@ -140,7 +140,7 @@ def compare_counts(cfg: Any, phases: Collection[str], lists: Iterable[ClassList]
         return None
     data = [stated for entry in lists for stated in _stated_by_data(entry)]
     metrics = [(key, settings) for _, key, settings in evaluators(cfg, phases)]
-    stated = [*_stated_by_model(cfg, 'train' in phases), *data]
+    stated = [*_stated_by_model(cfg, counts, 'train' in phases), *data]
     stated += [_Stated(f'{key}.num_classes', part['num_classes']) for key, part in metrics if part.get('num_classes')]
     # The data is given; the config can change.
     count = next((item.number for item in data if item.is_binding), own)
