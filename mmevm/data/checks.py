@@ -1,11 +1,10 @@
 """Checks of a dataset that has been read: boxes, sizes, splits, and what a config needs of them."""
 
-import math
 import os
-from typing import Any
 
 from mmevm.data.images import is_turned
 from mmevm.data.records import Sample, Split, Thing, UserData, repeated
+from mmevm.data.shapes import Box, is_number, runs, shape_box
 from mmevm.data.splits import categories
 
 #: How far a box may stick out of its image, in pixels and as a share of the edge, before it counts as misplaced.
@@ -16,6 +15,9 @@ _LEAVING = 'Boxes that reach beyond the image:'
 _FEW_POINTS = 'Polygons with fewer than three points:'
 _NO_POLYGONS = 'Polygons that are not lists of numbers, each a list x, y, x, y, … of its own:'
 _RUNS = 'Run lengths that do not fit the image:'
+_NO_SHAPE = 'Polygons and run lengths that cover nothing:'
+_SHAPE_OUTSIDE = 'Polygons outside the image:'
+_APART = 'Polygons and run lengths apart from the box of their object; both must be in pixels:'
 _FRACTIONS = 'Every box lies within the first pixel: its values are fractions of the image, and must be pixels:'
 _TINY = 'Boxes narrower or lower than a pixel, which MMDetection does not train on:'
 _SIZES = 'Images of another size than their annotations say:'
@@ -72,7 +74,7 @@ def _size_fault(sample: Sample) -> str:
 def _check_thing(data: UserData, sample: Sample, thing: Thing, with_shapes: bool) -> None:
     size = sample.size or sample.stated
     of_box = _box_fault(thing, size)
-    fault = of_box or _shape_fault(thing.shape, size)
+    fault = of_box or _shape_fault(thing, size)
     if fault is None:
         return
     box = ', '.join(f'{value:.6g}' for value in thing.box)
@@ -86,22 +88,34 @@ def _check_thing(data: UserData, sample: Sample, thing: Thing, with_shapes: bool
         data.findings.note(f'Dropped, as only boxes are needed here. {fault}', text)
 
 
-def _shape_fault(shape: Any, size: tuple[int, int] | None) -> str | None:
+def _shape_fault(thing: Thing, size: tuple[int, int] | None) -> str | None:
+    shape = thing.shape
     if not shape:
         return None
     if isinstance(shape, dict):
-        counts, stated = shape.get('counts'), shape.get('size')
-        if not isinstance(stated, list) or len(stated) != 2 or (size and tuple(stated) != size[::-1]):
+        if runs(shape) is None or (size and tuple(shape['size']) != size[::-1]):
             return _RUNS
-        if isinstance(counts, list):
-            are_numbers = all(isinstance(count, int) for count in counts)
-            return None if are_numbers and sum(counts) == stated[0] * stated[1] else _RUNS
-        return None if isinstance(counts, str | bytes) and counts else _RUNS
-    if not isinstance(shape, list) or not all(isinstance(polygon, list) for polygon in shape):
+    elif not isinstance(shape, list) or not all(isinstance(polygon, list) for polygon in shape):
         return _NO_POLYGONS
-    if not all(isinstance(value, int | float) and math.isfinite(value) for polygon in shape for value in polygon):
+    elif not all(is_number(value) for polygon in shape for value in polygon):
         return _NO_POLYGONS
-    return None if all(len(polygon) >= 6 and not len(polygon) % 2 for polygon in shape) else _FEW_POINTS
+    elif not all(len(polygon) >= 6 and not len(polygon) % 2 for polygon in shape):
+        return _FEW_POINTS
+    box = shape_box(shape)
+    if box is None:
+        return _NO_SHAPE
+    if size and not _meet(box, (0, 0, *size)):
+        return _SHAPE_OUTSIDE
+    in_fractions = max(box[0] + box[2], box[1] + box[3]) <= 1 < max(thing.box[2:]) - 1
+    return _APART if in_fractions or not _meet(box, thing.box, _TOLERANCE[0]) else None
+
+
+def _meet(one: Box, other: Box, tolerance: float = 0.0) -> bool:
+    """Return whether boxes overlap, or are apart by less than a tolerance."""
+    return all(
+        one[axis] < other[axis] + other[axis + 2] + tolerance and other[axis] < one[axis] + one[axis + 2] + tolerance
+        for axis in (0, 1)
+    )
 
 
 def _box_fault(thing: Thing, size: tuple[int, int] | None) -> str | None:
@@ -138,6 +152,8 @@ def check_splits(data: UserData) -> None:
     different = {id(split): split for split in data.splits.values()}  # one may stand in for another
     for path in repeated(sample.path for split in different.values() for sample in split.samples):
         data.findings.problem('Images that are listed more than once:', path)
+    for paths in _shared(list(different.values())):
+        data.findings.problem('Images that are listed more than once:', ' and '.join(paths))
     for name, split in data.splits.items():
         if not split.samples:
             data.findings.problem(f'The split {name} has no image:', f'{data.root} ({data.layout})')
@@ -152,6 +168,20 @@ def check_splits(data: UserData) -> None:
             )
         elif missing:
             data.findings.note(f'The split {name} has no example of these classes:', *map(repr, missing))
+
+
+def _shared(splits: list[Split]) -> list[list[str]]:
+    """Return images of several splits with different paths: links lead from one to another."""
+    folders: dict[str, str] = {}
+    found: dict[str, dict[str, int]] = {}
+    for index, split in enumerate(splits):
+        for path in (sample.path for sample in split.samples):
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(folders[folder], name)
+            found.setdefault(real, {})[path] = index
+    return [list(paths) for paths in found.values() if len(set(paths.values())) > 1]
 
 
 def _where(data: UserData, split: Split) -> str:

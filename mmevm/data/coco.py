@@ -1,7 +1,6 @@
 """Datasets in COCO's format: JSON files in ``annotations`` or beside the images."""
 
 import json
-import math
 import os
 import re
 from collections import defaultdict
@@ -9,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mmevm.data.coco_images import image_folder, image_paths, lead_to
 from mmevm.data.images import report_unlisted
 from mmevm.data.records import (
     Findings,
@@ -23,16 +23,12 @@ from mmevm.data.records import (
     split_of,
     subfolders,
 )
+from mmevm.data.shapes import Box, is_number, is_set, shape_box
 from mmevm.engine.checks.class_lists import hint
 from mmevm.errors import UsageError
 
 _OTHER_TASKS = re.compile(r'captions|keypoints|panoptic|stuff|image_info|unlabeled')
 _IDS = {'images': ('id',), 'annotations': ('image_id', 'category_id'), 'categories': ('id',)}
-# Folders of images and of what is like images, by words in their names.
-_FOR_IMAGES = re.compile(r'^(images?|imgs?|jpegimages|photos?|rgb|data)$')
-_FOR_OTHERS = re.compile(r'masks?|depth|labels?|annotat|segment|drawn|vis|debug|pred|thumb|overlay|gt|seg')
-# Files of one name for every split are told apart by their folder.
-_SAMPLED_NAMES = 50
 
 
 def find_files(root: Path) -> list[Path]:
@@ -109,8 +105,10 @@ def _read_files(root: Path, chosen: dict[str, Path]) -> UserData:
     for split, content in contents.items():
         file = chosen[split]
         indices = _indices(file, content, classes, findings)
-        prefix = _image_folder(split or split_of(file.stem) or '', file, content['images'], folders, findings)
-        splits[split] = _read_split(file, content, prefix, indices, findings)
+        name, images = split or split_of(file.stem) or '', content['images']
+        prefix = image_folder(name, file, images, folders, findings)
+        paths = image_paths(name, file, root, prefix, images, findings)
+        splits[split] = _read_split(file, content, paths, indices, findings)
         is_original = content['original_names'] == classes
         if is_original and _is_pristine(content, splits[split], prefix):
             splits[split].annotations, splits[split].prefix = str(file), prefix
@@ -202,56 +200,21 @@ def _folders(root: Path) -> list[Path]:
     return [root, *inner, *(folder for parent in inner for folder in subfolders(parent))]
 
 
-def _image_folder(split: str, file: Path, images: list[dict], folders: list[Path], findings: Findings) -> str:
-    """Return the folder in which most of a file's images are; of several, the one whose name fits best."""
-    names = [plain_name(str(image.get('file_name', ''))) for image in images[:_SAMPLED_NAMES]]
-    candidates = list(dict.fromkeys([file.parent, *folders]))
-    scores = [sum((folder / name).is_file() for name in names) for folder in candidates]
-    if not any(scores):
-        names = [os.path.basename(name) for name in names]
-        scores = [sum((folder / name).is_file() for name in names) for folder in candidates]
-    best = [folder for folder, score in zip(candidates, scores, strict=True) if score == max(scores)]
-    best.sort(key=lambda folder: _misfit(folder, file, split))
-    equal = [str(folder) for folder in best if _misfit(folder, file, split) == _misfit(best[0], file, split)]
-    if any(scores) and len(equal) > 1:
-        findings.problem(f'Folders with images of the same names; call the one that {file} means images:', *equal)
-    elif any(scores) and len(best) > 1:
-        findings.note(f'Images are taken from {best[0]}; there are some of the same names in:', *map(str, best[1:]))
-    return str(best[0])
-
-
-def _misfit(folder: Path, file: Path, split: str) -> tuple[bool, bool, int]:
-    """Return how little a folder's name fits the images of a split; the least is the best."""
-    found = [name for part in folder.parts[-2:] if (name := split_of(part))]
-    name = folder.name.casefold()
-    is_other = split_of(name) not in (None, split) or _FOR_OTHERS.search(name)
-    kind = 2 if is_other else 0 if _FOR_IMAGES.search(name) or split_of(name) else 1
-    return bool(split and split not in found), folder != file.parent, kind
-
-
-def _locate(prefix: str, name: str, has_folders: bool) -> str:
-    """Return the path of an image; unless the names' folders are there, such as another machine's are ignored."""
-    path, plain = os.path.join(prefix, name), os.path.join(prefix, plain_name(name))
-    others = [plain] if has_folders else [plain, os.path.join(prefix, os.path.basename(plain))]
-    return next((found for found in (path, *others) if os.path.isfile(found)), path)
-
-
-def _read_split(file: Path, content: dict[str, Any], prefix: str, indices: dict[Any, int], findings: Findings) -> Split:
+def _read_split(
+    file: Path, content: dict[str, Any], paths: dict[str, str], indices: dict[Any, int], findings: Findings
+) -> Split:
     samples: dict[Any, Sample] = {}
     for number in repeated(image.get('id') for image in content['images']):
         names = [str(image.get('file_name')) for image in content['images'] if image.get('id') == number]
         findings.problem('Image ids that occur more than once:', f'{file}: {number} of {", ".join(names)}')
-    names = [plain_name(name) for image in content['images'] if isinstance(name := image.get('file_name'), str)]
-    has_folders = any(os.path.dirname(name) and os.path.isfile(os.path.join(prefix, name)) for name in names)
     for image in content['images']:
         if not isinstance(image.get('file_name'), str) or 'id' not in image:
             findings.problem("Images without 'id' or 'file_name':", f'{file}: {image}')
             continue
         size = image.get('width'), image.get('height')
-        stated = (int(size[0]), int(size[1])) if all(map(_is_number, size)) else None
+        stated = (int(size[0]), int(size[1])) if all(map(is_number, size)) else None
         number = image['id'] if isinstance(image['id'], int) else None
-        path = _locate(prefix, image['file_name'], has_folders)
-        samples[image['id']] = Sample(path, stated=stated, source=str(file), number=number)
+        samples[image['id']] = Sample(paths[image['file_name']], stated=stated, source=str(file), number=number)
     for item in content['annotations']:
         _add_thing(file, item, samples, indices, content, findings)
     return Split(list(samples.values()))
@@ -280,30 +243,17 @@ def _add_thing(
     if box is None:
         findings.problem('Boxes that are not four numbers:', f'{source}: {item.get("bbox")}')
         return
-    is_crowd = _is_set(item.get('iscrowd')) or _is_set(item.get('ignore'))
+    is_crowd = is_set(item.get('iscrowd')) or is_set(item.get('ignore'))
     sample.things.append(Thing(indices[item['category_id']], box, shape, is_crowd, source))
 
 
-def _box(item: dict[str, Any]) -> tuple[float, float, float, float] | None:
+def _box(item: dict[str, Any]) -> Box | None:
     box = item.get('bbox')
-    polygons = item.get('segmentation')
-    if box is None and isinstance(polygons, list) and polygons and all(isinstance(part, list) for part in polygons):
-        points = [value for polygon in polygons for value in polygon]
-        if len(points) < 2 or not all(map(_is_number, points)):
-            return None
-        x, y = points[::2], points[1::2]
-        box = [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+    if box is None or box == []:
+        return shape_box(item.get('segmentation'))
     if not isinstance(box, list) or len(box) != 4:
         return None
-    return (box[0], box[1], box[2], box[3]) if all(map(_is_number, box)) else None
-
-
-def _is_set(flag: Any) -> bool:
-    return flag not in (None, 0, '', '0') and str(flag).lower() != 'false'
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (box[0], box[1], box[2], box[3]) if all(map(is_number, box)) else None
 
 
 def _is_id(value: Any, least: int = 0) -> bool:
@@ -319,8 +269,9 @@ def _is_pristine(content: dict[str, Any], split: Split, prefix: str) -> bool:
         return False
     return all(
         _is_id(image['id'])
-        and all(_is_number(image.get(edge)) and image[edge] > 0 for edge in ('width', 'height'))
-        and sample.path == os.path.join(prefix, image['file_name'])
+        and all(is_number(image.get(edge)) and image[edge] > 0 for edge in ('width', 'height'))
+        and sample.path == lead_to(prefix, image['file_name'])
+        and '\\' not in image['file_name']
         for image, sample in zip(images, split.samples, strict=True)
     ) and all(map(_is_pristine_object, items))
 
@@ -331,8 +282,8 @@ def _is_pristine_object(item: dict[str, Any]) -> bool:
     return (
         _is_id(item.get('id'), least=1)
         and isinstance(item.get('bbox'), list)
-        and all(map(_is_number, item['bbox']))
-        and _is_number(item.get('area'))
+        and all(map(is_number, item['bbox']))
+        and is_number(item.get('area'))
         and item['area'] > 0
         and item.get('iscrowd') in (0, 1)
         and not item.get('ignore')

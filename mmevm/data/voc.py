@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mmevm.data.images import measure, report_shared, report_unlisted
+from mmevm.data.lists import note_unused_lists, split_lists
 from mmevm.data.records import (
-    SPLITS,
     Findings,
     Sample,
     Split,
@@ -18,11 +18,13 @@ from mmevm.data.records import (
     files,
     images_below,
     is_image,
+    plain_name,
     repeated,
     split_of,
     subfolders,
     text_lines,
 )
+from mmevm.data.shapes import is_set
 from mmevm.data.supervision import formats
 from mmevm.engine.checks.class_lists import same_but_for_case
 from mmevm.errors import UsageError
@@ -121,25 +123,44 @@ def _splits_of(
     named = [(_identity(Path(image), place, with_folders), image) for image in images]
     report_shared(findings, 'XML file', ((str(xmls[name]), image) for name, image in named if name in xmls))
     by_name = dict(reversed(named))  # of several images of a name, the first
-    lists = _lists(base, xmls)
-    if lists:
+    lists, source = _division(root, base, xmls, with_folders)
+    if source:
         listed = (by_name[name] for names in lists.values() for name in names if name in by_name)
-        report_unlisted(findings, listed, images, f'{base / "ImageSets"}')
-    else:
-        for name, file in xmls.items():
-            folders = reversed(file.parent.relative_to(root).parts)
-            lists.setdefault(next((split for part in folders if (split := split_of(part))), ''), []).append(name)
-        if extra := [by_name[name] for name in sorted(by_name.keys() - xmls.keys())]:
-            findings.note('Images without an XML file, left out:', *extra)
+        report_unlisted(findings, listed, images, f'{source}')
+    elif extra := [by_name[name] for name in sorted(by_name.keys() - xmls.keys())]:
+        findings.note('Images without an XML file, left out:', *extra)
+    if source or set(lists) == {''}:
+        used = [file for texts in (split_lists(source) if source else {}).values() for file in texts]
+        places = [*_list_folders(base), base / 'splits', base]
+        note_unused_lists(places, used, lambda line: _stem(line, xmls, with_folders) in xmls, findings)
     suffix, beside = (os.path.splitext(images[0])[1], os.path.dirname(images[0])) if images else ('.jpg', str(place))
+    where = 'ImageSets' if source in _list_folders(base) else source
     found: dict[str, dict[str, Path]] = {}
     for split, names in lists.items():
         if lost := [str(top / f'{name}.xml') for name in names if name not in xmls]:
-            findings.problem(f'Annotation files that ImageSets lists for {split} and that do not exist:', *lost)
+            findings.problem(f'Annotation files that {where} lists for {split} and that do not exist:', *lost)
         found[split] = {
             by_name.get(name, os.path.join(beside, name + suffix)): xmls[name] for name in names if name in xmls
         }
     return found
+
+
+def _division(
+    root: Path, base: Path, xmls: dict[str, Path], with_folders: bool
+) -> tuple[dict[str, list[str]], Path | None]:
+    """Return the names of annotation files by split, and the folder of the lists that divide them, if there are."""
+    lists, source = _lists(_list_folders(base)[:1], xmls, with_folders)
+    if lists:
+        return lists, source
+    for name, file in xmls.items():
+        folders = reversed(file.parent.relative_to(root).parts)
+        lists.setdefault(next((split for part in folders if (split := split_of(part))), ''), []).append(name)
+    if set(lists) == {''}:
+        for folder in (base / 'splits', base):
+            outer, source = _lists([folder], xmls, with_folders)
+            if known := {split: names for split, names in outer.items() if not xmls.keys().isdisjoint(names)}:
+                return known, source
+    return lists, None
 
 
 def _identity(file: Path, folder: Path, with_folders: bool) -> str:
@@ -161,10 +182,12 @@ def _images(base: Path, top: Path, inner: list[Path]) -> tuple[Path, list[str]]:
     return base / 'JPEGImages', []
 
 
-def _stem(line: str, stems: Collection[str]) -> str:
-    """Return the name in a line of a list, which may have a suffix, or a flag behind it."""
+def _stem(line: str, stems: Collection[str], with_folders: bool) -> str:
+    """Return the name in a line of a list, which may have a suffix, a flag behind it, or folders that say nothing."""
     first = line.split()[0]
     candidates = [line, os.path.splitext(line)[0], first, os.path.splitext(first)[0]]
+    if not with_folders:
+        candidates += [os.path.basename(plain_name(name)) for name in candidates]
     return next((name for name in candidates if name in stems), candidates[3] if _is_file(first) else first)
 
 
@@ -173,26 +196,29 @@ def _is_file(name: str) -> bool:
     return is_image(name) or name.lower().endswith('.xml')
 
 
-def _lists(base: Path, stems: Collection[str]) -> dict[str, list[str]]:
-    """Return the names that ``ImageSets/Main`` lists by split; ``trainval`` counts where it is not divided.
+def _list_folders(base: Path) -> list[Path]:
+    """Return the folders with the lists of Pascal VOC: ``ImageSets/Main`` or ``ImageSets``."""
+    outer = [folder for folder in subfolders(base) if folder.name.casefold() == 'imagesets']
+    inner = [folder for place in outer for folder in subfolders(place) if folder.name.casefold() == 'main']
+    return inner or outer
+
+
+def _lists(folders: list[Path], stems: Collection[str], with_folders: bool) -> tuple[dict[str, list[str]], Path | None]:
+    """Return the names that the first folder with lists has, by split, and this folder.
 
     Args:
-        base (Path): The folder that has ``ImageSets``.
+        folders (list[Path]): Where lists may be.
         stems (Collection[str]): The names of all annotation files.
+        with_folders (bool): Whether these have their folders.
     """
-    folder = next(
-        (base / name for name in ('ImageSets/Main', 'ImageSets', 'imagesets') if (base / name).is_dir()), None
-    )
-    if folder is None:
-        return {}
-    names: dict[str, list[str]] = {}
-    for file in files(folder):
-        if file.suffix == '.txt' and file.stem in (*SPLITS, 'trainval', 'valid'):
-            split = file.stem if file.stem == 'trainval' else split_of(file.stem) or ''
-            names.setdefault(split, []).extend(_stem(line, stems) for line in text_lines(file))
-    both = names.pop('trainval', [])
-    names.setdefault('train', both)
-    return {split: list(dict.fromkeys(stems)) for split, stems in names.items() if stems}
+    for folder in filter(Path.is_dir, folders):
+        names = {
+            split: list(dict.fromkeys(_stem(line, stems, with_folders) for file in texts for line in text_lines(file)))
+            for split, texts in split_lists(folder).items()
+        }
+        if names := {split: found for split, found in names.items() if found}:
+            return names, folder
+    return {}, None
 
 
 def _parse(entries: dict[str, Path], findings: Findings) -> dict[str, ElementTree.Element]:
@@ -258,7 +284,7 @@ def _read_things(sample: Sample, root: ElementTree.Element, names: list[str], fi
         x1, y1, x2, y2 = map(float, found.xyxy[0])
         # Tools that count pixels from 0 write 0 where Pascal VOC has 1.
         x1, y1 = max(x1, 0.0) if x1 >= -1 else x1, max(y1, 0.0) if y1 >= -1 else y1
-        is_crowd = (item.findtext('difficult') or '0').strip() == '1'
+        is_crowd = is_set((item.findtext('difficult') or '').strip())
         sample.things.append(Thing(category, (x1, y1, x2 - x1, y2 - y1), shape, is_crowd, source))
 
 

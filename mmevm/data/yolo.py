@@ -8,6 +8,8 @@ import numpy as np
 import yaml
 
 from mmevm.data.images import measure
+from mmevm.data.lists import note_unused_lists, split_lists
+from mmevm.data.moved import find_moved
 from mmevm.data.records import (
     SPLITS,
     Findings,
@@ -159,7 +161,7 @@ def _images(file: Path, content: dict[str, Any], split: str, findings: Findings)
         elif path.is_dir():
             found += images_below(path)
         else:
-            found += _listed(path)
+            found += _listed(path, file.parent, split, findings)
     return list(dict.fromkeys(found))
 
 
@@ -187,12 +189,16 @@ def _resolve(file: Path, root: str, entry: str) -> list[Path]:
     return [path for path in candidates if path.exists()][:1]
 
 
-def _listed(file: Path) -> list[str]:
-    """Return the images of a text file that lists them."""
-    lines = map(plain_name, text_lines(file))
+def _listed(file: Path, root: Path, split: str, findings: Findings) -> list[str]:
+    """Return the images of a text file that lists them, perhaps by another machine's paths."""
+    lines = list(dict.fromkeys(map(plain_name, text_lines(file))))
     bases = (file.parent, Path.cwd(), file.parent.parent)
-    found = [next((base / line for base in bases if (base / line).is_file()), file.parent / line) for line in lines]
-    return [os.path.normpath(path) for path in found]
+    found = {line: path for line in lines for path in (base / line for base in reversed(bases)) if path.is_file()}
+    moved: dict[str, str] = {}
+    if not any(map(os.path.dirname, map(os.path.normpath, found))):
+        lost = [line for line in lines if line not in found]
+        moved = find_moved(file, lost, root, split, lambda folder: split not in map(split_of, folder.parts), findings)
+    return [os.path.normpath(found.get(line) or moved.get(line) or file.parent / line) for line in lines]
 
 
 def _name_files(root: Path) -> list[Path]:
@@ -227,11 +233,32 @@ def lacks_names(root: Path) -> str:
 
 
 def _by_folder(root: Path, findings: Findings) -> dict[str, list[str]]:
+    """Return the images by split, of folders or, where these do not divide them, of lists."""
+    images = images_below(root)
     found: dict[str, list[str]] = {}
-    for image in images_below(root):
+    for image in images:
         parents = Path(image).relative_to(root).parts[:-1]
         split = next((name for part in parents if (name := split_of(part))), '')
         found.setdefault(split, []).append(image)
     if len(found) > 1 and (beside := found.pop('', None)):
         findings.note('Images outside of the folders of splits, left out:', *beside)
+    places = [folder for name in ('.', 'splits') if (folder := root / name).is_dir()]
+    used: list[Path] = []
+    for lists in map(split_lists, places if len(found) == 1 else []):
+        heard = Findings()
+        parts = {
+            split: list(dict.fromkeys(image for file in texts for image in _listed(file, root, split, heard)))
+            for split, texts in lists.items()
+        }
+        parts = {split: part for split, part in parts.items() if any(map(os.path.isfile, part))}
+        if parts:
+            listed = {image for part in parts.values() for image in part}
+            if rest := [image for image in images if image not in listed]:
+                findings.note('Images that no list names, left out:', *rest)
+            findings.problems |= heard.problems
+            found, used = parts, [file for split in parts for file in lists[split]]
+            break
+    names = {name for image in images for name in (os.path.basename(image), Path(image).stem)}
+    if len(found) == 1 or used:
+        note_unused_lists(places, used, lambda line: os.path.basename(plain_name(line)) in names, findings)
     return found

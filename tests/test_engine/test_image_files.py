@@ -76,3 +76,18 @@ class TestFindFault:
         (tmp_path / 'a.png').write_bytes(content)
         assert find_fault(str(tmp_path / 'a.png')) is None
         assert find_fault(str(tmp_path / 'a.png'), decode=True) is not None
+
+    @pytest.mark.parametrize('name', ['a.bmp', 'a.gif', 'a.ppm', 'a.webp', 'a.avif', 'a.jp2', 'a.jpg'])
+    def test_a_picture_without_its_end_is_no_picture(self, tmp_path: Path, name: str) -> None:
+        kinds = {'jpg': 'BMP', 'jp2': 'JPEG2000'}
+        content = encoded(kinds.get(name[2:], name[2:].upper()))
+        (tmp_path / name).write_bytes(content)
+        assert find_fault(str(tmp_path / name)) is None
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        assert find_fault(str(tmp_path / name)) and find_fault(str(tmp_path / name), 'pillow')
+
+    @pytest.mark.parametrize('name', ['a.tga', 'a.pcx', 'a.ico', 'a.jpg'])
+    def test_the_decoder_that_will_read_it_decides(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes(encoded({'jpg': 'TGA'}.get(name[2:], name[2:].upper())))
+        assert find_fault(str(tmp_path / name)) == Fault('OpenCV cannot read it')
+        assert find_fault(str(tmp_path / name), 'pillow') is None

@@ -10,7 +10,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # Formats whose headers Pillow reads; scientific ones have readers of their own.
-_SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.ppm', '.pgm'}
+_SUFFIXES = frozenset(
+    '.jpg .jpeg .jpe .jfif .mpo .png .bmp .dib .gif .webp .avif .ppm .pgm .pbm .pnm .tga .ico .pcx .jp2 .heic .heif '
+    '.psd .svg'.split()
+)
 _TRUNCATED = 'it is truncated'
 _MOST_PIXELS = 1 << 30
 _limit = threading.Lock()
@@ -47,7 +50,7 @@ def is_known_format(path: str) -> bool:
 
 
 def find_fault(path: str, backend: str = 'cv2', decode: bool = False) -> Fault | None:
-    """Check whether an image can be read, without decoding it if its header and its end are right.
+    """Check whether an image can be read, without decoding a JPEG, PNG or WebP with the right header and end.
 
     Args:
         path (str): Local file.
@@ -73,7 +76,7 @@ def find_fault(path: str, backend: str = 'cv2', decode: bool = False) -> Fault |
 
 
 def _is_complete(file: BinaryIO) -> bool:
-    """Return whether the header can be read, and a JPEG or PNG has its end marker."""
+    """Return whether a file is a JPEG, PNG or WebP with a header that can be read, and its end."""
     try:
         with open_image(file) as image:
             kind = image.format
@@ -87,7 +90,11 @@ def _is_complete(file: BinaryIO) -> bool:
     if kind == 'PNG':
         file.seek(-12, os.SEEK_END)
         return b'IEND' in file.read()
-    return True
+    if kind == 'WEBP':
+        file.seek(4)
+        stated = 8 + int.from_bytes(file.read(4), 'little')
+        return file.seek(0, os.SEEK_END) >= stated
+    return False
 
 
 def _has_end_of_image(file: BinaryIO) -> bool:
