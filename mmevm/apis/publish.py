@@ -3,6 +3,8 @@
 import argparse
 import hashlib
 import io
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from mmevm.apis.hub import Model, require_folder, write_hub
 from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
+from mmevm.deploy.settings import names_fault, stored_names
 from mmevm.engine.config import read_config
 from mmevm.engine.runner.storage import write_file
 from mmevm.engine.tasks import TASKS, build_model
@@ -21,11 +24,14 @@ from mmevm.version import __version__
 
 
 def _metric(text: str) -> tuple[str, float]:
-    name, _, value = text.partition('=')
+    name, _, value = (part.strip() for part in text.partition('='))
     try:
-        return name, float(value)
+        number = float(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is not of the form NAME=NUMBER') from None
+        number = math.nan
+    if not name or not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f'{text!r} is not of the form NAME=NUMBER, with a finite number')
+    return name, number
 
 
 def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -53,6 +59,10 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument('--license', dest='licence', metavar='ID', help="licence of the weights on the hub's card")
     args = vars(parser.parse_args(argv))
+    names = [name for name, _ in args['metrics']]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        parser.error(f'argument --metric: {", ".join(repeated)} is given more than once; give each metric one value')
     return dict(args, metrics=dict(args['metrics']))
 
 
@@ -71,14 +81,20 @@ def strip(checkpoint: dict[str, Any], config: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: There are no weights, or some are not finite.
     """
-    weights = checkpoint.get('state_dict')
-    if not weights:
-        raise CheckpointError(f'The checkpoint has no `state_dict`; it has {", ".join(map(str, checkpoint))}')
+    bare = checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values())
+    weights = checkpoint if bare else checkpoint.get('state_dict')
+    if not isinstance(weights, Mapping) or not weights:
+        some = ', '.join(list(map(str, checkpoint))[:5]) or 'nothing'
+        raise CheckpointError(
+            f'The checkpoint has no weights under `state_dict`; its first entries are: {some}. '
+            'Give a checkpoint of a training run, or a file of weights by name.'
+        )
     for name, value in weights.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f'{name} holds values that are not finite; the training run has diverged')
     meta = {'config': config.name, 'mmevm_version': __version__}
-    dataset_meta = checkpoint.get('meta', {}).get('dataset_meta')
+    origin = checkpoint.get('meta')
+    dataset_meta = origin.get('dataset_meta') if isinstance(origin, Mapping) else None
     if dataset_meta:
         meta['dataset_meta'] = dataset_meta
     weights = {
@@ -105,6 +121,14 @@ def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def check_names(cfg: Any, content: Mapping[str, Any]) -> None:
+    """Check that the names of classes are as many as the model's. Raises: CheckpointError: They are not."""
+    names = stored_names(content['meta'])
+    fault = names_fault(cfg, list(map(str, names))) if isinstance(names, list | tuple) else None
+    if fault:
+        raise CheckpointError(f'The checkpoint {fault}')
+
+
 def write(content: dict[str, Any], folder: Path, stem: str) -> Path:
     """Write ``<stem>-<first 8 digits of its SHA-256>.pth``, the form that download tools verify by its name."""
     buffer = io.BytesIO()
@@ -113,6 +137,15 @@ def write(content: dict[str, Any], folder: Path, stem: str) -> Path:
     write_file(path, buffer.getvalue())
     load_file(path)  # as every user will
     return path
+
+
+def _require_writable(option: str, folder: Path) -> None:
+    """Check that a folder is one, or can be made."""
+    first = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not first.is_dir():
+        raise UsageError(f'{option} must be a folder, got {folder}: {first} is none')
+    if not os.access(first, os.W_OK):
+        raise UsageError(f'{option} cannot be written: {first} is not writable')
 
 
 def publish(
@@ -138,8 +171,10 @@ def publish(
         hub (Path, optional): Folder for what is uploaded to the Hugging Face hub.
         licence (str, optional): Identifier of the weights' licence, for the hub.
     """
+    _require_writable('--out', out)
     if hub:
         require_folder(hub)
+        _require_writable('--hub', hub)
     cfg = read_config(config)
     source = Path(checkpoint).expanduser()
     if not source.is_file():
@@ -147,8 +182,9 @@ def publish(
     task = TASKS.get(cfg.get('default_scope'))
     if task is None:
         raise UsageError(f'{config} must have a default_scope of {", ".join(TASKS)}, got {cfg.get("default_scope")}')
-    content = strip(load_file(checkpoint), config)
+    content = strip(load_file(source), config)
     parameters = check_fit(build_model(cfg), content)
+    check_names(cfg, content)
     path = write(content, out, config.stem)
     entry: dict[str, Any] = {'Name': config.stem, 'Metadata': {'Parameters': parameters}}
     if metrics:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmevm.deploy.models import Difference, ExportedModel, relative
@@ -41,7 +40,32 @@ def check_dense_head(head: Any) -> None:
     require(hasattr(head, 'loss_cls'), head, "MMDetection cannot predict with it; `type='mmevm.SSDHead'` can")
     custom = getattr(head.loss_cls, 'custom_cls_channels', False)
     require(not custom, head, f'{type(head.loss_cls).__name__} has an activation of its own')
-    check_nms(head, head.test_cfg.nms)
+
+
+def count_of(part: Any, cfg: Any, *keys: str) -> int:
+    """Return how many boxes per image a ``test_cfg`` asks for.
+
+    Args:
+        part (nn.Module): Whose it is.
+        cfg (ConfigDict): The ``test_cfg``.
+        *keys (str): What it must have besides ``nms`` and ``max_per_img``.
+
+    Raises:
+        UsageError: It lacks a key, or has a value that a file cannot have.
+    """
+    missing = [key for key in ('nms', 'max_per_img', *keys) if (cfg or {}).get(key) is None]
+    require(not missing, part, f'its test_cfg lacks {", ".join(missing)}; set them, e.g. by --cfg-options')
+    count = cfg['max_per_img']
+    counts = isinstance(count, int) and count > 0
+    require(counts, part, f'its test_cfg has max_per_img={count}; a file has a fixed number of boxes, such as 100')
+    check_nms(part, cfg['nms'])
+    threshold = cfg.get('mask_thr_binary', 0.5)
+    inside = isinstance(threshold, int | float) and 0 < threshold < 1
+    require(inside, part, f'its test_cfg has mask_thr_binary={threshold}, not a number between 0 and 1')
+    for key in ('score_thr', 'min_bbox_size', 'nms_pre'):
+        value = cfg.get(key, 0)
+        require(isinstance(value, int | float), part, f'its test_cfg has {key}={value}, not a number')
+    return count
 
 
 def check_nms(part: Any, nms: Any) -> None:
@@ -49,6 +73,9 @@ def check_nms(part: Any, nms: Any) -> None:
     kind = nms.get('type', 'nms')
     name = kind if isinstance(kind, str) else kind.__name__
     require(name.rpartition('.')[2] == 'nms' and not unknown, part, f'its nms is {dict(nms)}, not plain nms')
+    overlap = nms.get('iou_threshold')
+    inside = isinstance(overlap, int | float) and 0 <= overlap <= 1
+    require(inside, part, f'its nms has iou_threshold={overlap}, not a number from 0 to 1')
 
 
 class Candidates(NamedTuple):
@@ -168,14 +195,6 @@ class ExportedDetector(ExportedModel):
     def __init__(self, model: Any, count: int, outputs: tuple[str, ...] = ()) -> None:
         super().__init__(model, ['boxes', 'scores', 'labels', *outputs], 'detection')
         self.count = count
-        self.divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
-
-    def pad(self, images: Tensor) -> Tensor:
-        """Pad images at the right and the bottom, as mmdet does it with a batch."""
-        if self.divisor == 1:
-            return images
-        down, right = ((side + self.divisor - 1) // self.divisor * self.divisor - side for side in images.shape[2:])
-        return F.pad(images, (0, right, 0, down))
 
     def features(self, images: Tensor) -> Any:
         """Return the maps of backbone and neck."""
@@ -292,7 +311,7 @@ class ExportedDense(ExportedDetector):
     def __init__(self, model: Any) -> None:
         check_dense_head(model.bbox_head)
         require(type(model.bbox_head).__name__ != 'RPNHead', model.bbox_head, 'it proposes regions without classes')
-        super().__init__(model, model.bbox_head.test_cfg.max_per_img)
+        super().__init__(model, count_of(model.bbox_head, model.bbox_head.test_cfg))
         with torch.no_grad():
             maps = model.bbox_head(model.extract_feat(torch.zeros(1, 3, 64, 64)))
         kinds = zip(('class', 'box', 'quality'), maps, strict=False)

@@ -142,14 +142,16 @@ def export(
     cfg = load_config(config, cfg_options)
     if checkpoint:
         require_checkpoint(checkpoint)
+    settings = describe_input(cfg, with_preprocessing, size, backbone)
+    path = checkpoint and _local(checkpoint)
+    meta = read_meta(path) if path else {}
+    names = None if backbone else find_classes(cfg, meta)
     print(f'[1/4] building {config}', flush=True)
     model = build_model(cfg)
-    path = checkpoint and _local(checkpoint)
     origin = _load(model, checkpoint, path)
     _require_finite(model, checkpoint or config)
     exported = wrap(cfg, model.eval(), backbone, logits).eval()
     exported.requires_grad_(False)
-    settings = describe_input(cfg, with_preprocessing, size)
     if with_preprocessing:
         exported.preprocessing = Normalization(settings['mean'], settings['std'], settings['color'] == 'BGR')
         settings |= {'dtype': 'uint8', 'color': 'RGB', 'range': [0, 255], 'mean': None, 'std': None}
@@ -159,7 +161,7 @@ def export(
         print('      the config predicts in sliding windows; the file takes each image as a whole', flush=True)
     metadata = {
         'task': exported.task,
-        'classes': find_classes(cfg, read_meta(path) if path else {}) if exported.task != 'backbone' else None,
+        'classes': names if exported.task != 'backbone' else None,
         'input': settings,
         'options': exported.options,
         'config': Path(config).name,

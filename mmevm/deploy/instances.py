@@ -11,8 +11,8 @@ from torch import Tensor
 from mmevm.deploy.detectors import (
     ExportedDetector,
     candidates,
-    check_nms,
     chosen_priors,
+    count_of,
     fill_up,
     require,
     suppress,
@@ -43,8 +43,7 @@ class ExportedInstances(ExportedDetector):
         head, names = model.bbox_head, ('predict_by_feat', '_predict_by_feat_single', '_mask_predict_by_feat_single')
         same = all(getattr(type(head), name) is getattr(RTMDetInsHead, name) for name in names)
         require(same, head, 'it predicts boxes in a way of its own')
-        check_nms(head, head.test_cfg.nms)
-        super().__init__(model, head.test_cfg.max_per_img, ('masks',))
+        super().__init__(model, count_of(head, head.test_cfg, 'mask_thr_binary'), ('masks',))
         self.checked = [
             f'{kind} map {i}' for kind in ('class', 'box', 'kernel') for i in range(len(head.prior_generator.strides))
         ]

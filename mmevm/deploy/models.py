@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from mmengine.model import stack_batch
 from torch import Tensor, nn
 
 from mmevm.errors import UsageError
@@ -44,10 +46,26 @@ class ExportedModel(nn.Module):
         self.checked: list[str] = []
         self.options: dict[str, Any] = {}
         self.preprocessing: nn.Module = nn.Identity()
+        preprocessor = getattr(model, 'data_preprocessor', None)
+        self.divisor: int = getattr(preprocessor, 'pad_size_divisor', 1)
+        self.least = 0, 0
+        self.pad_value: float = getattr(preprocessor, 'pad_value', 0)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images (Tensor[B, C, H, W]). Returns: The results, and what is compared besides."""
         return self.results(self.preprocessing(images))
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Pad normalised images at the right and the bottom, as the data preprocessor does it."""
+        if self.divisor == 1 and self.least == (0, 0):
+            return images
+        sides = [
+            torch.sym_max(side, least) if least else side
+            for side, least in zip(images.shape[2:], self.least, strict=True)
+        ]
+        sides = [(side + self.divisor - 1) // self.divisor * self.divisor for side in sides]
+        down, right = (new - old for new, old in zip(sides, images.shape[2:], strict=True))
+        return F.pad(images, (0, right, 0, down), value=self.pad_value)
 
     def results(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images (Tensor[B, C, H, W]), normalised. Returns: As :meth:`forward`."""
@@ -149,7 +167,7 @@ class ExportedClassifier(ExportedModel):
 
     def results(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images (Tensor[B, 3, H, W]). Returns: Tensor[B, classes]."""
-        outputs = self.model(images, mode='tensor')
+        outputs = self.model(self.pad(images), mode='tensor')
         if self.logits:
             return (outputs,)
         return (outputs.sigmoid() if self.options['multilabel'] else outputs.softmax(dim=1),)
@@ -158,7 +176,8 @@ class ExportedClassifier(ExportedModel):
         """The scores of mmpretrain's prediction."""
         if self.logits:
             return super().expected(images)
-        samples = self.model.predict(self.preprocessing(images))
+        images = stack_batch(list(self.preprocessing(images)), self.divisor, self.pad_value)
+        samples = self.model.predict(images)
         return (torch.stack([sample.pred_score for sample in samples]),)
 
 
@@ -181,6 +200,10 @@ class ExportedSegmentor(ExportedModel):
         super().__init__(model, ['logits' if logits else 'classes'], 'segmentation')
         self.logits = logits
         self.checked = [] if logits else ['logits']
+        padding = getattr(model.data_preprocessor, 'test_cfg', None) or {}
+        self.divisor = padding.get('size_divisor') or 1
+        size = padding.get('size') or (0, 0)
+        self.least = size[-2], size[-1]
         if model.test_cfg.get('mode') == 'slide':
             crop, stride = (list(model.test_cfg[key]) for key in ('crop_size', 'stride'))
             self.options['window'] = {'size': crop, 'stride': stride}
@@ -190,8 +213,19 @@ class ExportedSegmentor(ExportedModel):
 
     def results(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images (Tensor[B, 3, H, W]). Returns: int32 Tensor[B, H, W], or logits Tensor[B, classes, H, W]."""
-        logits = self.model.encode_decode(images, [{'img_shape': images.shape[2:]}])
+        padded, (height, width) = self.pad(images), images.shape[2:]
+        logits = self.model.encode_decode(padded, [{'img_shape': padded.shape[2:]}])[..., :height, :width]
         return (logits,) if self.logits else (self._classes(logits), logits)
+
+    def expected(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits of the images as mmseg pads them."""
+        from mmseg.utils import stack_batch
+
+        images = self.preprocessing(images)
+        padding = getattr(self.model.data_preprocessor, 'test_cfg', None)
+        padded, _ = stack_batch(list(images), **padding, pad_val=self.pad_value) if padding else (images, None)
+        logits = self.model.encode_decode(padded, [{'img_shape': padded.shape[2:]}])
+        return (logits[..., : images.shape[2], : images.shape[3]],)
 
     def _classes(self, logits: Tensor) -> Tensor:
         if logits.shape[1] > 1:

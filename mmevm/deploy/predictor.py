@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,12 @@ class Predictor:
             raise ValueError(f'{path} cannot be loaded; its metadata are damaged: {error}') from error
         self.outputs = [output.name for output in self.session.get_outputs()]
 
-    def __call__(self, images: Image | Iterable[Image]) -> Any:
+    def __call__(self, images: Image | list[Any] | tuple[Any, ...] | Iterator[Image]) -> Any:
         """Run the model.
 
         Args:
-            images (path, array or a sequence of them): An image file; a folder, all images in which are taken; or
-                pixels, uint8 RGB [H, W, 3] or grey [H, W].
+            images (path, array, or a list, tuple or iterator of them): An image file; a folder, all images in which
+                are taken; or pixels, uint8 RGB [H, W, 3] or grey [H, W], also as a tensor or an image of Pillow.
 
         Returns:
             Prediction or list[Prediction]: One for a single image; for a folder or a sequence, a list.
@@ -132,9 +133,9 @@ class Predictor:
         """
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
             return [self.predict(path) for path in image_files(images)]
-        if isinstance(images, str | os.PathLike | np.ndarray):
-            return self.predict(images)
-        return [self.predict(image) for image in images]
+        if isinstance(images, list | tuple | Iterator):
+            return [self.predict(image) for image in images]
+        return self.predict(images)
 
     def predict(self, image: Image) -> Prediction:
         """Run the model on one image; see :meth:`__call__`."""
@@ -155,8 +156,16 @@ class Predictor:
         Returns:
             np.ndarray: The model's input [1, 3, H', W'].
             tuple[float, float]: Its pixels per pixel of the image, across and down, by resizing alone.
+
+        Raises:
+            ValueError: The file does not say how.
         """
         steps, size = self.input['resize'], self.session.get_inputs()[0].shape[2:]
+        if steps is None:
+            raise ValueError(
+                'The file does not say how images are prepared, since its config has steps that no predictor knows. '
+                'Prepare them as the config does, and run the file with onnxruntime.'
+            )
         if all(isinstance(side, int) for side in size):
             steps = to_size(steps, size)
         image, scale = pixels, (1.0, 1.0)
@@ -261,15 +270,36 @@ def read_image(image: Image) -> np.ndarray:
             raise ModuleNotFoundError(f'Reading {image} needs Pillow; pixels can be given as an array') from error
         try:
             with PillowImage.open(image) as file:
-                return np.asarray(ImageOps.exif_transpose(file).convert('RGB'))
+                return _colours(ImageOps.exif_transpose(file), file.format)
         except FileNotFoundError:
             raise FileNotFoundError(f'No image: {os.path.abspath(image)}') from None
         except Exception as error:  # a damaged file can lead to any
             raise ValueError(f'{image} cannot be read as an image: {error}') from error
-    pixels = np.asarray(image)
+    if not any(hasattr(image, name) for name in ('__array__', '__array_interface__', 'shape')):
+        raise ValueError(
+            'An image must be a path or an array, and several a list, tuple or iterator of them, '
+            f'got {type(image).__name__}'
+        )
+    pillow = sys.modules.get('PIL.Image')
+    if pillow and isinstance(image, pillow.Image):
+        return _colours(image, image.format)
+    try:
+        pixels = np.asarray(image)
+    except Exception as error:  # of any library's arrays
+        raise ValueError(f'An image cannot be read from this {type(image).__name__}: {error}') from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or not pixels.size:
         raise ValueError(f'An image must be uint8 [H, W, 3] (RGB) or [H, W], got {pixels.dtype} {list(pixels.shape)}')
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def _colours(image: Any, kind: str | None) -> np.ndarray:
+    """Return an image of Pillow as RGB; of 16 bits the upper 8, as OpenCV reads them."""
+    # Pillow's 32-bit mode stands for the 16 bits of these formats, too.
+    if image.mode.startswith('I;16') or (image.mode == 'I' and kind in ('PNG', 'PPM')):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode[0] in 'IF':
+        raise ValueError(f'it has pixels of more than 8 bits ({image.mode}) that cannot be read as colours')
+    return np.asarray(image.convert('RGB'))
 
 
 def to_size(steps: Sequence[dict[str, Any]], size: Sequence[int]) -> list[dict[str, Any]]:
@@ -295,12 +325,13 @@ def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
         side = step['size']
         across = (width < height) == (step['edge'] == 'short')  # whether the width gets the given size
         new = (int(side * height / width), side) if across else (side, int(side * width / height))
-    elif step['keep_ratio']:
-        long, short = max(step['scale']), min(step['scale'])
-        factor = min(long / max(height, width), short / min(height, width))
-        new = int(height * factor + 0.5), int(width * factor + 0.5)
     else:
-        new = step['scale'][1], step['scale'][0]
+        factors = step.get('factor')
+        scale = [int(width * factors[0] + 0.5), int(height * factors[1] + 0.5)] if factors else step['scale']
+        new = scale[1], scale[0]
+        if step['keep_ratio']:
+            factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+            new = int(height * factor + 0.5), int(width * factor + 0.5)
     return resize(image, max(new[0], 1), max(new[1], 1), step['interpolation'], step['antialias'])
 
 

@@ -5,36 +5,55 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from mmevm.deploy.pipeline import read_steps
 from mmevm.deploy.predictor import to_size
+from mmevm.engine.checks.class_counts import class_counts
 from mmevm.engine.checks.class_lists import stated_classes
 from mmevm.engine.checks.datasets import leaves, resolve
 from mmevm.errors import UsageError
-from mmevm.registry import type_name
 
 
-def describe_input(cfg: Any, needs_statistics: bool, size: Sequence[int] | None = None) -> dict[str, Any]:
+def describe_input(
+    cfg: Any, needs_statistics: bool, size: Sequence[int] | None = None, backbone: bool = False
+) -> dict[str, Any]:
     """Return what is done to an image before the model sees it.
 
     Args:
         cfg (Config): A config.
         needs_statistics (bool): Refuse a config that does not say how images are normalised.
         size (Sequence[int], optional): Height and width of the model's images, if they are fixed.
+        backbone (bool): For a backbone alone, whose images users prepare as they like; ``resize`` may then be ``None``.
 
     Returns:
         dict: ``dtype``, ``layout``, ``color`` (order of the channels), ``range`` (of the pixels that mean and standard
-        deviation are for), ``mean``, ``std`` and ``resize`` (as far as a predictor knows the transforms).
+        deviation are for), ``mean``, ``std`` and ``resize``, the steps of the test pipeline that change an image.
 
     Raises:
-        UsageError: As ``needs_statistics`` says.
+        UsageError: As ``needs_statistics`` says; or the pipeline has steps that a predictor does not know.
     """
-    preprocessor = {**(cfg.get('data_preprocessor') or {}), **(cfg.model.get('data_preprocessor') or {})}
+    dataset: Any = next((leaf.settings for leaf in leaves(cfg, ('test',))), {})
+    steps: list[dict[str, Any]] | None
+    try:
+        steps = read_steps(dataset.get('pipeline') or cfg.get('test_pipeline') or ())
+    except UsageError as error:
+        if not backbone:
+            raise
+        print(f'the file will not say how images are prepared. {error}', flush=True)
+        steps = None
+    model = cfg.get('model') or {}
+    preprocessor = {**(cfg.get('data_preprocessor') or {}), **(model.get('data_preprocessor') or {})}
     mean: Any = preprocessor.get('mean')
     std: Any = preprocessor.get('std')
     if needs_statistics and (mean is None or std is None):
         raise UsageError('--with-preprocessing needs mean and std in the data_preprocessor of the config.')
+    part = model.get('backbone') or model
+    channels = next((part[key] for key in ('in_channels', 'in_chans') if key in part), 3)
+    if channels != 3 or (mean is not None and len(mean) not in (1, 3)):
+        count = channels if channels != 3 else len(mean)
+        raise UsageError(f'Exported models take images of 3 channels; the config is for {count}, and is not exported.')
     if mean is not None and len(mean) == 1:
         mean, std = list(mean) * 3, list(std) * 3
-    rgb = preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb')
+    rgb = any(preprocessor.get(key) for key in ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr'))  # all reverse the channels
     return {
         'dtype': 'float32',
         'layout': 'NCHW',
@@ -42,53 +61,57 @@ def describe_input(cfg: Any, needs_statistics: bool, size: Sequence[int] | None 
         'range': [0, 255],
         'mean': None if mean is None else [float(value) for value in mean],
         'std': None if std is None else [float(value) for value in std],
-        'resize': to_size(_resizing(cfg), size) if size else _resizing(cfg),
+        'resize': to_size(steps, size) if size and steps is not None else steps,
     }
 
 
-def _resizing(cfg: Any) -> list[dict[str, Any]]:
-    """Return the resizing, cropping and padding of the test pipeline.
-
-    'pad' is the least height and width (None: those of a square), which are then rounded up to multiples of 'divisor'.
-    """
-    dataset: Any = next((leaf.settings for leaf in leaves(cfg, ('test',))), {})
-    steps: list[dict[str, Any]] = []
-    for step in dataset.get('pipeline') or cfg.get('test_pipeline') or ():
-        kind = type_name(step)
-        if kind == 'Resize' and step.get('scale'):
-            scale = step['scale']
-            scale = [scale, scale] if isinstance(scale, int) else list(scale)
-            steps.append({'scale': scale, 'keep_ratio': bool(step.get('keep_ratio'))})
-        elif kind == 'ResizeEdge':
-            steps.append({'edge': step.get('edge', 'short'), 'size': step['scale']})
-        elif kind == 'CenterCrop':
-            crop = step['crop_size']
-            steps.append({'crop': [crop, crop] if isinstance(crop, int) else list(crop)})
-        elif kind == 'Pad':
-            value = step.get('pad_val', 0)
-            value = value.get('img', 0) if isinstance(value, Mapping) else value
-            value = [value] * 3 if isinstance(value, int | float) else list(value)
-            # The config has width and height.
-            least = None if step.get('pad_to_square') else list(step.get('size') or (0, 0))[::-1]
-            steps.append({'pad': least, 'divisor': step.get('size_divisor') or 1, 'value': value})
-        if steps and kind in ('Resize', 'ResizeEdge'):
-            steps[-1] |= {
-                'interpolation': step.get('interpolation', 'bilinear'),
-                'antialias': step.get('backend', 'cv2') == 'pillow',
-            }
-    return steps
-
-
 def find_classes(cfg: Any, meta: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of a model's classes: those in a checkpoint's ``meta``, or else those of the test dataset."""
-    stored = meta.get('dataset_meta')
-    names: Any = None
-    if isinstance(stored, Mapping):
-        names = stored.get('classes', stored.get('CLASSES'))
+    """Return the names of a model's classes: those in a checkpoint's ``meta``, or else those of the test dataset.
+
+    Names that a dataset has by itself are left out where the model has another number of classes.
+
+    Raises:
+        UsageError: The names in the checkpoint or in the config are not as many as the model's classes.
+    """
+    names, source = stored_names(meta), 'The checkpoint'
     for leaf in leaves(cfg, ('test',)):
         if names is None:
-            names = stated_classes(leaf)[1]
+            names, source = stated_classes(leaf)[1], 'The config'
         if names is None:
             kind = resolve(DATASETS, leaf.settings.get('type'), cfg.get('default_scope'))
-            names = getattr(kind, 'METAINFO', {}).get('classes')
-    return [str(name) for name in names] if isinstance(names, Iterable) and not isinstance(names, str) else None
+            names, source = getattr(kind, 'METAINFO', {}).get('classes'), ''
+    if not isinstance(names, Iterable) or isinstance(names, str):
+        return None
+    names = [str(name) for name in names]
+    fault = names_fault(cfg, names)
+    if fault and source:
+        raise UsageError(f'{source} {fault}')
+    if fault:
+        print(f'      no class names in the file: the test dataset {fault}', flush=True)
+    return None if fault else names
+
+
+def stored_names(meta: Mapping[str, Any]) -> Any:
+    """Return the names of classes in a checkpoint's ``meta``."""
+    stored = meta.get('dataset_meta')
+    return stored.get('classes', stored.get('CLASSES')) if isinstance(stored, Mapping) else None
+
+
+def names_fault(cfg: Any, names: Sequence[str]) -> str | None:
+    """Return what is wrong if names are not as many as the classes of a config's model."""
+    model = cfg.get('model') or {}
+    if {'language_model', 'text_encoder'} & model.keys():  # their classes are texts
+        return None
+    counts = set(class_counts(cfg).values())
+    heads = model.get('decode_head') or {}
+    head = heads[-1] if isinstance(heads, list | tuple) else heads
+    if 1 in (head.get('out_channels'), head.get('num_classes')):
+        counts.add(2)  # one map tells two classes apart
+    if not counts or len(names) in counts:
+        return None
+    some = ', '.join(names[:3])
+    number = ' or '.join(map(str, sorted(counts)))
+    return (
+        f"has {len(names)} names of classes ({some}{', …' if len(names) > 3 else ''}) for the model's {number}; name "
+        "the model's classes in the metainfo of the config's test dataset, or use a checkpoint of this config."
+    )

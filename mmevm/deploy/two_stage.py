@@ -12,7 +12,7 @@ from mmevm.deploy.detectors import (
     ExportedDetector,
     candidates,
     check_dense_head,
-    check_nms,
+    count_of,
     require,
     samples,
     suppress,
@@ -63,13 +63,15 @@ class ExportedTwoStage(ExportedDetector):
         box = heads.bbox_head
         own = type(box)._predict_by_feat_single is not BBoxHead._predict_by_feat_single
         require(not own and box.with_reg and not box.custom_cls_channels, box, 'it predicts boxes in a way of its own')
-        check_nms(box, heads.test_cfg.nms)
         check_dense_head(model.rpn_head)
+        count_of(model.rpn_head, model.rpn_head.test_cfg)
+        keys = ('score_thr', *(['mask_thr_binary'] if heads.with_mask else []))
+        count = count_of(heads, heads.test_cfg, *keys)
         if heads.with_mask:
             require(type(heads.mask_head) is FCNMaskHead, heads.mask_head, 'only FCNMaskHead is')
         for extractor in [heads.bbox_roi_extractor, *([heads.mask_roi_extractor] if heads.with_mask else [])]:
             _check_extractor(extractor)
-        super().__init__(model, heads.test_cfg.max_per_img, ('masks',) if heads.with_mask else ())
+        super().__init__(model, count, ('masks',) if heads.with_mask else ())
         levels = range(len(model.rpn_head.prior_generator.strides))
         self.checked = [f'{kind} map {level}' for kind in ('objectness', 'proposal') for level in levels]
         self.options = {'mask_threshold': heads.test_cfg.mask_thr_binary} if heads.with_mask else {}

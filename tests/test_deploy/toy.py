@@ -122,7 +122,9 @@ def mask_rcnn() -> dict[str, Any]:
 def segmentor() -> dict[str, Any]:
     model = dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor', **PREPROCESSOR, bgr_to_rgb=True),
+        data_preprocessor=dict(
+            type='SegDataPreProcessor', **PREPROCESSOR, bgr_to_rgb=True, test_cfg=dict(size=(100, 160))
+        ),
         backbone=dict(type='ToyPyramid'),
         decode_head=dict(
             type='UPerHead',

@@ -13,8 +13,8 @@ import yaml
 from mmengine.logging import HistoryBuffer
 from modelindex.load_model_index import load as load_model_index
 
-from mmevm.apis.publish import main
-from mmevm.checkpoint import load_checkpoint, load_file
+from mmevm.apis.publish import check_names, main, strip
+from mmevm.checkpoint import CheckpointError, load_checkpoint, load_file
 from mmevm.engine.config import load_config
 from mmevm.engine.tasks import build_model
 
@@ -155,3 +155,47 @@ def test_hub_folder_has_weights_config_and_card(
     assert main([*arguments[:2], '--out', str(tmp_path / 'again'), '--hub', str(hub)]) == 2
     assert 'has a model already' in capsys.readouterr().err
     assert not (tmp_path / 'again').exists()
+
+
+@pytest.mark.parametrize(
+    'content',
+    [{'a': torch.ones(1)}, {'state_dict': {'a': torch.ones(1)}, 'meta': None}, {'state_dict': {'a': torch.ones(1)}}],
+)
+def test_weights_without_meta_are_published(content: dict) -> None:
+    found = strip(content, CONFIG)
+    assert found['state_dict'] == {'a': torch.ones(1)}
+    assert found['meta'].keys() == {'config', 'mmevm_version'}
+
+
+@pytest.mark.parametrize('content', [{f'entry {i}': i for i in range(99)}, {'state_dict': None}, {'state_dict': 7}, {}])
+def test_a_file_without_weights_is_described_briefly(content: dict) -> None:
+    with pytest.raises(CheckpointError, match='no weights under `state_dict`; its first entries are: ') as caught:
+        strip(content, CONFIG)
+    assert len(str(caught.value)) < 250
+
+
+def test_names_of_other_classes_are_not_published() -> None:
+    content = {'meta': {'dataset_meta': {'classes': ('a', 'b')}}}
+    with pytest.raises(CheckpointError, match=r"checkpoint has 2 names of classes \(a, b\) for the model's 150"):
+        check_names(load_config(str(CONFIG)), content)
+
+
+@pytest.mark.parametrize('option', ['--out', '--hub'])
+@pytest.mark.parametrize('below', ['', 'deeper/still'])
+def test_publish_model_needs_folders(option: str, below: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'file').touch()
+    (tmp_path / 'a.pth').touch()
+    arguments = ['--out', str(tmp_path / 'out'), option, str(tmp_path / 'file' / below)]
+    assert main([str(CONFIG), str(tmp_path / 'a.pth'), *arguments]) == 2
+    assert f'{option} must be a folder' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    'metrics', [['acc=nan'], ['acc=inf'], ['=1'], [' =1'], ['acc'], ['acc=1', 'acc=2'], ['acc=1', ' acc =1']]
+)
+def test_publish_model_needs_named_numbers(metrics: list[str], capsys: pytest.CaptureFixture) -> None:
+    options = [word for metric in metrics for word in ('--metric', metric)]
+    with pytest.raises(SystemExit):
+        main([str(CONFIG), 'a.pth', *options])
+    assert 'argument --metric: ' in capsys.readouterr().err

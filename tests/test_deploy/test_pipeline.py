@@ -1,0 +1,110 @@
+"""Steps of a test pipeline: those of a file are the library's own, and all others are refused."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from mmcv.transforms import CenterCrop, Resize
+from mmengine.config import Config
+
+from mmevm.deploy.settings import describe_input
+from mmevm.errors import UsageError
+from tests.test_deploy.test_settings import OfAnySize, settings_of
+
+pytestmark = pytest.mark.openmmlab
+
+
+@pytest.mark.parametrize('image', [(21, 33), (40, 24)])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(scale_factor=0.5),
+        dict(scale_factor=0.37, keep_ratio=True),
+        dict(scale_factor=(2.0, 1.5)),
+        dict(scale_factor=(2.0, 1.5), keep_ratio=True),
+        dict(scale=(20, 30), scale_factor=3.0),
+    ],
+)
+def test_images_are_scaled_by_a_factor_as_in_the_pipeline(options: dict, image: tuple[int, int]) -> None:
+    pixels = np.full((*image, 3), 200, np.uint8)
+    data, scale = OfAnySize(settings_of(dict(type='Resize', **options))).prepare(pixels)
+    expected = Resize(**options)(dict(img=pixels))
+    assert data[0].shape[1:] == expected['img'].shape[:2]
+    assert scale == pytest.approx(expected['scale_factor'])
+
+
+def test_a_crop_has_width_and_height() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    data, _ = OfAnySize(settings_of(dict(type='CenterCrop', crop_size=(32, 20)))).prepare(pixels)
+    expected = CenterCrop((32, 20))(dict(img=pixels))['img']
+    np.testing.assert_array_equal(data[0].transpose(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize(
+    ('step', 'found'),
+    [
+        (dict(type='Normalize', mean=[0, 0, 0], std=[1, 1, 1]), 'the step Normalize, .* supported are LoadImage'),
+        (dict(type='RandomGrayscale', prob=1), 'the step RandomGrayscale'),
+        (dict(type='mmpretrain.EfficientNetCenterCrop', crop_size=64), 'the step EfficientNetCenterCrop'),
+        (dict(type='ResizeToMultiple'), 'the step ResizeToMultiple'),
+        (dict(type='CLAHE'), 'the step CLAHE'),
+        (dict(type='Albu', transforms=[]), 'the step Albu'),
+        (dict(type='TestTimeAug', transforms=[[]]), 'the step TestTimeAug'),
+        (dict(type='MultiScaleFlipAug', transforms=[]), 'the step MultiScaleFlipAug'),
+        (dict(type='LoadImageFromFile', color_type='grayscale'), "LoadImageFromFile .* has color_type='grayscale'"),
+        (dict(type='LoadImageFromFile', imdecode_backend='tifffile'), "has imdecode_backend='tifffile'"),
+        (dict(type='CenterCrop', crop_size=64, efficientnet_style=True), 'has the option efficientnet_style'),
+        (dict(type='CenterCrop', crop_size=64, auto_pad=True), 'has auto_pad=True.* supported: False'),
+        (dict(type='Pad', size_divisor=32, padding_mode='reflect'), "has padding_mode='reflect'"),
+        (dict(type='Resize', scale=(64, 64), interpolation='nearest'), "has interpolation='nearest'"),
+        (dict(type='Resize', scale_factor=-0.5), 'has scale_factor=-0.5'),
+        (dict(type='Resize', keep_ratio=True), 'has scale_factor=None'),
+        (dict(type='ResizeEdge', scale=64, edge='width'), "has edge='width'"),
+    ],
+)
+def test_what_a_file_cannot_do_is_refused(step: dict, found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        settings_of(step)
+
+
+@pytest.mark.parametrize(
+    'step',
+    [
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='mmseg.LoadAnnotations', _scope_='mmseg'),
+        dict(type='RandomFlip', prob=0.0),
+        dict(type='LoadImageFromFile', backend_args=None, to_float32=True),
+    ],
+)
+def test_steps_that_leave_images_alone(step: dict) -> None:
+    assert settings_of(step)['resize'] == []
+
+
+@pytest.mark.parametrize(
+    ('model', 'count'),
+    [
+        (dict(backbone=dict(in_channels=1)), 1),
+        (dict(type='EfficientVMamba', in_channels=4), 4),
+        (dict(backbone=dict(in_chans=6)), 6),
+        (dict(data_preprocessor=dict(mean=[0] * 4, std=[1] * 4)), 4),
+    ],
+)
+def test_other_images_than_colours_are_refused(model: dict[str, Any], count: int) -> None:
+    with pytest.raises(UsageError, match=f'images of 3 channels; the config is for {count}'):
+        describe_input(Config(dict(model=model)), False)
+
+
+def test_a_backbone_may_have_steps_that_a_predictor_refuses(capsys: pytest.CaptureFixture) -> None:
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='CLAHE')]
+    cfg = Config(dict(model={}, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    for size in (None, (64, 64)):
+        settings = describe_input(cfg, False, size, backbone=True)
+        assert settings['resize'] is None and 'the step CLAHE' in capsys.readouterr().out
+    with pytest.raises(ValueError, match='does not say how images are prepared'):
+        OfAnySize(settings).prepare(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_both_names_of_reversed_channels() -> None:
+    for key in ('bgr_to_rgb', 'rgb_to_bgr'):
+        preprocessor = {'mean': [1, 2, 3], 'std': [1, 1, 1], key: True}
+        assert describe_input(Config(dict(model=dict(data_preprocessor=preprocessor))), False)['color'] == 'RGB'
