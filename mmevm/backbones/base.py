@@ -9,23 +9,18 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmevm.backbones.adaptation import adapt_stem
+from mmevm.backbones.arguments import check_init, flag, init_configs, is_pretrained, whole_numbers
 from mmevm.checkpoint import formats
 from mmevm.checkpoint.align import find_start, split_backbone
 from mmevm.checkpoint.load import load_checkpoint
 from mmevm.checkpoint.names import below, loading_keys, plain_entries
 from mmevm.checkpoint.weights_only import CheckpointError
-from mmevm.registry import type_name
 
 _UNAVAILABLE = """Could not load the pretrained weights {}: {}
-Without a network, download the file elsewhere and give its path:
+{}:
   --cfg-options model.backbone.init_cfg.checkpoint=/path/to/file
 or train from random weights:
   --cfg-options model.backbone.init_cfg=None"""
-
-
-def is_pretrained(config: Mapping[str, Any]) -> bool:
-    """Return whether an entry of an ``init_cfg`` names pretrained weights, by the initialiser's name or class."""
-    return type_name(config) in ('Pretrained', 'PretrainedInit')
 
 
 class Backbone(BaseModule):
@@ -44,9 +39,9 @@ class Backbone(BaseModule):
     depths: list[int]
 
     def __init__(self, frozen_stages: int, norm_eval: bool, init_cfg: dict | list[dict] | None) -> None:
-        super().__init__(init_cfg)
+        super().__init__(init_configs(init_cfg) if isinstance(init_cfg, tuple | str) else init_cfg)
         self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        self.norm_eval = flag('norm_eval', norm_eval)
         # Public, as `register_load_state_dict_pre_hook`, from torch 2.5 on.
         self._register_load_state_dict_pre_hook(_read_any_format, with_module=True)
 
@@ -58,10 +53,12 @@ class Backbone(BaseModule):
                 names = ', '.join(map(repr, cls.arch_zoo))
                 raise ValueError(f'`arch` must be one of {names} or a dict, got {arch!r}')
             arch = cls.arch_zoo[arch]
+        elif not isinstance(arch, Mapping):
+            raise TypeError(f'`arch` must be a name or a dict, got {arch!r}')
         if set(arch) - {'dims', 'depths', *optional} or not {'dims', 'depths'} <= set(arch):
             keys = f'dims, depths and optionally {", ".join(optional)}' if optional else 'dims and depths'
             raise ValueError(f'`arch` must have the keys {keys}, got {sorted(arch)}')
-        dims, depths = list(arch['dims']), list(arch['depths'])
+        dims, depths = (whole_numbers(name, arch[name], least=1) for name in ('dims', 'depths'))
         if not dims or len(dims) != len(depths):
             raise ValueError(f'`dims` and `depths` must have one entry per stage, got {dims} and {depths}')
         return {**arch, 'dims': dims, 'depths': depths}
@@ -70,9 +67,12 @@ class Backbone(BaseModule):
         """Initialise the weights; a 'Pretrained' ``init_cfg`` is loaded strictly, from any format of upstream.
 
         Raises:
+            TypeError, ValueError: ``init_cfg`` has another form than MMEngine's, or names no file.
             CheckpointError: The file cannot be downloaded or opened, or does not fit.
         """
-        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
+        configs = init_configs(self.init_cfg)
+        for config in configs:
+            check_init(config)
         pretrained = [config for config in configs if is_pretrained(config)]
         if self.is_init or not pretrained:
             return super().init_weights()
@@ -86,7 +86,10 @@ class Backbone(BaseModule):
             try:
                 load_checkpoint(self, config['checkpoint'], prefix=config.get('prefix'))
             except OSError as error:
-                raise CheckpointError(_UNAVAILABLE.format(config['checkpoint'], error)) from error
+                remedy = 'Without a network, download the file elsewhere and give its path'
+                if '://' not in str(config['checkpoint']):
+                    remedy = 'Give the path of the file'
+                raise CheckpointError(_UNAVAILABLE.format(config['checkpoint'], error, remedy)) from error
         return None
 
     def adapt(self, weights: dict[str, Any]) -> dict[str, str]:

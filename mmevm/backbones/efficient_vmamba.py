@@ -5,11 +5,13 @@ from typing import Any
 
 from torch import nn
 
+from mmevm.backbones.arguments import flag, whole_number
 from mmevm.backbones.staged import StagedBackbone
 from mmevm.layers import EVSSBlock, InvertedResidual, PatchEmbed, PatchMerging
 from mmevm.registry import register_backbone
 
 _BLOCKS = ('evss', 'inres')
+_NARROWEST = 8
 
 
 @register_backbone
@@ -24,7 +26,8 @@ class EfficientVMamba(StagedBackbone):
             optionally ``blocks``, 'evss' or 'inres' per stage (by default EVSS in the first half, as in the paper; its
             Tables 6 and 8 vary them).
         in_channels (int): Image channels.
-        out_indices (Sequence[int]): Stages whose maps are returned, each after a LayerNorm of its own.
+        out_indices (Sequence[int]): Stages whose maps are returned, in ascending order, each after a LayerNorm of its
+            own.
         step_size (int): Step of the atrous scan, at least 2.
         fusion (bool): The EVSS blocks' convolution branch and channel attention (the paper's Table 5).
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
@@ -35,7 +38,7 @@ class EfficientVMamba(StagedBackbone):
             as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
 
     Raises:
-        ValueError: If an argument does not fit; the message says what was expected.
+        TypeError, ValueError: If an argument does not fit; the message says what was expected.
     """
 
     arch_zoo: Mapping[str, dict[str, Any]] = {
@@ -61,6 +64,13 @@ class EfficientVMamba(StagedBackbone):
         dims, blocks = arch['dims'], self._parse_blocks(arch)
         super().__init__(dims, arch['depths'], out_indices, frozen_stages, norm_eval, init_cfg)
         self.block_types = blocks
+        in_channels = whole_number('in_channels', in_channels, 1)
+        step_size = whole_number('step_size', step_size)
+        if flag('fusion', fusion) and blocks[0] == 'evss' and dims[0] < _NARROWEST:
+            raise ValueError(
+                f'`dims` must start with at least {_NARROWEST} for the channel attention, an eighth as wide, or have '
+                f'fusion=False, got {dims}'
+            )
 
         def make_block(stage: int, drop_path: float) -> nn.Module:
             if blocks[stage] == 'evss':

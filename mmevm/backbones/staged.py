@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmevm.backbones.arguments import check_number, flag, output_indices, whole_number
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
 from mmevm.layers.basic import norm_tokens
@@ -51,13 +52,13 @@ class StagedBackbone(Backbone):
     Args:
         dims (list[int]): Width of each stage.
         depths (list[int]): Blocks of each stage.
-        out_indices (Sequence[int]): Stages whose maps are returned.
+        out_indices (Sequence[int]): Stages whose maps are returned, in ascending order.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval (bool): Keeps batch norms in evaluation mode while training.
         init_cfg (dict or list[dict], optional): See :class:`Backbone`.
 
     Raises:
-        ValueError: ``out_indices`` or ``frozen_stages`` names no stage.
+        TypeError, ValueError: An argument does not fit, as an ``out_indices`` or ``frozen_stages`` that names no stage.
     """
 
     def __init__(
@@ -69,13 +70,10 @@ class StagedBackbone(Backbone):
         norm_eval: bool,
         init_cfg: dict | list[dict] | None,
     ) -> None:
+        frozen_stages = whole_number('frozen_stages', frozen_stages, -1, len(dims))
         super().__init__(frozen_stages, norm_eval, init_cfg)
         self.dims, self.depths = dims, depths
-        self.out_indices = tuple(out_indices)
-        if not self.out_indices or not set(self.out_indices) <= set(range(len(dims))):
-            raise ValueError(f'`out_indices` must name stages from 0 to {len(dims) - 1}, got {out_indices}')
-        if not -1 <= frozen_stages <= len(dims):
-            raise ValueError(f'`frozen_stages` must be from -1 to {len(dims)}, got {frozen_stages}')
+        self.out_indices = output_indices(out_indices, len(dims), 'stages')
 
     @classmethod
     def _resolve_arch(cls, arch: str | dict[str, Any], optional: Sequence[str] = ()) -> dict[str, Any]:
@@ -101,6 +99,8 @@ class StagedBackbone(Backbone):
             drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
             with_cp (bool): See :class:`Stage`.
         """
+        flag('with_cp', with_cp)
+        check_number('drop_path_rate', drop_path_rate)
         n_blocks = sum(self.depths)
         rates = iter(drop_path_rate * i / max(n_blocks - 1, 1) for i in range(n_blocks))
         self.patch_embed = stem

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmevm.backbones.adaptation import adapt_positions
+from mmevm.backbones.arguments import check_number, flag, output_indices, whole_number, whole_numbers
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
 from mmevm.layers import PatchEmbed, RMSNorm, VimBlock
@@ -35,7 +37,8 @@ class Vim(Backbone):
         img_size (int or tuple[int, int]): Height and width that the position embedding is for. Images of other sizes,
             and checkpoints for them, are served by interpolating it.
         patch_stride (int): Distance between neighbouring patches of 16 x 16 pixels: 16, or 8 for the finer variants.
-        out_indices (Sequence[int]): Blocks whose tokens are returned; negative ones count from the last.
+        out_indices (Sequence[int]): Blocks whose tokens are returned, in ascending order; negative ones count
+            from the last.
         out_type (str): 'cls_token' returns the class token and 'avg_featmap' the patches' mean, for classification;
             'featmap' returns maps, and 'plain_featmap' one map without a tuple, as mmdet's ``SimpleFPN`` expects.
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
@@ -48,7 +51,7 @@ class Vim(Backbone):
             checkpoints that do not store it. Those of mmevm do.
 
     Raises:
-        ValueError: If an argument does not fit; the message says what was expected.
+        TypeError, ValueError: If an argument does not fit; the message says what was expected.
     """
 
     arch_zoo: Mapping[str, dict[str, Any]] = {
@@ -77,16 +80,14 @@ class Vim(Backbone):
         dim, depth = self.dims[0], self.depths[0]
         self.out_indices = self._parse_outputs(out_indices, out_type, depth)
         self.out_type = out_type
-        if not -1 <= frozen_stages <= depth:
-            raise ValueError(f'`frozen_stages` must be from -1 to {depth}, got {frozen_stages}')
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(height, width) < self.patch_size:
-            raise ValueError(f'`img_size` must be at least {self.patch_size}, got {img_size}')
-        if not 1 <= patch_stride <= self.patch_size:
-            raise ValueError(f'`patch_stride` must be from 1 to {self.patch_size}, got {patch_stride}')
+        self.frozen_stages = whole_number('frozen_stages', frozen_stages, -1, depth)
+        height, width = self._parse_size(img_size)
+        patch_stride = whole_number('patch_stride', patch_stride, 1, self.patch_size)
+        in_channels = whole_number('in_channels', in_channels, 1)
+        check_number('drop_path_rate', drop_path_rate)
         self.grid = tuple((side - self.patch_size) // patch_stride + 1 for side in (height, width))
         self.checkpoint_grid = self._parse_grid(checkpoint_grid)
-        self.with_cp = with_cp
+        self.with_cp = flag('with_cp', with_cp)
 
         self.patch_embed = PatchEmbed(in_channels, dim, self.patch_size, patch_stride, norm=False)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
@@ -110,12 +111,17 @@ class Vim(Backbone):
     def _parse_outputs(out_indices: Sequence[int], out_type: str, depth: int) -> tuple[int, ...]:
         if out_type not in _OUT_TYPES:
             raise ValueError(f'`out_type` must be one of {", ".join(map(repr, _OUT_TYPES))}, got {out_type!r}')
-        indices = tuple(i + depth if i < 0 else i for i in out_indices)
-        if not indices or not set(indices) <= set(range(depth)):
-            raise ValueError(f'`out_indices` must name blocks from {-depth} to {depth - 1}, got {out_indices}')
+        indices = output_indices(out_indices, depth, 'blocks', negative=True)
         if out_type == 'plain_featmap' and len(indices) > 1:
             raise ValueError(f"`out_type='plain_featmap'` returns one map, got `out_indices` {out_indices}")
         return indices
+
+    @classmethod
+    def _parse_size(cls, img_size: int | Sequence[int]) -> list[int]:
+        sides = whole_numbers('img_size', [img_size] * 2 if isinstance(img_size, Integral) else img_size)
+        if len(sides) != 2 or min(sides) < cls.patch_size:
+            raise ValueError(f'`img_size` must be at least {cls.patch_size}, or height and width, got {img_size}')
+        return sides
 
     @staticmethod
     def _parse_grid(grid: Sequence[int] | None) -> tuple[int, int] | None:

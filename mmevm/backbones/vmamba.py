@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from mmevm.backbones.arguments import check_number, whole_number
 from mmevm.backbones.staged import StagedBackbone
 from mmevm.layers import ConvDownsample, ConvStem, PatchEmbed, PatchMerging, VSSBlock
 from mmevm.registry import register_backbone
@@ -34,7 +35,8 @@ class VMamba(StagedBackbone):
             'tiny', 'small' and 'base' are of the first design. The others are of the second design; their
             names give ``ssm_ratio`` and the depth of the third stage.
         in_channels (int): Image channels.
-        out_indices (Sequence[int]): Stages whose maps are returned, each after a LayerNorm of its own.
+        out_indices (Sequence[int]): Stages whose maps are returned, in ascending order, each after a LayerNorm of its
+            own.
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0.
         frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         with_cp (bool): Trade time for memory by recomputing the blocks' activations in the backward pass.
@@ -42,7 +44,7 @@ class VMamba(StagedBackbone):
             as they are and loads them strictly; see :func:`mmevm.checkpoint.load_checkpoint`.
 
     Raises:
-        ValueError: If an argument does not fit; the message says what was expected.
+        TypeError, ValueError: If an argument does not fit; the message says what was expected.
     """
 
     # Millions of parameters with the 1000-class head.
@@ -72,9 +74,11 @@ class VMamba(StagedBackbone):
         dims, design, ssm_ratio = arch['dims'], arch.get('design', 'v0'), arch.get('ssm_ratio', 2.0)
         if design not in _DESIGNS:
             raise ValueError(f"`design` must be 'v0' or 'v2', got {design!r}")
+        check_number('ssm_ratio', ssm_ratio)
         if not ssm_ratio > 0:
             raise ValueError(f'`ssm_ratio` must be positive, got {ssm_ratio}')
         super().__init__(dims, arch['depths'], out_indices, frozen_stages, False, init_cfg)
+        in_channels = whole_number('in_channels', in_channels, 1)
 
         def make_block(stage: int, drop_path: float) -> nn.Module:
             return VSSBlock(dims[stage], ssm_ratio=ssm_ratio, drop_path=drop_path, **_DESIGNS[design])

@@ -1,9 +1,11 @@
 """Comparison of a checkpoint with a model, entry by entry; nothing is loaded."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from math import isfinite
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmevm.checkpoint import formats
@@ -86,6 +88,54 @@ def _compare(own: Mapping[str, Tensor], weights: Mapping[str, Any], start: str, 
             norm_absent = norm is not None and not any(_output_norm(other, start) == norm for other in weights)
             outside = alone and not name.startswith(start)
             (report.fresh if norm_absent or outside else report.missing).append(name)
+
+
+def refuse_values(
+    own: Mapping[str, Tensor], buffers: Collection[str], weights: Mapping[str, Any], start: str, report: LoadReport
+) -> None:
+    """Move the entries whose values cannot be the model's from ``report.loaded`` to ``report.unusable``.
+
+    Args:
+        own (Mapping[str, Tensor]): The model's entries by plain names; they may be on the meta device.
+        buffers (Collection[str]): Those that are no parameters.
+        weights (Mapping[str, Any]): The checkpoint's entries by the same names.
+        start (str): Start of the backbone's names. What other parts hold need not be finite: some have parameters that
+            nothing initialises or uses.
+        report (LoadReport): What fits by name and shape.
+    """
+    reasons = {}
+    for name in report.loaded:
+        leaf = name.rpartition('.')[2]
+        # Masks and limits are infinite on purpose; averages of a batch norm are not.
+        is_mask = name in buffers and not leaf.startswith('running_')
+        may_be_infinite = is_mask or not name.startswith(start)
+        # Files that were cast to half precision as a whole count batches in it.
+        if not (leaf == 'num_batches_tracked' and weights[name].is_floating_point()):
+            reasons[name] = _misfit(weights[name], own[name].dtype, may_be_infinite)
+    report.unusable += [f'{name} ({reason})' for name, reason in reasons.items() if reason]
+    report.loaded[:] = [name for name in report.loaded if not reasons.get(name)]
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point:
+        return 'floating-point numbers'
+    return 'complex numbers' if dtype.is_complex else 'booleans' if dtype == torch.bool else 'integers'
+
+
+def _misfit(value: Tensor, dtype: torch.dtype, may_be_infinite: bool) -> str | None:
+    """Return why values cannot be cast to a dtype of the model, if they cannot."""
+    if _kind(value.dtype) != _kind(dtype) or value.layout != torch.strided or value.is_quantized:
+        layout = '' if value.layout == torch.strided else f'{value.layout} '
+        return f'expected dense {_kind(dtype)}, got {layout}{value.dtype}'
+    # Shards and fake tensors cannot be looked at here.
+    if not dtype.is_floating_point or may_be_infinite or value.is_meta or type(value) not in (Tensor, nn.Parameter):
+        return None
+    if value.detach().to(dtype).isfinite().all():
+        return None
+    largest = value.detach().double().abs().max().item()
+    if isfinite(largest):
+        return f'expected numbers in the range of {dtype}, got up to {largest:.3g}'
+    return 'expected finite numbers, got NaN or infinite ones'
 
 
 def _output_norm(name: str, start: str) -> str | None:

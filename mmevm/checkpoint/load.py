@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmevm.checkpoint.align import Alignment, find_backbone
-from mmevm.checkpoint.fit import compare
+from mmevm.checkpoint.fit import compare, refuse_values
 from mmevm.checkpoint.identify import identify, is_part, signature
 from mmevm.checkpoint.names import plain
 from mmevm.checkpoint.report import LoadReport
@@ -37,19 +37,27 @@ def load_checkpoint(model: nn.Module, source: Source, strict: bool = True, *, pr
         model (nn.Module): A backbone of mmevm, or a detector, segmentor or classifier around one, compiled or not.
         source (path, address or mapping): A checkpoint file, its http(s) address, ``mmevm://NAME`` of the zoo, or
             the content of a file.
-        strict (bool): Raise on any missing, unexpected or mis-shaped entry; otherwise log such entries and load the
-            others.
+        strict (bool): Raise on any missing, unexpected or mis-shaped entry, and on values that cannot be weights, as
+            NaN; otherwise log such entries and load the others.
         prefix (str, optional): Use only the entries below this prefix, as MMEngine's ``PretrainedInit`` does.
 
     Returns:
         LoadReport: What was loaded and what was not.
 
     Raises:
-        TypeError: If the model has no backbone of mmevm.
+        TypeError: If the model has no backbone of mmevm, or ``source`` is nothing of the above.
+        ValueError: If the model is on the meta device, which keeps no values, and the weights are not.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
     weights, report = fit_checkpoint(model, source, strict, prefix=prefix)
-    _write(model.state_dict(), weights)
+    target = model.state_dict()
+    on_meta = [name for name in weights if target[name].is_meta]
+    if on_meta and not any(value.is_meta for value in weights.values()):
+        raise ValueError(
+            f'expected a model with values, got {len(on_meta)} tensors on the meta device, such as {on_meta[0]}: build '
+            "it on a device, or call model.to_empty(device='cpu') before"
+        )
+    _write(target, weights)
     report.log(_describe(source))
     return report
 
@@ -79,7 +87,7 @@ def fit_checkpoint(
         LoadReport: What a load would use and what not.
 
     Raises:
-        TypeError: If the model has no backbone of mmevm.
+        TypeError: If the model has no backbone of mmevm, or ``source`` is nothing of the above.
         CheckpointError: If the file cannot be opened as plain data, or does not fit the model.
     """
     backbone, start = find_backbone(model)  # before a file is opened or downloaded
@@ -88,6 +96,8 @@ def fit_checkpoint(
     names = {plain(name): name for name in target}
     own = {name: target[names[name]] for name in names}
     found, report = compare(own, backbone, start, checkpoint, prefix)
+    buffers = {plain(name) for name, _ in model.named_buffers(remove_duplicate=False)}
+    refuse_values(own, buffers, found.weights, start, report)
     if strict and not _acceptable(own, found, report, free_heads, class_sized):
         what = f'{_describe(source)} does not fit the model{_difference(backbone, found.backbone)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
@@ -113,10 +123,17 @@ def open_checkpoint(source: Source) -> Mapping[str, Any]:
     """Return the content of a checkpoint, as data only; for what ``source`` may be see :func:`load_checkpoint`.
 
     Raises:
+        TypeError: If it is no path, address or mapping.
         CheckpointError: If it cannot be opened as plain data, or is not a mapping.
     """
     if isinstance(source, Mapping):
         checkpoint = source
+    elif not isinstance(source, str | os.PathLike):
+        remedy = 'give its state_dict()' if isinstance(source, nn.Module) else 'save it to a file, and give the path'
+        raise TypeError(
+            'expected the path or address of a checkpoint, mmevm://NAME, or a mapping of names to tensors, got '
+            f'{type(source).__name__}; {remedy}'
+        )
     else:
         scheme, separator, _ = str(source).partition('://')
         opener = OPENERS.get(scheme) if separator else None
@@ -134,6 +151,8 @@ def _acceptable(
     class_sized: Callable[[], Mapping[str, Collection[int]]],
 ) -> bool:
     """Return whether every difference is in a head that may differ, or in a dimension that depends on the classes."""
+    if report.unusable:
+        return False
     mismatched = {problem.partition(' ')[0] for problem in report.mismatched}
     differing = {*report.missing, *report.unexpected, *mismatched}
     if free_heads:

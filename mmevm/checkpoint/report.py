@@ -28,6 +28,7 @@ class LoadReport:
         missing (list[str]): Entries of the model that the checkpoint lacks.
         unexpected (list[str]): Entries of the checkpoint that the model lacks.
         mismatched (list[str]): Entries of another shape, with both shapes.
+        unusable (list[str]): Entries whose values cannot be the model's, as NaN or quantised ones, with the reason.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -40,12 +41,17 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
         """One line for each kind of difference that a strict load refuses, with the first names."""
         kinds = {'missing': self.missing, 'unexpected': self.unexpected, 'of another shape': self.mismatched}
-        return [f'{len(names)} {kind}: {_join(names)}' for kind, names in kinds.items() if names]
+        lines = [f'{len(names)} {kind}: {_join(names)}' for kind, names in kinds.items() if names]
+        if self.unusable:
+            remedy = 'save them as finite floating-point numbers in the range of the model, or take another file'
+            lines.append(f'{len(self.unusable)} with values that cannot be weights: {_join(self.unusable)}; {remedy}')
+        return lines
 
     def require_whole(self, where: str) -> None:
         """Refuse a checkpoint that leaves a part of the model as it was initialised.

@@ -99,6 +99,42 @@ def save_safetensors(path: str | os.PathLike, weights: Mapping[str, Tensor], met
     save_file({name: value.contiguous().clone() for name, value in weights.items()}, path, metadata)
 
 
+def _local_file(path: str | os.PathLike) -> str:
+    """Return the absolute path of a file; errors as of :func:`load_file`."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f'expected the path of a checkpoint file, got {type(path).__name__}')
+    if not os.fspath(path):
+        raise FileNotFoundError('Checkpoint not found: the path is empty; give the path of a file')
+    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    if os.path.isdir(path):
+        raise CheckpointError(_no_file(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'Checkpoint not found: {path}')
+    if path.endswith('.index.json'):
+        raise CheckpointError(f'Cannot read {path} as a checkpoint: {_SHARDED}')
+    return path
+
+
+_SHARDED = (
+    'it lists the parts of a sharded checkpoint. Open each part with mmevm.checkpoint.load_file, merge what it returns '
+    'into one dict, and load that, or save it with torch.save and load the file'
+)
+
+
+def _no_file(path: str) -> str:
+    """Say what a folder has that could be loaded."""
+    names = sorted(os.listdir(path))
+    if '.metadata' in names:
+        code = f'python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(path)} weights.pth'
+        return f'{path} is a folder, a distributed checkpoint of PyTorch; make one file of it, and load that: {code}'
+    index = next((name for name in names if name.endswith('.index.json')), None)
+    if index:
+        return f'{path} is a folder, and has {index}: {_SHARDED}'
+    files = [name for name in names if name.endswith(('.safetensors', '.pth', '.pt', '.ckpt', '.bin'))]
+    found = f'give the path of a file in it: {", ".join(files[:8])}' if files else 'it has no *.safetensors or *.pth'
+    return f'{path} is a folder, expected a checkpoint file; {found}'
+
+
 def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = False) -> dict:
     """Open a checkpoint file (zip or older pickle form, or ``.safetensors``) as data only.
 
@@ -111,13 +147,12 @@ def load_file(path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = F
         dict: The content of the file, a mapping.
 
     Raises:
+        TypeError: ``path`` is no path.
         FileNotFoundError: There is no file at ``path``.
-        CheckpointError: The file is damaged, not a checkpoint, or refers to something outside the allow-list. It is a
-            ``RuntimeError``.
+        CheckpointError: It is a folder, or the file is damaged, not a checkpoint, or refers to something outside the
+            allow-list. It is a ``RuntimeError``.
     """
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'Checkpoint not found: {path}')
+    path = _local_file(path)
     if path.endswith('.safetensors'):
         return _load_safetensors(path, map_location)
     try:

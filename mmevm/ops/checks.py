@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmevm.ops.routes import Route
+from mmevm.ops.routes import Route, check_step
 
 MAX_STATES = 256
+_OPTIONAL = ('Ds', 'dt_bias', 'delta_bias')
+_DATA_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class SequenceInputs(NamedTuple):
@@ -41,6 +43,19 @@ def contiguous(inputs: tuple[Tensor | None, ...]) -> Any:
     return (None if t is None else t.contiguous() for t in inputs)
 
 
+def _tensors(inputs: SequenceInputs | MapInputs) -> None:
+    """Raise TypeError unless the inputs are tensors, or None where a default says so."""
+    for name, tensor in zip(inputs._fields, inputs, strict=True):
+        if tensor is not None or name not in _OPTIONAL:
+            check_tensor(tensor, name)
+
+
+def check_tensor(value: Any, name: str) -> None:
+    """Raises TypeError unless an input is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f'`{name}` must be a tensor, got {type(value).__name__}; convert it with torch.as_tensor')
+
+
 def _shape(tensor: Tensor, name: str, dims: str, expected: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != tuple(expected):
         raise ValueError(f'`{name}` must have shape {dims} = {list(expected)}, got {list(tensor.shape)}')
@@ -57,7 +72,7 @@ def accumulate_dtype(first: Tensor) -> torch.dtype:
 
 
 def _data(tensor: Tensor, name: str, first: Tensor) -> None:
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _DATA_TYPES:
         raise TypeError(f'`{name}` must be float16, bfloat16, float32 or float64, got {tensor.dtype}')
     if tensor.device != first.device:
         raise ValueError(f'`{name}` must be on {first.device} like the first input, got {tensor.device}')
@@ -81,6 +96,7 @@ def _states(A: Tensor) -> None:
 
 def check_selective_scan(inputs: SequenceInputs) -> None:
     """Raises ValueError or TypeError unless the tensors fit :func:`mmevm.ops.selective_scan`."""
+    _tensors(inputs)
     u, delta, A, Bs, Cs, Ds, delta_bias = inputs
     _ndim(u, 'u', '[B, D, L]')
     _ndim(A, 'A', '[D, N]')
@@ -107,6 +123,7 @@ def check_selective_scan(inputs: SequenceInputs) -> None:
 
 def check_visual_scan(inputs: MapInputs) -> None:
     """Raises ValueError or TypeError unless the tensors fit :func:`mmevm.ops.visual_scan`."""
+    _tensors(inputs)
     x, x_dbl, dt_weight, dt_bias, A, Ds = inputs
     _ndim(x, 'x', '[B, H, W, D]')
     _ndim(x_dbl, 'x_dbl', '[B, H, W, P, R + 2N]')
@@ -130,14 +147,29 @@ def check_visual_scan(inputs: MapInputs) -> None:
         _parameter(parameter, name, x)
 
 
+def check_es2d_scan(x_dbl: Tensor, A: Tensor) -> None:
+    """Raises ValueError or TypeError unless tensors have what :func:`mmevm.ops.es2d_scan` adds to a visual scan."""
+    check_tensor(x_dbl, 'x_dbl')
+    check_tensor(A, 'A')
+    _ndim(x_dbl, 'x_dbl', '[B, H, W, R + 2N]')
+    _ndim(A, 'A', '[4, D, N]')
+    if A.shape[0] > 4:
+        raise ValueError(f'`A` must hold 4 parameter sets, which ES2D uses, got {A.shape[0]}')
+
+
 def check_gate(z: Tensor, u: Tensor) -> None:
     """Raises ValueError or TypeError unless ``z`` can gate the output of a scan over ``u``."""
+    check_tensor(z, 'z')
     _shape(z, 'z', '[B, D, L]', tuple(u.shape))
     _data(z, 'z', u)
 
 
 def check_routes(routes: list[Route], step: int, parameter_sets: int, projections: int) -> None:
-    """Raises ValueError unless the routes fit the step, the parameter sets and the projections."""
+    """Raises ValueError or TypeError unless the routes fit the step, the parameter sets and the projections."""
+    check_step(step)
+    if not isinstance(routes, list | tuple) or not all(isinstance(route, Route) for route in routes):
+        got = f'{type(routes).__name__} {routes!r:.80}'
+        raise TypeError(f'`routes` must be a list of mmevm.ops.Route, got {got}; make each with Route(*values)')
     if step < 1:
         raise ValueError(f'`step` must be at least 1, got {step}')
     if not routes:

@@ -7,6 +7,8 @@ one list of routes serves every image.
 
 from typing import NamedTuple
 
+import torch
+
 
 class Route(NamedTuple):
     """One route of a visual scan.
@@ -43,12 +45,20 @@ def es2d_routes(step: int = 2) -> list[Route]:
         list[Route]: ``step * step`` routes.
 
     Raises:
+        TypeError: If ``step`` is no integer.
         ValueError: If ``step`` is below 2.
     """
+    check_step(step)
     if step < 2:
         raise ValueError(f'`step` must be at least 2 for the atrous scan, got {step}')
     phases = [(m, n) for n in range(step) for m in range(step)]
     return [Route(m, n, m % 2 == 1, False, m % 2 + 2 * (n % 2), 0) for m, n in phases]
+
+
+def check_step(step: int) -> None:
+    """Raises TypeError unless the step is an integer, or a symbol for one."""
+    if not isinstance(step, int | torch.SymInt):
+        raise TypeError(f'`step` must be an integer, got {step!r}')
 
 
 def flatten(routes: list[Route]) -> list[int]:

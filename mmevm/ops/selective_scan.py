@@ -50,6 +50,8 @@ def selective_scan(
         TypeError: If a dtype does not fit, a complex ``A`` among them.
         RuntimeError: If the backend was asked for by name and cannot serve the data.
     """
+    checks.check_tensor(Bs, 'Bs')
+    checks.check_tensor(Cs, 'Cs')
     if Bs.dim() == 3:
         Bs = Bs.unsqueeze(1)
     if Cs.dim() == 3:

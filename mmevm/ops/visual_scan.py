@@ -86,6 +86,8 @@ def es2d_scan(
         ValueError, TypeError, RuntimeError: As :func:`visual_scan`, and if ``step`` is below 2.
     """
     routes = es2d_routes(step)
+    if not torch.jit.is_tracing():
+        checks.check_es2d_scan(x_dbl, A)
     return visual_scan(
         x, x_dbl.unsqueeze(-2), dt_weight, A, Ds, routes=routes, step=step, dt_bias=dt_bias, backend=backend
     )

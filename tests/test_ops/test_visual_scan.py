@@ -1,5 +1,6 @@
 """The scan over a feature map: every backend against the reference in float64."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -152,9 +153,21 @@ BAD = {
         ValueError,
         'must be below K = 3',
     ),
+    'five sets': (
+        {name: torch.zeros(5, 20, size) for name, size in (('dt_weight', 3), ('A', 16))},
+        ValueError,
+        '`A` must hold 4 parameter sets, which ES2D uses, got 5',
+    ),
+    'projections': ({'x_dbl': torch.zeros(2, 9, 7, 4, 35)}, ValueError, r'shape \[B, H, W, R \+ 2N\], got \[2, 9, 7'),
+    'list x_dbl': ({'x_dbl': [0.0]}, TypeError, '`x_dbl` must be a tensor, got list'),
+    'step as text': ({'step': '2'}, TypeError, "`step` must be an integer, got '2'"),
     'step 1': ({'step': 1}, ValueError, '`step` must be at least 2 for the atrous scan, got 1'),
     'step 0': ({'step': 0}, ValueError, '`step` must be at least 2 for the atrous scan, got 0'),
     'other device': ({'dt_bias': torch.zeros(4, 20, device='meta')}, ValueError, '`dt_bias` must be on cpu'),
+    'array x': ({'x': np.zeros((2, 9, 7, 20))}, TypeError, '`x` must be a tensor, got ndarray; convert it'),
+    'list A': ({'A': [[0.0]]}, TypeError, '`A` must be a tensor, got list'),
+    'no weight': ({'dt_weight': None}, TypeError, '`dt_weight` must be a tensor, got NoneType'),
+    'float8 x': ({'x': torch.zeros(2, 9, 7, 20).to(torch.float8_e4m3fn)}, TypeError, '`x` must be float16, .*float8'),
     'empty map': ({'x': torch.zeros(2, 0, 7, 20)}, ValueError, 'at least one cell and one channel'),
 }
 
@@ -181,6 +194,22 @@ def test_visual_scan_rejects_routes(route: Route, message: str) -> None:
     args = (i['x'], i['x_dbl'], i['dt_weight'], i['dt_bias'], i['A'], i['Ds'], 2, [int(f) for f in route], False)
     with pytest.raises(ValueError, match=message):
         torch.ops.mmevm.visual_scan(*args)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        ({'step': '2'}, "`step` must be an integer, got '2'"),
+        ({'step': 2.0}, '`step` must be an integer, got 2.0'),
+        ({'routes': [(0, 0, False, False, 0, 0)]}, r'`routes` must be a list of mmevm\.ops\.Route, got list .*Route\('),
+        ({'routes': (route for route in es2d_routes())}, '`routes` must be a list .*, got generator'),
+        ({'routes': None}, '`routes` must be a list .*, got NoneType'),
+    ],
+    ids=['text', 'float', 'plain tuples', 'generator', 'None'],
+)
+def test_visual_scan_rejects_routes_and_steps_of_other_types(change: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        visual_scan(**map_inputs(), **{'routes': es2d_routes(), 'step': 2, **change})
 
 
 def test_es2d_scan_compiles_and_exports_for_any_size() -> None:
