@@ -6,6 +6,7 @@ A Markdown file holds a table between ``<!-- table: NAME -->`` and ``<!-- end --
 replaced. ``tests/test_docs/test_tables.py`` fails while a table is out of date.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -387,6 +388,7 @@ def fill(text: str) -> str:
 
 def main() -> None:
     """Write what has changed, and say where."""
+    argparse.ArgumentParser(description='Write the tables of numbers in the README and the manual.').parse_args()
     for path in files():
         text = path.read_text(encoding='utf-8')
         if (current := fill(text)) != text:

@@ -23,15 +23,14 @@ from mmevm.errors import UsageError, exit_status
 
 _NO_DRAWING = 'MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and --show-dir.'
 
+_NO_HOOK = (
+    '--show and --show-dir need default_hooks.visualization in the config, e.g. '
+    "visualization=dict(type='DetVisualizationHook')."
+)
+
 
 def _set_drawing(cfg: Any, task: Task, show: bool, folder: str | None, wait_time: float) -> None:
-    hook = cfg.get('default_hooks', {}).get('visualization')
-    if hook is None:
-        raise UsageError(
-            '--show and --show-dir need default_hooks.visualization in the config, e.g. '
-            "visualization=dict(type='DetVisualizationHook')."
-        )
-    hook.update({task.draw_switch: True, 'show': show, 'wait_time': wait_time})
+    cfg.default_hooks.visualization.update({task.draw_switch: True, 'show': show, 'wait_time': wait_time})
     if folder:
         cfg.merge_from_dict({task.draw_folder: folder})
 
@@ -84,6 +83,16 @@ def evaluate(
     """
     cfg = load_config(config, **overrides)
     task = task_of(cfg)
+    exported = checkpoint.endswith(SUFFIX)
+    draws = bool(show or show_dir)
+    if out and not out.endswith(('.pkl', '.pickle')):
+        raise UsageError(f'--out must end with .pkl or .pickle, got {out}')
+    if exported and tta:
+        raise UsageError('--tta: exported models predict without augmentation. Leave out --tta.')
+    if draws and tta and not task.draws_tta:
+        raise UsageError(_NO_DRAWING)
+    if draws and cfg.get('default_hooks', {}).get('visualization') is None:
+        raise UsageError(_NO_HOOK)
     require_checkpoint(checkpoint)
     if data:
         use_data(cfg, data, config, skip_broken, checkpoint)
@@ -91,17 +100,10 @@ def evaluate(
             save_config(cfg, 'test_config.py')
     check_data(cfg, ('test',), f'python tools/test.py {config} {checkpoint}')
     check_classes(cfg, ('test',))
-    exported = checkpoint.endswith(SUFFIX)
     cfg.load_from = None if exported else checkpoint
-    if out and not out.endswith(('.pkl', '.pickle')):
-        raise UsageError(f'--out must end with .pkl or .pickle, got {out}')
-    if show or show_dir:
-        if tta and not task.draws_tta:
-            raise UsageError(_NO_DRAWING)
+    if draws:
         _set_drawing(cfg, task, show, show_dir, wait_time)
     _skip_mask_metrics(cfg)
-    if exported and tta:
-        raise UsageError('--tta: exported models predict without augmentation. Leave out --tta.')
     if exported:
         use_exported(cfg, checkpoint)
     elif tta:

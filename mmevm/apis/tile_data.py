@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmevm.data.reading import LAYOUTS, read_data
+from mmevm.data.reading import DETECTION_LAYOUTS, read_data
 from mmevm.data.records import SPLITS
 from mmevm.data.summary import refusal
 from mmevm.data.tiles import Tiling, tile_data
@@ -18,7 +18,7 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         description='Cut the images of a detection dataset into overlapping tiles, and write them as a COCO dataset '
         'for --data. The dataset itself is only read.'
     )
-    parser.add_argument('data', metavar='PATH', help=LAYOUTS.replace('%', '%%'))
+    parser.add_argument('data', metavar='PATH', help=DETECTION_LAYOUTS.replace('%', '%%'))
     parser.add_argument('out', type=Path, metavar='OUT', help='a new folder')
     parser.add_argument('--size', type=int, default=512, help='edge of a tile in pixels (default: %(default)s)')
     parser.add_argument(

@@ -17,10 +17,13 @@ _READERS: dict[str, tuple[_Reader, ...]] = {
     'classification': (folders.read,),
 }
 _ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.7z', '.rar')
-LAYOUTS = (
+DETECTION_LAYOUTS = (
     'a COCO file or a folder with annotations/*.json or train/_annotations.coco.json; a YOLO data.yaml or its folder; '
-    'Pascal VOC (Annotations/*.xml, JPEGImages); images/ and masks/ with PNG label maps; a folder for each class, with '
-    'or without train/ and val/'
+    'Pascal VOC (Annotations/*.xml, JPEGImages)'
+)
+LAYOUTS = (
+    f'{DETECTION_LAYOUTS}; images/ and masks/ with PNG label maps; a folder for each class, with or without train/ and '
+    'val/'
 )
 
 

@@ -97,7 +97,14 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         help='fix the size of the images, for models and runtimes that take one size only',
     )
     parser.add_argument('--no-verify', dest='verify', action='store_false', help='skip the comparison with PyTorch')
-    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValues,
+        default={},
+        metavar='KEY=VALUE',
+        help='changes to the config, e.g. model.test_cfg.max_per_img=50',
+    )
     return vars(parser.parse_args(argv))
 
 

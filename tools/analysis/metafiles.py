@@ -6,6 +6,7 @@ configs and the cost of their models. Run it after changing any of these; a test
 
 from __future__ import annotations
 
+import argparse
 import runpy
 import sys
 from collections.abc import Mapping
@@ -157,6 +158,7 @@ def _results(name: str, dataset: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure every model and write the files."""
+    argparse.ArgumentParser(description="Count every config's model, and write configs/metafile_*.yml.").parse_args()
     sizes = configs()
     costs = {name: measure(read_config(ROOT / f'configs/{name}.py'), sizes.get(name)) for name in names()}
     for path, text in render(costs).items():
