@@ -10,6 +10,8 @@ dependencies = ['torch', 'mmengine']
 
 def _entrypoint(name: str) -> _Callable[..., _Any]:
     def load(pretrained: bool = True, task: str | None = None) -> _Any:
+        if not isinstance(pretrained, bool):
+            raise TypeError(f'`pretrained` must be True or False, got {pretrained!r}')
         return (_zoo.load if pretrained else _zoo.build)(name, task)
 
     entry = _zoo.ENTRIES[name]

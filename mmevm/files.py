@@ -41,6 +41,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def folder_fault(folder: str | os.PathLike) -> str | None:
+    """Return why a folder can neither be written to nor be made; None if it can."""
+    path = Path(folder).absolute()
+    first = next(part for part in (path, *path.parents) if os.path.lexists(part))
+    if not first.is_dir():
+        return f'{first} is not a folder'
+    return None if os.access(first, os.W_OK) else f'{first} is not writable'
+
+
 def file_hash(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, 'rb') as file:

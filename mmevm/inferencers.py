@@ -75,6 +75,15 @@ def _require_config(model: Any) -> None:
         raise ValueError(_NO_CONFIG.format(model=model))
 
 
+def _require_library(inferencer: type, name: str, config: Path) -> None:
+    """Refuse a model of another library than the inferencer's, in whose registry its parts are not found."""
+    library, scope = inferencer.__module__.partition('.')[0], Config.fromfile(config).default_scope
+    if library != scope and library in ('mmdet', 'mmseg', 'mmpretrain'):
+        raise ValueError(
+            f'{name} is a model of {scope}, {inferencer.__name__} takes those of {library}; use one of {scope}'
+        )
+
+
 def _load_strictly(model: Any, weights: str) -> None:
     """Load weights once more, strictly, if the model has a backbone of mmevm."""
     if not has_backbone(model):
@@ -91,6 +100,7 @@ def _with_our_names(original: Callable[..., None]) -> Callable[..., None]:
         _require_config(model)
         if isinstance(model, str) and model in models():
             config = config_path(model)
+            _require_library(type(self), model, config)
             weights = weights or released_weights(model)
             if weights is None:
                 raise ValueError(_UNRELEASED.format(name=model, config=config))

@@ -1,6 +1,8 @@
 """A folder for the Hugging Face hub: weights as safetensors, the complete config, and a model card."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from mmevm.errors import UsageError
 from mmevm.files import replacing
 from mmevm.registry import BACKBONES, type_name
 
+_FILES = ('model.safetensors', 'config.py', 'README.md')
 _PIPELINES = {'mmdet': 'object-detection', 'mmseg': 'image-segmentation', 'mmpretrain': 'image-classification'}
 _INFERENCERS = {
     'mmdet': ('mmdet.apis', 'DetInferencer'),
@@ -44,11 +47,15 @@ predict('image.jpg')
 
 
 def require_folder(folder: Path) -> None:
-    """Check that a folder can take a model. Raises: UsageError: it is a file, or holds another model."""
+    """Check that a folder can take a model. Raises: UsageError: It is a file, or has files that would be replaced."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f'--hub must be a folder, got the file {folder.absolute()}')
     if folder.is_dir() and any(folder.glob('*.safetensors')):
         raise UsageError(f'--hub: {folder.absolute()} has a model already; give another folder, or delete it')
+    if lost := [name for name in _FILES if (folder / name).exists()]:
+        raise UsageError(
+            f'--hub: {folder.absolute()} has {" and ".join(lost)}, which it would replace; give another folder'
+        )
 
 
 class Model(NamedTuple):
@@ -75,13 +82,33 @@ class Model(NamedTuple):
 
 def write_hub(folder: Path, model: Model) -> list[Path]:
     """Write ``model.safetensors``, ``config.py`` and ``README.md`` to a folder, which is made if it does not exist."""
-    weights, config, card = (folder / name for name in ('model.safetensors', 'config.py', 'README.md'))
-    folder.mkdir(parents=True, exist_ok=True)
+    weights, config, card = (folder / name for name in _FILES)
+    meta, text = json.dumps(model.content['meta']), _card(model)
     with replacing(weights) as draft:
-        save_safetensors(draft, model.content['state_dict'], {'meta': json.dumps(model.content['meta'])})
+        save_safetensors(draft, model.content['state_dict'], {'meta': meta})
     write_file(config, model.cfg.pretty_text.encode())
-    write_file(card, _card(model).encode())
+    write_file(card, text.encode())
     return [weights, config, card]
+
+
+def local_paths(cfg: Any) -> list[str]:
+    """Return the absolute paths in a config, by their keys: what a user may not want to publish."""
+    found: dict[str, str] = {}
+
+    def search(value: Any, key: str) -> None:
+        for inner, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            if isinstance(item, Mapping | list | tuple):
+                search(item, f'{key}{inner}.')
+            elif isinstance(item, str) and os.path.isabs(item):
+                found.setdefault(item, f'{key}{inner}={item}')
+
+    search(cfg.to_dict(), '')
+    return list(found.values())
+
+
+def _inline(text: Any) -> str:
+    """Return text for one line of Markdown, as it is."""
+    return re.sub(r'([\\`*|<\[])', r'\\\1', re.sub(r'[\r\n]+', ' ', str(text)))
 
 
 def _card(model: Model) -> str:
@@ -98,14 +125,14 @@ def _card(model: Model) -> str:
     results = ''
     if metrics:
         measured = [{'type': metric, 'name': metric, 'value': value} for metric, value in metrics.items()]
-        of = {'name': model.dataset, 'type': model.dataset.lower().replace(' ', '-')}
+        of = {'name': model.dataset, 'type': re.sub(r'\W+', '-', model.dataset.lower()).strip('-')}
         header['model-index'] = [
             {'name': model.name, 'results': [{'task': {'type': pipeline}, 'dataset': of, 'metrics': measured}]}
         ]
-        rows = ''.join(f'| {metric} | {value:g} |\n' for metric, value in metrics.items())
-        results = f'| on {model.dataset} | |\n| --- | --- |\n{rows}'
+        rows = ''.join(f'| {_inline(metric)} | {value:g} |\n' for metric, value in metrics.items())
+        results = f'| on {_inline(model.dataset)} | |\n| --- | --- |\n{rows}'
     classes = (model.content['meta'].get('dataset_meta') or {}).get('classes') or []
-    listed = f'\n## Classes\n\n{", ".join(map(str, classes))}\n' if classes else ''
+    listed = f'\n## Classes\n\n{", ".join(map(_inline, classes))}\n' if classes else ''
     module, inferencer = _INFERENCERS[library]
     return _CARD.format(
         header=yaml.safe_dump({key: value for key, value in header.items() if value}, sort_keys=False),

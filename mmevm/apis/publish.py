@@ -4,23 +4,27 @@ import argparse
 import hashlib
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
 
-from mmevm.apis.hub import Model, require_folder, write_hub
+from mmevm.apis.hub import Model, local_paths, require_folder, write_hub
 from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
 from mmevm.deploy.settings import names_fault, stored_names
 from mmevm.engine.config import read_config
 from mmevm.engine.runner.storage import write_file
 from mmevm.engine.tasks import TASKS, build_model
 from mmevm.errors import UsageError, exit_status
+from mmevm.files import folder_fault
 from mmevm.version import __version__
+
+_SAVED = ('config', 'test_config')
+"""Names of the configs that ``--data`` saves, in the folders of their runs."""
 
 
 def _metric(text: str) -> tuple[str, float]:
@@ -34,6 +38,12 @@ def _metric(text: str) -> tuple[str, float]:
     return name, number
 
 
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError('it is empty; give the name of a folder')
+    return Path(text).expanduser()
+
+
 def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse the command line (default: the process's own) to the arguments of :func:`publish`."""
     parser = argparse.ArgumentParser(
@@ -42,7 +52,10 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument('config', type=Path, help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of the training run')
-    parser.add_argument('--out', type=Path, default=Path('published'), metavar='DIR', help='default: published')
+    parser.add_argument(
+        '--name', help="the model's name (default: the config's, or for the config.py of a run its folder's)"
+    )
+    parser.add_argument('--out', type=_folder, default=Path('published'), metavar='DIR', help='default: published')
     parser.add_argument('--url', metavar='BASE', help='URL of the folder from which the file will be served')
     parser.add_argument(
         '--metric',
@@ -55,7 +68,10 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument('--dataset', default='unknown', help='dataset of the metrics, e.g. COCO')
     parser.add_argument(
-        '--hub', type=Path, metavar='FOLDER', help='also write a folder for the Hugging Face hub: safetensors and card'
+        '--hub',
+        type=_folder,
+        metavar='FOLDER',
+        help='also write a folder for the Hugging Face hub: safetensors and card',
     )
     parser.add_argument('--license', dest='licence', metavar='ID', help="licence of the weights on the hub's card")
     args = vars(parser.parse_args(argv))
@@ -95,12 +111,21 @@ def strip(checkpoint: dict[str, Any], config: Path) -> dict[str, Any]:
     meta = {'config': config.name, 'mmevm_version': __version__}
     origin = checkpoint.get('meta')
     dataset_meta = origin.get('dataset_meta') if isinstance(origin, Mapping) else None
-    if dataset_meta:
-        meta['dataset_meta'] = dataset_meta
-    weights = {
-        name: value.detach().cpu().clone() if isinstance(value, Tensor) else value for name, value in weights.items()
-    }
+    if isinstance(dataset_meta, Mapping) and dataset_meta:
+        meta['dataset_meta'] = _plain(dataset_meta)
+    copies: dict[Any, Tensor] = {}  # what shares its memory is one tensor in the file, too
+    for value in weights.values():
+        if isinstance(value, Tensor) and _place(value) not in copies:
+            copies[_place(value)] = value.detach().cpu().clone()
+    weights = {name: copies[_place(value)] if isinstance(value, Tensor) else value for name, value in weights.items()}
     return {'state_dict': weights, 'meta': meta}
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what tensors have in common that are views of the same memory."""
+    if tensor.layout != torch.strided or not tensor.numel():
+        return (id(tensor),)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
@@ -122,9 +147,13 @@ def check_fit(model: nn.Module, content: dict[str, Any]) -> int:
 
 
 def check_names(cfg: Any, content: Mapping[str, Any]) -> None:
-    """Check that the names of classes are as many as the model's. Raises: CheckpointError: They are not."""
+    """Check that there are names of as many classes as the model has, or none. Raises: CheckpointError: If not."""
     names = stored_names(content['meta'])
-    fault = names_fault(cfg, list(map(str, names))) if isinstance(names, list | tuple) else None
+    if names is None:
+        return
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f'The names of classes in the checkpoint must be a list of texts, got {names!r:.200}')
+    fault = names_fault(cfg, names)
     if fault:
         raise CheckpointError(f'The checkpoint {fault}')
 
@@ -140,18 +169,33 @@ def write(content: dict[str, Any], folder: Path, stem: str) -> Path:
 
 
 def _require_writable(option: str, folder: Path) -> None:
-    """Check that a folder is one, or can be made."""
-    first = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
-    if not first.is_dir():
-        raise UsageError(f'{option} must be a folder, got {folder}: {first} is none')
-    if not os.access(first, os.W_OK):
-        raise UsageError(f'{option} cannot be written: {first} is not writable')
+    fault = folder_fault(folder)
+    if fault:
+        raise UsageError(f'{option} must be a folder that can be written, got {folder}: {fault}')
+
+
+def _plain(value: Any) -> Any:
+    """Return metadata as plain data, which JSON can hold, too: arrays and sets as lists, without what is neither."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if isinstance(key, str | int) and _is_data(item)}
+    if isinstance(value, list | tuple):
+        items = [_plain(item) for item in value if _is_data(item)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item) for item in value if _is_data(item)), key=str)
+    return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
+
+
+def _is_data(value: Any) -> bool:
+    kinds = Mapping | list | tuple | set | frozenset | Tensor | np.ndarray | np.generic | str | int | float | None
+    return isinstance(value, kinds)
 
 
 def publish(
     config: Path,
     checkpoint: str,
     *,
+    name: str | None = None,
     out: Path = Path('published'),
     url: str | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -164,6 +208,7 @@ def publish(
     Args:
         config (Path): Config that it was trained with.
         checkpoint (str): The checkpoint file.
+        name (str, optional): The model's name: by default the config's, or for a run's ``config.py`` its folder's.
         out (Path): Folder for the results.
         url (str, optional): URL of the folder from which the file will be served.
         metrics (Mapping[str, float], optional): Measured values by name.
@@ -175,6 +220,9 @@ def publish(
     if hub:
         require_folder(hub)
         _require_writable('--hub', hub)
+    name = name or (config.absolute().parent.name if config.stem in _SAVED else config.stem)
+    if Path(name).name != name:
+        raise UsageError(f'--name must be a name, not a path, got {name!r}')
     cfg = read_config(config)
     source = Path(checkpoint).expanduser()
     if not source.is_file():
@@ -185,11 +233,11 @@ def publish(
     content = strip(load_file(source), config)
     parameters = check_fit(build_model(cfg), content)
     check_names(cfg, content)
-    path = write(content, out, config.stem)
-    entry: dict[str, Any] = {'Name': config.stem, 'Metadata': {'Parameters': parameters}}
+    path = write(content, out, name)
+    entry: dict[str, Any] = {'Name': name, 'Metadata': {'Parameters': parameters}}
     if metrics:
         entry['Results'] = [{'Task': task.name, 'Dataset': dataset, 'Metrics': dict(metrics)}]
-    entry['Config'] = f'configs/{config.name}'
+    entry['Config'] = f'configs/{name}.py'
     entry['Weights'] = f'{url.rstrip("/")}/{path.name}' if url else path.name
     entry['SHA256'] = hashlib.sha256(path.read_bytes()).hexdigest()
     metafile = path.with_suffix('.yml')
@@ -197,8 +245,10 @@ def publish(
     sizes = path.stat().st_size, source.stat().st_size
     print(f'{path}: {sizes[0] / 1e6:.1f} MB of {sizes[1] / 1e6:.1f} MB\n{metafile}: its metafile entry')
     if hub:
-        files = write_hub(hub, Model(config.stem, cfg, content, parameters, metrics or {}, dataset, licence))
-        print(f'{hub}: {", ".join(file.name for file in files)}; upload it with `hf upload USER/{config.stem} {hub}`')
+        files = write_hub(hub, Model(name, cfg, content, parameters, metrics or {}, dataset, licence))
+        print(f'{hub}: {", ".join(file.name for file in files)}; upload it with `hf upload USER/{name} {hub}`')
+        if paths := local_paths(cfg):
+            print(f'config.py names places on this machine; change what should not be seen: {", ".join(paths)}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

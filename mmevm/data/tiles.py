@@ -15,6 +15,7 @@ from mmevm.data.images import EXACT, read_pixels
 from mmevm.data.records import Sample, Split, Thing, UserData
 from mmevm.data.writing import coco_content
 from mmevm.errors import UsageError
+from mmevm.files import folder_fault
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,12 @@ class Tiling:
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UsageError(f'Expected tiles of at least 1 pixel, got {self.size}')
         if not 0 <= self.overlap < self.size:
-            raise UsageError(f'Expected an overlap from 0 to below the size of a tile, {self.size}, got {self.overlap}')
+            raise UsageError(
+                f'Expected an overlap (--overlap) from 0 to below the size of a tile, {self.size}, got {self.overlap}'
+            )
         if not 0 < self.share <= 1:
             raise UsageError(f'Expected a share above 0 and up to 1, got {self.share}')
 
@@ -143,8 +148,15 @@ def tile_data(data: UserData, out: Path, tiling: Tiling, whole: tuple[str, ...] 
     """
     if data.kind != 'detection':
         raise UsageError(f'Expected a dataset of boxes, got {data.layout} for {data.kind}: {data.root}')
+    fault = folder_fault(out)
+    if fault:
+        raise UsageError(f'{out} cannot be written: {fault}. Give a new folder.')
     if out.exists() and any(out.iterdir()):
         raise UsageError(f'{out} exists and is not empty. Give a new folder.')
+    if out.resolve().is_relative_to(data.root.resolve()):
+        raise UsageError(
+            f'{out} is inside the dataset {data.root}, of which it would become a part. Give another folder.'
+        )
     result = UserData('detection', 'COCO', out, data.classes, {}, data.findings)
     (out / 'annotations').mkdir(parents=True)
     with _emptied_on_failure(out):

@@ -118,12 +118,15 @@ def find_entry(name: str) -> Entry:
     """Return the entry of a name, with or without ``mmevm://``.
 
     Raises:
+        TypeError: If it is no text.
         NameUnknownError: If there is none; names the most similar ones. It is a ``ValueError``.
     """
+    if not isinstance(name, str):
+        raise TypeError(f'expected the name of a checkpoint, such as {next(iter(ENTRIES))!r}, got {name!r}')
     name = name.removeprefix('mmevm://')
     if name in ENTRIES:
         return ENTRIES[name]
-    close = difflib.get_close_matches(name, ENTRIES, cutoff=0.3) or list(ENTRIES)
+    close = difflib.get_close_matches(name.lower(), ENTRIES, cutoff=0.3) or list(ENTRIES)
     raise NameUnknownError(
         f'the zoo has no {name!r}; did you mean {", ".join(close)}? `python tools/zoo.py list` shows all'
     )

@@ -34,6 +34,23 @@ def test_impossible_tilings_are_refused(size: int, overlap: int, share: float) -
         Tiling(size, overlap, share)
 
 
+def test_a_tile_of_no_size_is_not_blamed_on_the_overlap() -> None:
+    for size in (0, -5):
+        with pytest.raises(UsageError, match=f'tiles of at least 1 pixel, got {size}'):
+            Tiling(size, -10)
+
+
+@pytest.mark.parametrize('place', ['file', 'file/below', 'photographs/tiles'])
+def test_tiles_need_a_folder_apart_from_the_dataset(place: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = layouts.write_voc(tmp_path / 'photographs', {'train': 2, 'val': 1})
+    (tmp_path / 'file').touch()
+    before = sorted(tmp_path.rglob('*'))
+    assert main([str(source), str(tmp_path / place), '--size', '32', '--overlap', '8']) == 2
+    expected = 'is inside the dataset' if 'photo' in place else 'file is not a folder'
+    assert expected in capsys.readouterr().err
+    assert sorted(tmp_path.rglob('*')) == before
+
+
 @pytest.mark.parametrize(
     'box, expected, crowd',
     [

@@ -109,6 +109,19 @@ def test_segmentation_inferencer_loads_our_segmentors_by_name(segmentor: Path, p
     assert found.max() < 150
 
 
+@pytest.mark.parametrize(
+    'kind, name, library',
+    [
+        ('mmdet.apis:DetInferencer', 'classifier_evm_t', 'mmpretrain'),
+        ('mmdet.apis:DetInferencer', 'segformer_evm_t', 'mmseg'),
+        ('mmseg.apis:MMSegInferencer', 'rtmdet_evm_t', 'mmdet'),
+    ],
+)
+def test_inferencers_name_the_library_of_a_model(kind: str, name: str, library: str) -> None:
+    with pytest.raises(ValueError, match=f'{name} is a model of {library}, .*Inferencer takes those of mm'):
+        resolve_name(kind)(name, 'weights.pth', device='cpu')
+
+
 def test_detection_inferencer_refuses_to_draw_a_random_head(zoo: Path) -> None:
     from mmdet.apis import DetInferencer
 

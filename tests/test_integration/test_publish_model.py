@@ -4,9 +4,11 @@ import hashlib
 import json
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -199,3 +201,77 @@ def test_publish_model_needs_named_numbers(metrics: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main([str(CONFIG), 'a.pth', *options])
     assert 'argument --metric: ' in capsys.readouterr().err
+
+
+def published(trained: Path, tmp_path: Path, config: Path = CONFIG, *options: str, **meta: object) -> tuple[Path, Path]:
+    """Publish a checkpoint with other class metadata, for the hub, too; return both folders."""
+    content, out, hub = torch.load(trained, weights_only=False), tmp_path / 'out', tmp_path / 'hub'
+    content['meta']['dataset_meta'] = {**content['meta']['dataset_meta'], **meta}
+    torch.save(content, trained)
+    arguments = [str(config), str(trained), '--out', str(out), '--hub', str(hub), *options]
+    assert main(arguments) == 0
+    return out, hub
+
+
+def test_metadata_of_any_kind_is_published_as_plain_data(trained: Path, tmp_path: Path) -> None:
+    names = np.array([f'class {i}' for i in range(150)])
+    odd = {'mean': np.float32(0.5), 'palette': torch.ones(2, 3, dtype=torch.uint8), 'seen': {'b', 'a'}, 'log': b'x'}
+    out, hub = published(trained, tmp_path, classes=names, **odd)
+    (path,) = out.glob('*.pth')
+    expected = {'classes': names.tolist(), 'mean': 0.5, 'palette': [[1] * 3] * 2, 'seen': ['a', 'b']}
+    for file in (path, hub / 'model.safetensors'):
+        found = load_file(file)['meta']['dataset_meta']
+        assert {name: found.get(name) for name in odd} | {'classes': list(found['classes'])} == {
+            **expected,
+            'log': None,
+        }
+
+
+@pytest.mark.parametrize('classes', ['wall', dict(enumerate('ab')), list(range(150)), 7])
+def test_names_that_are_no_list_are_not_published(classes: object) -> None:
+    content = {'meta': {'dataset_meta': {'classes': classes}}}
+    with pytest.raises(CheckpointError, match='names of classes in the checkpoint must be a list of texts, got'):
+        check_names(load_config(str(CONFIG)), content)
+
+
+@pytest.mark.parametrize('name', ['README.md', 'config.py'])
+def test_hub_replaces_nothing(name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'hub').mkdir()
+    (tmp_path / 'hub' / name).write_text('mine')
+    arguments = [str(CONFIG), str(trained), '--out', str(tmp_path / 'out'), '--hub', str(tmp_path / 'hub')]
+    assert main(arguments) == 2
+    assert f'has {name}, which it would replace' in capsys.readouterr().err
+    assert (tmp_path / 'hub' / name).read_text() == 'mine' and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('option', ['--out', '--hub'])
+def test_folders_need_a_name(option: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main([str(CONFIG), 'a.pth', option, ''])
+    assert f'argument {option}: it is empty' in capsys.readouterr().err
+
+
+def test_a_config_that_a_run_has_saved_is_published_under_the_name_of_the_run(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tmp_path / 'runs' / 'my_run' / 'config.py'
+    config.parent.mkdir(parents=True)
+    config.write_text(f"_base_ = {str(CONFIG)!r}\ntest_dataloader = dict(dataset=dict(data_root='/home/me/data'))\n")
+    out, hub = published(trained, tmp_path, config, '--metric', 'a|b=1', '--dataset', 'My | <Data>')
+    (path,) = out.glob('my_run-*.pth')
+    (entry,) = yaml.safe_load(path.with_suffix('.yml').read_text())['Models']
+    assert (entry['Name'], entry['Config']) == ('my_run', 'configs/my_run.py')
+    text = (hub / 'README.md').read_text()
+    assert '# my_run\n' in text and '| on My \\| \\<Data> | |' in text and '| a\\|b | 1 |' in text
+    assert 'test_dataloader.dataset.data_root=/home/me/data' in capsys.readouterr().out
+    shutil.rmtree(hub)
+    published(trained, tmp_path, config, '--name', 'other')
+    assert list(out.glob('other-*.pth'))
+    assert main([str(config), str(trained), '--name', 'a/b', '--out', str(out)]) == 2
+
+
+def test_tensors_that_share_memory_are_one_in_the_file() -> None:
+    weight = torch.ones(3, 4)
+    found = strip({'a': weight, 'b': weight, 'c': weight.t(), 'd': weight.clone()}, CONFIG)['state_dict']
+    assert found['a'] is found['b'] and found['a'].data_ptr() != weight.data_ptr()
+    assert torch.equal(found['c'], weight.t()) and found['d'].data_ptr() != found['a'].data_ptr()

@@ -64,3 +64,10 @@ def test_manual_shows_the_table() -> None:
 def test_entries_do_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ENTRIES['vim_tiny'].url = ''
+
+
+def test_find_entry_asks_for_a_name_in_any_case() -> None:
+    with pytest.raises(ValueError, match='did you mean efficient_vmamba_tiny'):
+        find_entry('EFFICIENT_VMAMBA_TINI')
+    with pytest.raises(TypeError, match="such as 'efficient_vmamba_tiny', got None"):
+        find_entry(None)  # type: ignore[arg-type]

@@ -39,3 +39,9 @@ def test_released_weights_are_those_of_the_zoo(monkeypatch: pytest.MonkeyPatch) 
 def test_tasks_without_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="`task` must be None or 'classification'"):
         loader.build('efficient_vmamba_tiny', 'detection')
+
+
+@pytest.mark.parametrize('pretrained', ['false', 0, None])
+def test_pretrained_is_a_truth_value(pretrained: object) -> None:
+    with pytest.raises(TypeError, match='`pretrained` must be True or False, got '):
+        torch.hub.load(str(ROOT), 'efficient_vmamba_tiny', source='local', pretrained=pretrained)
