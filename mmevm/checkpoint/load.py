@@ -102,16 +102,7 @@ def fit_checkpoint(
         what = f'{_describe(source)} does not fit the model{_difference(backbone, found.backbone)}'
         raise CheckpointError('\n  '.join([what, *report.problems]))
     weights = {names[name]: found.weights[name] for name in (*report.loaded, *report.derived)}
-    for entries_of_model in (
-        report.loaded,
-        report.fresh,
-        report.adapted,
-        report.resampled,
-        report.derived,
-        report.missing,
-    ):
-        entries_of_model[:] = [names[name] for name in entries_of_model]
-    report.notes = {names[name]: note for name, note in report.notes.items()}
+    report.rename(names)
     return weights, report
 
 

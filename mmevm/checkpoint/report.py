@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
@@ -52,6 +53,12 @@ class LoadReport:
             remedy = 'save them as finite floating-point numbers in the range of the model, or take another file'
             lines.append(f'{len(self.unusable)} with values that cannot be weights: {_join(self.unusable)}; {remedy}')
         return lines
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give the model's entries the names that it has for them, by their plain ones."""
+        for entries in (self.loaded, self.fresh, self.adapted, self.resampled, self.derived, self.missing):
+            entries[:] = [names[name] for name in entries]
+        self.notes = {names[name]: note for name, note in self.notes.items()}
 
     def require_whole(self, where: str) -> None:
         """Refuse a checkpoint that leaves a part of the model as it was initialised.
