@@ -38,3 +38,5 @@ optim_wrapper = dict(
         },
     ),
 )
+
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))

@@ -2,6 +2,7 @@
 # Recipe: mmdet's rtmdet_tiny_8xb32-300e_coco.
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 custom_imports = dict(imports=['mmevm'], allow_failed_imports=False)
+checkpoint = None  # the base names the weights of RTMDet's own backbone here
 
 model = dict(
     # RGB, as the weights expect, where RTMDet's own have BGR.
@@ -11,7 +12,7 @@ model = dict(
         type='mmevm.EfficientVMamba',
         arch='tiny',
         out_indices=(1, 2, 3),
-        drop_path_rate=0.1,
+        drop_path_rate=0.1,  # ours; RTMDet's own backbone has none
         # Upstream's ImageNet checkpoint, from the zoo. From random weights:
         # --cfg-options model.backbone.init_cfg=None
         init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_tiny'),

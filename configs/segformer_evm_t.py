@@ -1,5 +1,6 @@
 # SegFormer's head on EfficientVMamba-T on ADE20K at 512 x 512, 160k iterations.
 # Recipe: mmseg's segformer_mit-b0_8xb2-160k_ade20k-512x512: Swin's, with ten times the learning rate in the head.
+# As there, the head's norms decay and the backbone's do not; A_logs and Ds, which MiT lacks, do not decay either.
 _base_ = ['_base_/segmentor_evm_t.py', '_base_/ade20k.py', '_base_/ade20k_160k.py']
 
 model = dict(

@@ -1,6 +1,6 @@
 # SSDLite with EfficientVMamba-T on COCO 2017 at 320², 120 passes over 5 copies of it.
-# Recipe: mmdet's ssdlite_mobilenetv2-scratch_8xb24-600e_coco, but for the optimizer, which is that of this backbone's
-# other detectors, with the learning rate scaled by the square root of the batch.
+# Recipe: mmdet's ssdlite_mobilenetv2-scratch_8xb24-600e_coco, but with the optimizer of mask_rcnn_evm_t_1x, whose
+# learning rate, 1e-4 for a batch of 16, is scaled by the square root of the batch to 3.5e-4 for 192.
 _base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
 custom_imports = dict(imports=['mmevm', 'mmevm.heads'], allow_failed_imports=False)
 
@@ -10,7 +10,7 @@ model = dict(
         type='mmevm.EfficientVMamba',
         arch='tiny',
         out_indices=(2, 3),
-        drop_path_rate=0.1,
+        drop_path_rate=0.1,  # ours; MobileNetV2 has none
         # Upstream's ImageNet checkpoint, from the zoo. From random weights:
         # --cfg-options model.backbone.init_cfg=None
         init_cfg=dict(type='Pretrained', checkpoint='mmevm://efficient_vmamba_tiny'),
@@ -30,3 +30,5 @@ optim_wrapper = dict(
         },
     ),
 )
+
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))

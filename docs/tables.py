@@ -63,7 +63,7 @@ CONFIGS = [
     ('upernet_evm_{t,s,b}_640', 'the same at 640²; Table 4'),
     ('rtmdet_evm_{t,s}', "COCO, 300 epochs at 640²; RTMDet's recipe"),
     ('rtmdet_ins_evm_t', 'the same with masks'),
-    ('ssdlite_evm_t', 'COCO, 600 epochs at 320²'),
+    ('ssdlite_evm_t', 'COCO, 120 × 5 epochs at 320²'),
     ('segformer_evm_{t,s}', "ADE20K, 160k iterations at 512²; SegFormer's recipe"),
     ('fpn_evm_t', 'ADE20K, 80k iterations at 512²'),
     ('classifier_vmamba_{t,s,b}', 'ImageNet-1k, 300 epochs, batch 1024; first design'),

@@ -67,6 +67,8 @@ def test_config_follows_its_recipe(name: str) -> None:
         assert cfg.param_scheduler[-1].end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))
     assert cfg.auto_scale_lr.base_batch_size % cfg.train_dataloader.batch_size == 0
     assert not cfg.auto_scale_lr.get('enable', False)
+    assert cfg.default_hooks.checkpoint.max_keep_ckpts == 3
+    assert not cfg.get('checkpoint')  # of the backbone that ours replaces
 
 
 @pytest.mark.parametrize('name', ABLATIONS)

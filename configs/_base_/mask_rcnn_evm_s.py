@@ -15,3 +15,5 @@ model = dict(
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
+
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))

@@ -15,3 +15,5 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
+
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))

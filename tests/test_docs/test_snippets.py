@@ -118,6 +118,23 @@ def test_commands_run(block: Block, desk: Path) -> None:
 _ANALYSIS = ('tools/analysis/complexity.py', 'tools/analysis/scan_order.py')
 
 
+@pytest.mark.parametrize(
+    'base, name',
+    [
+        ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'retinanet_evm_t'),
+        ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mask_rcnn_vmamba_t_1x'),
+    ],
+)
+def test_optimizers_are_those_of_our_configs(base: str, name: str, tmp_path: Path) -> None:
+    texts = [block.text for block in PYTHON if base in block.text and '\noptim_wrapper = ' in block.text]
+    assert texts
+    for text in texts:
+        path = tmp_path / 'my_config.py'
+        path.write_text(text)
+        expected = Config.fromfile(ROOT / f'configs/{name}.py').optim_wrapper
+        assert Config.fromfile(path).optim_wrapper == expected
+
+
 def test_every_reason_stands_above_a_block() -> None:
     reasons = sum(len(re.findall(r'^<!-- not run', page.read_text(), re.MULTILINE)) for page in PAGES)
     assert reasons == sum(bool(block.reason) for block in BLOCKS) > 0

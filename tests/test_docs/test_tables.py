@@ -6,6 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
+
+from tools.analysis.complexity import measure
 
 from .pages import ROOT
 
@@ -34,3 +37,19 @@ def test_every_config_is_listed() -> None:
     listed = {name for pattern, *_ in tables.CONFIGS for name in tables.expand(pattern)}
     present = {path.stem for path in (ROOT / 'configs').glob('*.py')}
     assert listed == {name for name in present if not name.startswith('demo_')}
+
+
+@pytest.mark.openmmlab
+@pytest.mark.usefixtures('extension')
+@pytest.mark.parametrize(
+    'names, size, said',
+    [
+        ('upernet_evm_{t,s,b}_640', (640, 2560), '359, 788 and 1452 GFLOPs (`--size 640 2560`)'),
+        ('upernet_vim_{t,s}', (512, 512), '41 and 156 GFLOPs\n  (`--size 512 512`)'),
+    ],
+)
+def test_flops_at_the_size_of_the_test_are_those_in_the_text(names: str, size: tuple[int, int], said: str) -> None:
+    assert said in (ROOT / 'docs/training.md').read_text(encoding='utf-8')
+    configs = [Config.fromfile(ROOT / f'configs/{name}.py') for name in tables.expand(names)]
+    counted = [f'{measure(cfg, size).flops / 1e9:.0f}' for cfg in configs]
+    assert re.findall(r'\d+', said.partition(' GFLOPs')[0]) == counted
