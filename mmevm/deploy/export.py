@@ -150,6 +150,8 @@ def export(
     if checkpoint:
         require_checkpoint(checkpoint)
     settings = describe_input(cfg, with_preprocessing, size, backbone)
+    if settings['resize'] is None and plan.images:
+        raise UsageError('--int8 needs to know how images are prepared, and the test pipeline has a step of its own.')
     path = checkpoint and _local(checkpoint)
     meta = read_meta(path) if path else {}
     names = None if backbone else find_classes(cfg, meta)

@@ -12,11 +12,29 @@ import numpy as np
 
 from mmevm.deploy.drawing import draw_texts, tint
 from mmevm.deploy.pixels import enlarge, paste_mask, resize, resize_nearest
+from mmevm.version import __version__
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LINEAR = {'interpolation': 'bilinear', 'antialias': False}
+
+# What each task's files give.
+_OUTPUTS: dict[str, tuple[set[str], ...]] = {
+    'classification': ({'scores'}, {'logits'}),
+    'detection': ({'boxes', 'scores', 'labels'},),
+    'segmentation': ({'classes'}, {'logits'}),
+    'backbone': (),
+}
+# What tells the steps apart that change an image.
+_STEPS: tuple[set[str], ...] = (
+    {'scale'},
+    {'factor'},
+    {'edge', 'size'},
+    {'within'},
+    {'crop'},
+    {'pad', 'value'},
+)
 
 Image = str | os.PathLike | np.ndarray
 
@@ -116,6 +134,27 @@ class Predictor:
         except json.JSONDecodeError as error:
             raise ValueError(f'{path} cannot be loaded; its metadata are damaged: {error}') from error
         self.outputs = [output.name for output in self.session.get_outputs()]
+        if fault := self._fault():
+            versions = f'mmevm {metadata["mmevm_version"]} wrote it, and this is {__version__}'
+            raise ValueError(f'{path} cannot be loaded: {fault}; {versions}. Export the model again.')
+
+    def _fault(self) -> str | None:
+        """Return what the metadata have that this version cannot know."""
+        needed = _OUTPUTS.get(self.task)
+        if needed is None:
+            return f'its task is {self.task!r}, not one of {", ".join(_OUTPUTS)}'
+        if needed and not any(names <= {*self.outputs} for names in needed):
+            return f'{self.task} has other outputs than {", ".join(self.outputs)}'
+        known = set(self.input if isinstance(self.input, dict) else ())
+        if absent := {'dtype', 'color', 'mean', 'std', 'resize'} - known:
+            return f'how images are prepared lacks {", ".join(sorted(absent))}'
+        steps = self.input['resize']
+        if not isinstance(steps, list | None):
+            return f'the steps that change an image are {steps!r:.100}, not a list'
+        for step in steps or ():
+            if not isinstance(step, dict) or not any(keys <= step.keys() for keys in _STEPS):
+                return f'it has the unknown step {step!r:.100}'
+        return None
 
     def __call__(self, images: Image | list[Any] | tuple[Any, ...] | Iterator[Image]) -> Any:
         """Run the model.
@@ -282,7 +321,9 @@ def read_image(image: Image) -> np.ndarray:
         )
     pillow = sys.modules.get('PIL.Image')
     if pillow and isinstance(image, pillow.Image):
-        return _colours(image, image.format)
+        from PIL import ImageOps
+
+        return _colours(ImageOps.exif_transpose(image), image.format)
     try:
         pixels = np.asarray(image)
     except Exception as error:  # of any library's arrays
@@ -329,10 +370,12 @@ def _resize(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:
         factors = step.get('factor')
         scale = [int(width * factors[0] + 0.5), int(height * factors[1] + 0.5)] if factors else step['scale']
         new = scale[1], scale[0]
-        if step['keep_ratio']:
+        if step.get('keep_ratio'):
             factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
             new = int(height * factor + 0.5), int(width * factor + 0.5)
-    return resize(image, max(new[0], 1), max(new[1], 1), step['interpolation'], step['antialias'])
+    return resize(
+        image, max(new[0], 1), max(new[1], 1), step.get('interpolation', 'bilinear'), step.get('antialias', False)
+    )
 
 
 def _pad(image: np.ndarray, step: dict[str, Any]) -> np.ndarray:

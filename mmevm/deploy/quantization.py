@@ -38,7 +38,7 @@ def calibration_images(folder: str | os.PathLike) -> list[Path]:
     for path in chosen:
         try:
             read_image(path)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f'--int8: {error}') from error
     return chosen
 

@@ -7,6 +7,7 @@ from mmengine.registry import DATASETS
 
 from mmevm.deploy.pipeline import read_steps
 from mmevm.deploy.predictor import to_size
+from mmevm.engine.checks.channels import image_channels
 from mmevm.engine.checks.class_counts import class_counts
 from mmevm.engine.checks.class_lists import stated_classes
 from mmevm.engine.checks.datasets import leaves, resolve
@@ -31,23 +32,23 @@ def describe_input(
     Raises:
         UsageError: As ``needs_statistics`` says; or the pipeline has steps that a predictor does not know.
     """
-    dataset: Any = next((leaf.settings for leaf in leaves(cfg, ('test',))), {})
+    pipeline = _test_pipeline(cfg)
     steps: list[dict[str, Any]] | None
     try:
-        steps = read_steps(dataset.get('pipeline') or cfg.get('test_pipeline') or ())
+        steps = read_steps(pipeline)
     except UsageError as error:
         if not backbone:
             raise
         print(f'the file will not say how images are prepared. {error}', flush=True)
         steps = None
     model = cfg.get('model') or {}
-    preprocessor = {**(cfg.get('data_preprocessor') or {}), **(model.get('data_preprocessor') or {})}
+    # As MMEngine's Runner has it, which fills in the model's.
+    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean: Any = preprocessor.get('mean')
     std: Any = preprocessor.get('std')
     if needs_statistics and (mean is None or std is None):
         raise UsageError('--with-preprocessing needs mean and std in the data_preprocessor of the config.')
-    part = model.get('backbone') or model
-    channels = next((part[key] for key in ('in_channels', 'in_chans') if key in part), 3)
+    channels = image_channels(cfg)
     if channels != 3 or (mean is not None and len(mean) not in (1, 3)):
         count = channels if channels != 3 else len(mean)
         raise UsageError(f'Exported models take images of 3 channels; the config is for {count}, and is not exported.')
@@ -57,12 +58,25 @@ def describe_input(
     return {
         'dtype': 'float32',
         'layout': 'NCHW',
-        'color': 'RGB' if rgb or mean is None else 'BGR',  # images are read as BGR
+        # Pipelines read images as BGR; without a preprocessor it is a bare backbone's, which takes RGB.
+        'color': 'BGR' if preprocessor and not rgb else 'RGB',
         'range': [0, 255],
         'mean': None if mean is None else [float(value) for value in mean],
         'std': None if std is None else [float(value) for value in std],
         'resize': to_size(steps, size) if size and steps is not None else steps,
     }
+
+
+def _test_pipeline(cfg: Any) -> Sequence[Any]:
+    """Return the pipeline of the test data, or else of the validation data; nothing if there are none."""
+    for split in ('test', 'val'):
+        for leaf in leaves(cfg, (split,)):
+            if pipeline := leaf.settings.get('pipeline'):
+                return pipeline
+        if pipeline := cfg.get(f'{split}_pipeline'):
+            return pipeline
+    print('      the config has no test pipeline: the file takes images at their own size', flush=True)
+    return ()
 
 
 def find_classes(cfg: Any, meta: Mapping[str, Any]) -> list[str] | None:
@@ -74,7 +88,7 @@ def find_classes(cfg: Any, meta: Mapping[str, Any]) -> list[str] | None:
         UsageError: The names in the checkpoint or in the config are not as many as the model's classes.
     """
     names, source = stored_names(meta), 'The checkpoint'
-    for leaf in leaves(cfg, ('test',)):
+    for leaf in (*leaves(cfg, ('test',)), *leaves(cfg, ('val',))):
         if names is None:
             names, source = stated_classes(leaf)[1], 'The config'
         if names is None:

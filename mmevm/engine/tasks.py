@@ -1,6 +1,7 @@
 """The tasks that the tools serve, one per OpenMMLab library, and what sets the libraries apart."""
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,8 +143,16 @@ def task_of(cfg: Any) -> Task:
 def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
     """Build a config's model; ``init_cfg`` is not applied, so nothing is downloaded.
 
+    As in MMEngine's Runner, a ``data_preprocessor`` beside the model is the model's if it has none.
+
     On the device ``'meta'``, the model has shapes but no values, and is built in no time.
     """
     init_default_scope(scope_of(cfg) or 'mmengine')
+    model = copy.deepcopy(cfg.model)  # some models write into their configs
+    with MODELS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(model.type) if isinstance(model.type, str) else model.type
+    preprocessor = cfg.get('data_preprocessor')
+    if preprocessor and 'data_preprocessor' in inspect.signature(kind or object).parameters:
+        model.setdefault('data_preprocessor', copy.deepcopy(preprocessor))
     with torch.device(device):
-        return MODELS.build(copy.deepcopy(cfg.model))  # some models write into their configs
+        return MODELS.build(model)

@@ -75,3 +75,31 @@ def test_several_images(form: Callable, copying: Predictor) -> None:
 def test_what_is_no_image(image: Any, message: str, copying: Predictor) -> None:
     with pytest.raises(ValueError, match=message):
         copying(image)
+
+
+def test_images_of_pillow_are_turned_upright_as_their_files(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PIXELS).save(tmp_path / 'turned.png', exif=exif)
+    assert read_image(tmp_path / 'turned.png').shape == (8, 6, 3)
+    np.testing.assert_array_equal(read_image(Image.open(tmp_path / 'turned.png')), read_image(tmp_path / 'turned.png'))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(task='pose'), "its task is 'pose', not one of classification, detection"),
+        (dict(task='detection'), 'detection has other outputs than map0'),
+        (dict(task='classification'), 'classification has other outputs than map0'),
+        (dict(input='{}'), 'how images are prepared lacks color, dtype, mean, resize, std'),
+        (dict(input='null'), 'how images are prepared lacks'),
+        (dict(input=INPUT.replace('"mean"', '"average"')), 'how images are prepared lacks mean'),
+        (dict(input=INPUT[: INPUT.index('[{')] + '{"scale": [8, 6]}}'), 'are .*, not a list'),
+        (dict(input=INPUT.replace('scale', 'zoom')), "the unknown step {'zoom'"),
+        (dict(input=INPUT[: INPUT.index('[{')] + '["resize"]}'), "the unknown step 'resize'"),
+    ],
+)
+def test_metadata_of_another_version_are_refused_at_once(change: dict, message: str, tmp_path: Path) -> None:
+    metadata = {'task': 'backbone', 'input': INPUT, 'mmevm_version': '9.9', **change}
+    with pytest.raises(ValueError, match=f'copy.onnx cannot be loaded: .*{message}.*mmevm 9.9 wrote it'):
+        load(write_model(tmp_path / 'copy.onnx', **metadata))

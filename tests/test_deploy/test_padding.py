@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmevm.deploy.export import wrap
+from mmevm.deploy.settings import describe_input
 from mmevm.engine.tasks import build_model
 from tests.test_deploy import toy
 
@@ -41,6 +42,18 @@ def test_segmentors_pad_as_mmseg_does(padding: dict) -> None:
         with torch.no_grad():
             (difference, _) = module.compare(module(images), images)
         assert difference.value > difference.allowed
+
+
+@pytest.mark.parametrize('make', [toy.classifier, toy.retinanet, toy.segmentor])
+def test_a_preprocessor_beside_the_model_is_the_models(make: Any) -> None:
+    config, beside = make(), make()
+    beside['data_preprocessor'] = beside['model'].pop('data_preprocessor')
+    first, second = (build_model(Config(form)).data_preprocessor for form in (config, beside))
+    assert type(first) is type(second) and torch.equal(first.mean, second.mean)
+    assert describe_input(Config(config), True) == describe_input(Config(beside), True)
+    beside['model']['data_preprocessor'] = dict(type=type(first).__name__)  # MMEngine does not merge the two
+    assert not hasattr(build_model(Config(beside)).data_preprocessor, 'mean')
+    assert describe_input(Config(beside), False)['mean'] is None
 
 
 @pytest.mark.parametrize('make', [toy.classifier, toy.retinanet])

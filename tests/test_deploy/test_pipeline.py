@@ -1,14 +1,19 @@
 """Steps of a test pipeline: those of a file are the library's own, and all others are refused."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from mmcv.transforms import CenterCrop, Resize
 from mmengine.config import Config
+from PIL import Image
 
+from mmevm.deploy.export import main
+from mmevm.deploy.quantization import calibration_images
 from mmevm.deploy.settings import describe_input
 from mmevm.errors import UsageError
+from tests.test_deploy import toy
 from tests.test_deploy.test_settings import OfAnySize, settings_of
 
 pytestmark = pytest.mark.openmmlab
@@ -102,6 +107,19 @@ def test_a_backbone_may_have_steps_that_a_predictor_refuses(capsys: pytest.Captu
         assert settings['resize'] is None and 'the step CLAHE' in capsys.readouterr().out
     with pytest.raises(ValueError, match='does not say how images are prepared'):
         OfAnySize(settings).prepare(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_8_bits_need_to_know_how_images_are_prepared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    settings = toy.classifier()
+    settings['test_dataloader']['dataset']['pipeline'][1] = dict(type='CLAHE')
+    (tmp_path / 'toy.py').write_text(Config(settings).pretty_text)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    arguments = [str(tmp_path / 'toy.py'), '--backbone', '--out', str(tmp_path / 'toy.onnx'), '--int8', str(tmp_path)]
+    assert main(arguments) == 2
+    assert '--int8 needs to know how images are prepared' in capsys.readouterr().err
+    (tmp_path / 'b.png').symlink_to('nowhere.png')
+    with pytest.raises(UsageError, match=r'--int8: No image: .*b\.png'):
+        calibration_images(str(tmp_path))
 
 
 def test_both_names_of_reversed_channels() -> None:

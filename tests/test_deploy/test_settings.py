@@ -51,3 +51,32 @@ def test_a_fixed_size_is_the_last_step() -> None:
     assert [step.get('within') or step.get('pad') or step['scale'] for step in steps] == [[60, 40], [48, 96], [48, 96]]
     steps = settings_of(KEPT, size=(48, 96))['resize']
     assert [(step['scale'], step['keep_ratio']) for step in steps] == [([60, 40], True), ([96, 48], False)]
+
+
+@pytest.mark.parametrize(
+    ('preprocessor', 'color'),
+    [
+        (dict(type='DetDataPreprocessor', pad_size_divisor=32), 'BGR'),
+        (dict(type='DetDataPreprocessor', bgr_to_rgb=True), 'RGB'),
+    ],
+)
+def test_without_statistics_the_channels_are_in_the_order_of_the_pipeline(preprocessor: dict, color: str) -> None:
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
+    cfg = dict(model=dict(data_preprocessor=preprocessor), test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    assert describe_input(Config(cfg), False)['color'] == color
+
+
+def test_a_bare_backbone_takes_rgb(capsys: pytest.CaptureFixture) -> None:
+    assert describe_input(Config(dict(model=dict(type='EfficientVMamba'))), False)['color'] == 'RGB'
+    assert 'the config has no test pipeline: the file takes images at their own size' in capsys.readouterr().out
+
+
+def test_the_pipeline_of_the_validation_data_stands_in_for_the_tests() -> None:
+    pipeline = [dict(type='LoadImageFromFile'), KEPT, dict(type='PackDetInputs')]
+    for cfg in (
+        dict(val_dataloader=dict(dataset=dict(pipeline=pipeline))),
+        dict(val_dataloader=dict(dataset=dict(pipeline=pipeline)), test_dataloader=None),
+        dict(val_pipeline=pipeline),
+    ):
+        (step,) = describe_input(Config(dict(model={}, **cfg)), False)['resize']
+        assert step['scale'] == [60, 40]
