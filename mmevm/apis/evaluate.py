@@ -1,6 +1,7 @@
 """Evaluation, as ``tools/test.py`` runs it."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,17 +11,20 @@ from mmengine.utils import get_object_from_string
 from mmevm.apis.arguments import parse_test_args
 from mmevm.apis.exported import SUFFIX, SameClasses, use_exported
 from mmevm.apis.own_data import save_config, use_data
+from mmevm.engine.checks.channels import check_channels
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.datasets import evaluators
 from mmevm.engine.checks.paths import check_data
 from mmevm.engine.config import build_runner, load_config, require_checkpoint
 from mmevm.engine.hooks.stop import interruptible
 from mmevm.engine.hooks.weights import StrictWeights, skip_overwritten
+from mmevm.engine.runner.configs import renamed
 from mmevm.engine.runner.distributed import is_first_process
 from mmevm.engine.tasks import Task, task_of
 from mmevm.engine.tta import set_tta
 from mmevm.errors import UsageError, exit_status
 
+_CONFIG = 'test_config.py'
 _NO_DRAWING = 'MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and --show-dir.'
 
 _NO_HOOK = (
@@ -97,10 +101,11 @@ def evaluate(
     if data:
         use_data(cfg, data, config, skip_broken, checkpoint)
         if is_first_process(cfg.launcher):
-            save_config(cfg, 'test_config.py')
+            save_config(cfg, _CONFIG)
     check_data(cfg, ('test',), f'python tools/test.py {config} {checkpoint}')
     check_classes(cfg, ('test',))
-    cfg.load_from = None if exported else checkpoint
+    check_channels(cfg, ('test',))
+    cfg.load_from, cfg.resume = None if exported else checkpoint, False
     if draws:
         _set_drawing(cfg, task, show, show_dir, wait_time)
     _skip_mask_metrics(cfg)
@@ -108,6 +113,8 @@ def evaluate(
         use_exported(cfg, checkpoint)
     elif tta:
         set_tta(cfg)
+    # With --data the file is written; without, the runner writes it. The config of the training run stays as it is.
+    cfg = renamed(cfg, os.path.join(cfg.work_dir if data else '', _CONFIG))
     runner = build_runner(cfg, skip_broken)
     if exported:
         runner.register_hook(SameClasses())

@@ -1,5 +1,6 @@
 """``--data PATH``: a user's dataset instead of a config's own."""
 
+import copy
 import logging
 import os
 from pathlib import Path
@@ -107,8 +108,9 @@ def save_config(cfg: Any, name: str = 'config.py') -> Path:
     Returns:
         Path: The file.
     """
-    path = Path(cfg.work_dir) / name
-    text = cfg.pretty_text
+    cfg = copy.deepcopy(cfg)
+    cfg.work_dir = os.path.abspath(cfg.work_dir)  # where its checkpoints are, from any folder
+    path, text = Path(cfg.work_dir) / name, cfg.pretty_text
     with replacing(path) as draft:
         draft.write_text(text, encoding='utf-8')
     return path

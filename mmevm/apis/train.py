@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 
 from mmevm.apis.arguments import parse_train_args
 from mmevm.apis.own_data import save_config, use_data
+from mmevm.engine.checks.channels import check_channels
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.paths import check_data
 from mmevm.engine.config import build_runner, load_config, on_cpu, require_checkpoint
@@ -68,7 +69,9 @@ def _set_resume(cfg: Any, source: str) -> None:
         cfg.resume = found is not None
         if found is None:
             # load_from stays: it is where a run without checkpoints starts.
-            _log(cfg, f'No checkpoint in {cfg.work_dir} yet: training starts from the beginning')
+            place = '' if os.path.isabs(cfg.work_dir) else f' (below {os.getcwd()})'
+            message = f'No checkpoint in {cfg.work_dir} yet{place}: training starts from the beginning'
+            _log(cfg, message, logging.WARNING)
             return
         for fault in found.skipped:
             _log(cfg, f'Skipped: {fault}', logging.WARNING)
@@ -126,6 +129,7 @@ def train(
     phases = ('train', 'val') if cfg.get('val_cfg') is not None else ('train',)
     check_data(cfg, phases, f'python tools/train.py {config}')
     check_classes(cfg, phases)
+    check_channels(cfg, phases)
     adapted = copy.deepcopy(cfg) if data else None
     if amp:
         _set_amp(cfg)

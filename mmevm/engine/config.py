@@ -17,6 +17,7 @@ from mmevm.engine.checks.images import CheckedImagesHook, checked
 from mmevm.engine.checks.paths import move_data_root
 from mmevm.engine.checks.samples import Checks
 from mmevm.engine.options import read_options
+from mmevm.engine.runner.configs import keeping_configs
 from mmevm.engine.runner.distributed import prepare_cpu_run, require_launcher
 from mmevm.engine.tasks import task_of
 from mmevm.errors import UsageError
@@ -152,6 +153,6 @@ def build_runner(cfg: Any, skip_broken: bool = False) -> Any:
         prepare_cpu_run(cfg)
     kind = resolve(RUNNERS, cfg.get('runner_type', 'Runner'), cfg.get('default_scope'))
     checks = Checks(skip_broken, min(class_counts(cfg).values(), default=None))
-    runner = checked(kind, checks).from_cfg(cfg)
+    runner = keeping_configs(checked(kind, checks)).from_cfg(cfg)
     runner.register_hook(CheckedImagesHook())
     return runner

@@ -1,0 +1,85 @@
+"""Comparison of the channels of images with what normalises and augments them, before a model is built."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mmevm.engine.checks.datasets import leaves
+from mmevm.errors import UsageError
+from mmevm.registry import type_name
+
+_REVERSING = ('bgr_to_rgb', 'rgb_to_bgr')
+# mmpretrain's `to_rgb` leaves other images than those of three channels alone.
+_COLOURS = {
+    'ColorJitter',
+    'ColorTransform',
+    'Lighting',
+    'PhotoMetricDistortion',
+    'RandomGrayscale',
+    'YOLOXHSVRandomAug',
+}
+_POLICIES = {'AutoAugment', 'RandAugment'}
+
+
+def image_channels(cfg: Any) -> int:
+    """Return how many channels the images of a config's model have."""
+    model = cfg.get('model') or {}
+    part = model.get('backbone') or model
+    return next((part[key] for key in ('in_channels', 'in_chans') if isinstance(part.get(key), int)), 3)
+
+
+def check_channels(cfg: Any, phases: Iterable[str]) -> None:
+    """Compare the model's channels with the statistics of its preprocessor, and with the steps that need colours.
+
+    Args:
+        cfg (Config): A complete config.
+        phases (Iterable[str]): The phases that will run.
+
+    Raises:
+        UsageError: They do not fit.
+    """
+    channels = image_channels(cfg)
+    model = cfg.get('model') or {}
+    settings = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    given = {name: settings.get(name) for name in ('mean', 'std')}
+    lengths = {name: len(value) for name, value in given.items() if isinstance(value, list | tuple)}
+    allowed = {1, channels}
+    if cfg.get('default_scope') != 'mmpretrain':  # the others' are MMEngine's, which has no more
+        allowed &= {1, 3}
+    if not set(lengths.values()) <= allowed:
+        numbers = ' or '.join(map(str, sorted(allowed)))
+        found = ' and '.join(f'{name} {length}' for name, length in lengths.items())
+        raise UsageError(
+            f'The images have {channels} channels (model.backbone.in_channels), for which data_preprocessor must have '
+            f'{numbers} values of mean and std; it has of {found}. One value is for all channels.'
+        )
+    if channels == 3:
+        return
+    for name in _REVERSING:
+        if settings.get(name):
+            raise UsageError(
+                f'data_preprocessor.{name}=True takes images of 3 channels, and the model has in_channels={channels}. '
+                'Set it to False.'
+            )
+    for leaf in (leaf for phase in phases for leaf in leaves(cfg, (phase,))):
+        for step in _steps(leaf.settings.get('pipeline') or ()):
+            if type_name(step) in _COLOURS or _has_colours(step):
+                raise UsageError(
+                    f'The pipeline of {leaf.key} has the step {type_name(step)}, which takes images of 3 channels, and '
+                    f'the model has in_channels={channels}. Remove it.'
+                )
+
+
+def _steps(pipeline: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+    for step in pipeline:
+        if isinstance(step, Mapping):
+            yield step
+            yield from _steps(step.get('transforms') or ())
+        elif isinstance(step, list | tuple):
+            yield from _steps(step)
+
+
+def _has_colours(step: Mapping[str, Any]) -> bool:
+    if type_name(step) not in _POLICIES:
+        return False
+    policies = step.get('policies')
+    return isinstance(policies, str) or any(type_name(policy) in _COLOURS for policy in _steps(policies or ()))

@@ -1,0 +1,71 @@
+"""The config that a run leaves in its work directory: later runs from it or beside it do not change it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmevm.apis.evaluate import main as run_test
+from mmevm.apis.train import main as run_train
+
+from .toy import EPOCH, read
+from .toy_runs import Toy, forget_runs
+
+pytestmark = pytest.mark.openmmlab
+
+TESTS = 'test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, dict()\n'
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Toy:
+    """A folder in which a run of two epochs has been trained."""
+    monkeypatch.chdir(tmp_path)
+    toy = Toy(tmp_path, capfd)
+    toy.configure(TESTS)
+    toy.train()
+    read(toy.folder)
+    forget_runs()
+    return toy
+
+
+@pytest.mark.parametrize('config', ['work/config.py', 'config.py'])
+def test_an_evaluation_leaves_it_alone(config: str, run: Toy) -> None:
+    before = (run.work / 'config.py').read_bytes()
+    assert run_test([config, 'work/epoch_1.pth', '--work-dir', 'work', '--cfg-options', 'randomness.seed=5']) == 0
+    assert (run.work / 'config.py').read_bytes() == before
+
+
+def test_an_evaluation_writes_its_own(run: Toy) -> None:
+    assert (
+        run_test(['config.py', 'work/epoch_1.pth', '--work-dir', 'tested', '--cfg-options', 'randomness.seed=5']) == 0
+    )
+    assert Config.fromfile('tested/test_config.py').randomness.seed == 5
+
+
+def test_training_from_it_leaves_it_alone(run: Toy) -> None:
+    before = (run.work / 'config.py').read_bytes()
+    assert run_train(['work/config.py', '--resume', '--cfg-options', 'train_cfg.max_epochs=3']) == 0
+    assert read(run.folder)[0]['iter'] == 2 * EPOCH
+    assert (run.work / 'config.py').read_bytes() == before
+
+
+def test_a_resumed_run_leaves_one_that_does_not_resume(run: Toy) -> None:
+    run.train('--resume', options='train_cfg.max_epochs=3')
+    saved = Config.fromfile('work/config.py')
+    assert (saved.resume, saved.load_from, saved.train_cfg.max_epochs) == (False, None, 3)
+    forget_runs()
+    read(run.folder)
+    assert run_train(['work/config.py', '--work-dir', 'anew']) == 0
+    assert read(run.folder)[0]['iter'] == 0
+
+
+def test_an_evaluation_does_not_resume(run: Toy) -> None:
+    os.rename(run.work / 'epoch_2.pth', run.folder / 'epoch_2.pth')
+    run.capfd.readouterr()
+    assert (
+        run_test(['config.py', 'epoch_2.pth', '--cfg-options', 'resume=True', 'train_dataloader.dataset.type=None'])
+        == 0
+    )
+    out, err = run.capfd.readouterr()
+    assert 'resumed epoch' not in out + err and 'Load checkpoint from' in out + err
