@@ -113,8 +113,7 @@ def evaluate(
         use_exported(cfg, checkpoint)
     elif tta:
         set_tta(cfg)
-    # With --data the file is written; without, the runner writes it. The config of the training run stays as it is.
-    cfg = renamed(cfg, os.path.join(cfg.work_dir if data else '', _CONFIG))
+    cfg = renamed(cfg, os.path.join(cfg.work_dir, _CONFIG))  # the config of the training run stays as it is
     runner = build_runner(cfg, skip_broken)
     if exported:
         runner.register_hook(SameClasses())

@@ -92,23 +92,23 @@ def write_hub(folder: Path, model: Model) -> list[Path]:
 
 
 def local_paths(cfg: Any) -> list[str]:
-    """Return the absolute paths in a config, by their keys: what a user may not want to publish."""
-    found: dict[str, str] = {}
+    """Return the paths of this machine in a config, each with its first key: what a user may not want to publish."""
+    found: dict[str, list[str]] = {}
 
     def search(value: Any, key: str) -> None:
         for inner, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             if isinstance(item, Mapping | list | tuple):
                 search(item, f'{key}{inner}.')
-            elif isinstance(item, str) and os.path.isabs(item):
-                found.setdefault(item, f'{key}{inner}={item}')
+            elif isinstance(item, str) and (os.path.isabs(item) or item.startswith(('~', 'file:'))):
+                found.setdefault(item, []).append(f'{key}{inner}')
 
     search(cfg.to_dict(), '')
-    return list(found.values())
+    return [f'{keys[0]}={path}' + (f' ({len(keys)} times)' if len(keys) > 1 else '') for path, keys in found.items()]
 
 
 def _inline(text: Any) -> str:
     """Return text for one line of Markdown, as it is."""
-    return re.sub(r'([\\`*|<\[])', r'\\\1', re.sub(r'[\r\n]+', ' ', str(text)))
+    return re.sub(r'([\\`*|<~\[])', r'\\\1', re.sub(r'[\r\n]+', ' ', str(text)))
 
 
 def _card(model: Model) -> str:

@@ -155,7 +155,7 @@ def check_names(cfg: Any, content: Mapping[str, Any]) -> None:
         raise CheckpointError(f'The names of classes in the checkpoint must be a list of texts, got {names!r:.200}')
     fault = names_fault(cfg, names)
     if fault:
-        raise CheckpointError(f'The checkpoint {fault}')
+        raise CheckpointError(f'The checkpoint {fault}. Give a checkpoint of this config.')
 
 
 def write(content: dict[str, Any], folder: Path, stem: str) -> Path:
@@ -221,8 +221,8 @@ def publish(
         require_folder(hub)
         _require_writable('--hub', hub)
     name = name or (config.absolute().parent.name if config.stem in _SAVED else config.stem)
-    if Path(name).name != name:
-        raise UsageError(f'--name must be a name, not a path, got {name!r}')
+    if Path(name).name != name or name in ('', '.', '..'):
+        raise UsageError(f'The model needs a name that can be part of a file name, got {name!r}; give --name')
     cfg = read_config(config)
     source = Path(checkpoint).expanduser()
     if not source.is_file():
@@ -237,7 +237,7 @@ def publish(
     entry: dict[str, Any] = {'Name': name, 'Metadata': {'Parameters': parameters}}
     if metrics:
         entry['Results'] = [{'Task': task.name, 'Dataset': dataset, 'Metrics': dict(metrics)}]
-    entry['Config'] = f'configs/{name}.py'
+    entry['Config'] = f'configs/{name if config.stem in _SAVED else config.stem}.py'
     entry['Weights'] = f'{url.rstrip("/")}/{path.name}' if url else path.name
     entry['SHA256'] = hashlib.sha256(path.read_bytes()).hexdigest()
     metafile = path.with_suffix('.yml')

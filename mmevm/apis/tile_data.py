@@ -55,6 +55,9 @@ def run(data: str, out: Path, *, size: int, overlap: int, share: float, whole: S
     found = read_data(data, 'detection', with_shapes=False)
     if message := refusal(found):
         raise UsageError(f'{message}\nThe whole list: python tools/check_data.py {data}')
+    folder = Path(data).expanduser().resolve()
+    if folder.is_dir() and folder in out.resolve().parents:
+        raise UsageError(f'{out} is inside the dataset {data}, of which it would become a part. Give another folder.')
     if found.has_shapes:
         print('Masks are not cut: the tiles have boxes alone.')
     for name, split in tile_data(found, out.absolute(), tiling, tuple(whole)).items():

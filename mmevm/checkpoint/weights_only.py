@@ -126,7 +126,10 @@ def _no_file(path: str) -> str:
     names = sorted(os.listdir(path))
     if '.metadata' in names:
         code = f'python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(path)} weights.pth'
-        return f'{path} is a folder, a distributed checkpoint of PyTorch; make one file of it, and load that: {code}'
+        return (
+            f'{path} is a folder, a distributed checkpoint of PyTorch. If you trust it, as this runs what is pickled '
+            f'in it, make one file of it, and load that: {code}'
+        )
     index = next((name for name in names if name.endswith('.index.json')), None)
     if index:
         return f'{path} is a folder, and has {index}: {_SHARDED}'

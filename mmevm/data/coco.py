@@ -23,7 +23,7 @@ from mmevm.data.records import (
     split_of,
     subfolders,
 )
-from mmevm.data.shapes import Box, is_number, is_set, shape_box
+from mmevm.data.shapes import Box, is_number, is_set, is_shape, shape_box
 from mmevm.engine.checks.class_lists import hint
 from mmevm.errors import UsageError
 
@@ -240,6 +240,9 @@ def _add_thing(
             findings.problem(heading, f'{source}: {item.get("category_id")!r}')
         return
     box, shape = _box(item), item.get('segmentation') or None
+    if box is None and item.get('bbox') in (None, []) and is_shape(shape):
+        findings.fault('Objects without a box, and with a shape that covers nothing:', source)
+        return
     if box is None:
         findings.problem('Boxes that are not four numbers:', f'{source}: {item.get("bbox")}')
         return

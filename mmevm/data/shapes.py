@@ -18,6 +18,13 @@ def is_set(flag: Any) -> bool:
     return flag not in (None, 0, '', '0') and str(flag).lower() != 'false'
 
 
+def is_shape(value: Any) -> bool:
+    """Return whether a value has the form of a shape: run lengths, or a list of polygons."""
+    return isinstance(value, dict) or (
+        isinstance(value, list) and bool(value) and all(isinstance(part, list) for part in value)
+    )
+
+
 def shape_box(shape: Any) -> Box | None:
     """Return x, y, width and height of what a shape covers; ``None`` for nothing, and for what is no shape."""
     if isinstance(shape, dict):

@@ -80,5 +80,5 @@ def refusal(data: UserData, limit: int | None = LISTED) -> str | None:
     count = sum(map(len, (*findings.problems.values(), *findings.faults.values())))
     lines.insert(0, f'{data.root} has {count} problem{"s" if count > 1 else ""}:')
     if findings.faults and not findings.problems:
-        lines.append('Put them right, or leave these images and objects out with --skip-broken of tools/train.py.')
+        lines.append('Put them right; or let tools/train.py and test.py leave these out with --skip-broken.')
     return '\n'.join(lines)

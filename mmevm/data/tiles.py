@@ -153,10 +153,6 @@ def tile_data(data: UserData, out: Path, tiling: Tiling, whole: tuple[str, ...] 
         raise UsageError(f'{out} cannot be written: {fault}. Give a new folder.')
     if out.exists() and any(out.iterdir()):
         raise UsageError(f'{out} exists and is not empty. Give a new folder.')
-    if out.resolve().is_relative_to(data.root.resolve()):
-        raise UsageError(
-            f'{out} is inside the dataset {data.root}, of which it would become a part. Give another folder.'
-        )
     result = UserData('detection', 'COCO', out, data.classes, {}, data.findings)
     (out / 'annotations').mkdir(parents=True)
     with _emptied_on_failure(out):

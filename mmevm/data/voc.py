@@ -24,7 +24,6 @@ from mmevm.data.records import (
     subfolders,
     text_lines,
 )
-from mmevm.data.shapes import is_set
 from mmevm.data.supervision import formats
 from mmevm.engine.checks.class_lists import same_but_for_case
 from mmevm.errors import UsageError
@@ -284,7 +283,7 @@ def _read_things(sample: Sample, root: ElementTree.Element, names: list[str], fi
         x1, y1, x2, y2 = map(float, found.xyxy[0])
         # Tools that count pixels from 0 write 0 where Pascal VOC has 1.
         x1, y1 = max(x1, 0.0) if x1 >= -1 else x1, max(y1, 0.0) if y1 >= -1 else y1
-        is_crowd = is_set((item.findtext('difficult') or '').strip())
+        is_crowd = (item.findtext('difficult') or '').strip().casefold() in ('1', 'true', 'yes')
         sample.things.append(Thing(category, (x1, y1, x2 - x1, y2 - y1), shape, is_crowd, source))
 
 

@@ -200,6 +200,8 @@ class ExportedSegmentor(ExportedModel):
         super().__init__(model, ['logits' if logits else 'classes'], 'segmentation')
         self.logits = logits
         self.checked = [] if logits else ['logits']
+        # OpenMMLab's own package has another name for it than MMEngine.
+        self.pad_value = getattr(model.data_preprocessor, 'pad_val', self.pad_value)
         padding = getattr(model.data_preprocessor, 'test_cfg', None) or {}
         self.divisor = padding.get('size_divisor') or 1
         size = padding.get('size') or (0, 0)

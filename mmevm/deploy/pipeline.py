@@ -61,7 +61,7 @@ def read_steps(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 'in the data_preprocessor.'
             )
         unknown = sorted(step.keys() - _OPTIONS[kind] - {'type', '_scope_'})
-        _require(not unknown, step, f'the option {", ".join(unknown)}', f'none but {", ".join(sorted(_OPTIONS[kind]))}')
+        _require(not unknown, step, f'the option {", ".join(unknown)}', ', '.join(sorted(_OPTIONS[kind])))
         if kind == 'LoadImageFromFile':
             _expect(step, 'color_type', 'color')
             _expect(step, 'imdecode_backend', 'cv2', 'pillow', 'turbojpeg', None)
@@ -76,9 +76,9 @@ def read_steps(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _resizing(kind: str, step: Mapping[str, Any]) -> dict[str, Any]:
-    antialias = step.get('backend', 'cv2') == 'pillow'
+    antialias = step.get('backend') == 'pillow'
     if not antialias:
-        _expect(step, 'backend', 'cv2')
+        _expect(step, 'backend', 'cv2', None)
         _expect(step, 'interpolation', 'bilinear')
     method = {'interpolation': step.get('interpolation', 'bilinear'), 'antialias': antialias}
     if kind == 'ResizeEdge':

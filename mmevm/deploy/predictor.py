@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ class Predictor:
         """
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
             return [self.predict(path) for path in image_files(images)]
-        if isinstance(images, list | tuple | Iterator):
+        if isinstance(images, Sequence | Iterator | ValuesView) and not isinstance(images, str | bytes):
             return [self.predict(image) for image in images]
         return self.predict(images)
 
@@ -323,7 +323,10 @@ def read_image(image: Image) -> np.ndarray:
     if pillow and isinstance(image, pillow.Image):
         from PIL import ImageOps
 
-        return _colours(ImageOps.exif_transpose(image), image.format)
+        try:
+            return _colours(ImageOps.exif_transpose(image), image.format)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"Pillow's image cannot be read: {error}") from error
     try:
         pixels = np.asarray(image)
     except Exception as error:  # of any library's arrays

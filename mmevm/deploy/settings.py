@@ -13,6 +13,11 @@ from mmevm.engine.checks.class_lists import stated_classes
 from mmevm.engine.checks.datasets import leaves, resolve
 from mmevm.errors import UsageError
 
+_REMEDIES = {
+    'The checkpoint': 'Use a checkpoint of this config, or the config of this checkpoint.',
+    'The config': "Name the model's classes in the metainfo of its test dataset.",
+}
+
 
 def describe_input(
     cfg: Any, needs_statistics: bool, size: Sequence[int] | None = None, backbone: bool = False
@@ -39,7 +44,7 @@ def describe_input(
     except UsageError as error:
         if not backbone:
             raise
-        print(f'the file will not say how images are prepared. {error}', flush=True)
+        print(f'      the file will not say how images are prepared. {error}', flush=True)
         steps = None
     model = cfg.get('model') or {}
     # As MMEngine's Runner has it, which fills in the model's.
@@ -99,7 +104,7 @@ def find_classes(cfg: Any, meta: Mapping[str, Any]) -> list[str] | None:
     names = [str(name) for name in names]
     fault = names_fault(cfg, names)
     if fault and source:
-        raise UsageError(f'{source} {fault}')
+        raise UsageError(f'{source} {fault}. {_REMEDIES[source]}')
     if fault:
         print(f'      no class names in the file: the test dataset {fault}', flush=True)
     return None if fault else names
@@ -125,7 +130,4 @@ def names_fault(cfg: Any, names: Sequence[str]) -> str | None:
         return None
     some = ', '.join(names[:3])
     number = ' or '.join(map(str, sorted(counts)))
-    return (
-        f"has {len(names)} names of classes ({some}{', …' if len(names) > 3 else ''}) for the model's {number}; name "
-        "the model's classes in the metainfo of the config's test dataset, or use a checkpoint of this config."
-    )
+    return f"has {len(names)} names of classes ({some}{', …' if len(names) > 3 else ''}) for the model's {number}"

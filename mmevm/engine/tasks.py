@@ -1,12 +1,12 @@
 """The tasks that the tools serve, one per OpenMMLab library, and what sets the libraries apart."""
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -150,9 +150,9 @@ def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
     init_default_scope(scope_of(cfg) or 'mmengine')
     model = copy.deepcopy(cfg.model)  # some models write into their configs
     with MODELS.switch_scope_and_registry(None) as registry:
-        kind = registry.get(model.type) if isinstance(model.type, str) else model.type
+        kind = registry.get(model.get('type')) if isinstance(model.get('type'), str) else model.get('type')
     preprocessor = cfg.get('data_preprocessor')
-    if preprocessor and 'data_preprocessor' in inspect.signature(kind or object).parameters:
+    if preprocessor and isinstance(kind, type) and issubclass(kind, BaseModel):  # and not a backbone alone
         model.setdefault('data_preprocessor', copy.deepcopy(preprocessor))
     with torch.device(device):
         return MODELS.build(model)

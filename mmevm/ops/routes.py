@@ -57,7 +57,7 @@ def es2d_routes(step: int = 2) -> list[Route]:
 
 def check_step(step: int) -> None:
     """Raises TypeError unless the step is an integer, or a symbol for one."""
-    if not isinstance(step, int | torch.SymInt):
+    if not isinstance(step, (int, torch.SymInt)):
         raise TypeError(f'`step` must be an integer, got {step!r}')
 
 

@@ -103,3 +103,17 @@ def test_boxes_follow_from_shapes(box: Any, shape: Any, tmp_path: Path) -> None:
     data = read_data(root)
     assert not data.findings.problems and not data.findings.faults
     assert data.splits['train'].samples[0].things[0].box == BOX
+
+
+@pytest.mark.parametrize('box', [None, []])
+def test_objects_without_a_box_whose_shape_covers_nothing_are_left_out_on_demand(box: Any, tmp_path: Path) -> None:
+    root = layouts.write_coco(tmp_path, {'train': 3, 'val': 2})
+    (path,) = (file for file in root.rglob('*.json') if 'train' in file.name)
+    content = json.loads(path.read_text())
+    content['annotations'][0] |= dict(bbox=box, segmentation=[[5, 5, 5, 5, 5, 5]])
+    path.write_text(json.dumps(content))
+    data = read_data(root)
+    assert not data.findings.problems
+    assert 'Objects without a box, and with a shape that covers nothing:' in data.findings.faults
+    left = read_data(root, skip_broken=True)
+    assert sum(len(sample.things) for sample in left.splits['train'].samples) == len(content['annotations']) - 1

@@ -96,7 +96,10 @@ def test_folders_of_splits_come_before_lists(tmp_path: Path) -> None:
     assert counts(root) == {'train': 2, 'val': 2}
 
 
-@pytest.mark.parametrize('flag, crowd', [('True', True), ('true', True), (' 1 ', True), ('0', False), ('False', False)])
+@pytest.mark.parametrize(
+    'flag, crowd',
+    [('True', True), ('true', True), (' 1 ', True), ('0', False), ('False', False), ('Unspecified', False)],
+)
 def test_difficult_may_be_a_word(flag: str, crowd: bool, tmp_path: Path) -> None:
     root = layouts.write_voc(tmp_path, {'train': 1, 'val': 1})
     path = root / 'Annotations/0000.xml'

@@ -1,5 +1,6 @@
 """What the predictor takes for an image: files of more than 8 bits, tensors, images of Pillow, and sequences."""
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_what_has_pixels_is_one_image(form: Callable, copying: Predictor) -> Non
     assert np.abs(found.image.astype(int) - PIXELS).mean() < (8 if form is palette else 1e-9)
 
 
-@pytest.mark.parametrize('form', [list, tuple, iter, lambda images: (image for image in images)])
+@pytest.mark.parametrize('form', [list, tuple, iter, deque, lambda images: dict(enumerate(images)).values()])
 def test_several_images(form: Callable, copying: Predictor) -> None:
     found = copying(form([PIXELS, torch.from_numpy(PIXELS)]))
     assert [prediction.image.tolist() for prediction in found] == [PIXELS.tolist()] * 2

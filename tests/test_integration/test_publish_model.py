@@ -267,7 +267,8 @@ def test_a_config_that_a_run_has_saved_is_published_under_the_name_of_the_run(
     shutil.rmtree(hub)
     published(trained, tmp_path, config, '--name', 'other')
     assert list(out.glob('other-*.pth'))
-    assert main([str(config), str(trained), '--name', 'a/b', '--out', str(out)]) == 2
+    for name in ('a/b', '..', '.'):
+        assert main([str(config), str(trained), '--name', name, '--out', str(out)]) == 2
 
 
 def test_tensors_that_share_memory_are_one_in_the_file() -> None:

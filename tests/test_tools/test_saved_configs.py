@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmevm.apis.evaluate import main as run_test
 from mmevm.apis.train import main as run_train
+from mmevm.engine.runner.configs import renamed
 
 from .toy import EPOCH, read
 from .toy_runs import Toy, forget_runs
@@ -41,6 +42,23 @@ def test_an_evaluation_writes_its_own(run: Toy) -> None:
         run_test(['config.py', 'work/epoch_1.pth', '--work-dir', 'tested', '--cfg-options', 'randomness.seed=5']) == 0
     )
     assert Config.fromfile('tested/test_config.py').randomness.seed == 5
+
+
+def test_a_run_from_the_config_of_an_evaluation_leaves_that_alone(run: Toy) -> None:
+    arguments = ['work/epoch_1.pth', '--work-dir', 'work', '--cfg-options', 'randomness.seed=5']
+    assert run_test(['config.py', *arguments]) == 0
+    before = (run.work / 'test_config.py').read_bytes()
+    assert run_test(['work/test_config.py', *arguments[:-1], 'randomness.seed=6']) == 0
+    assert (run.work / 'test_config.py').read_bytes() == before
+
+
+def test_another_name_changes_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / 'lazy.py').write_text('from torch.optim import AdamW\noptimizer = dict(type=AdamW, lr=1)\n')
+    cfg = Config.fromfile(tmp_path / 'lazy.py', lazy_import=True)
+    other = renamed(cfg, 'nowhere/test_config.py')
+    assert other.filename == 'nowhere/test_config.py' and cfg.filename == str(tmp_path / 'lazy.py')
+    assert other.to_dict() == cfg.to_dict() and 'AdamW' not in other.to_dict()
+    assert renamed(Config(dict(a=1)), 'nowhere.py').a == 1
 
 
 def test_training_from_it_leaves_it_alone(run: Toy) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mmevm.engine.checks.datasets import leaves
+from mmengine.model import ImgDataPreprocessor
+from mmengine.registry import MODELS
+
+from mmevm.engine.checks.datasets import leaves, resolve
 from mmevm.errors import UsageError
 from mmevm.registry import type_name
 
 _REVERSING = ('bgr_to_rgb', 'rgb_to_bgr')
-# mmpretrain's `to_rgb` leaves other images than those of three channels alone.
 _COLOURS = {
     'ColorJitter',
     'ColorTransform',
@@ -42,20 +44,21 @@ def check_channels(cfg: Any, phases: Iterable[str]) -> None:
     settings = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     given = {name: settings.get(name) for name in ('mean', 'std')}
     lengths = {name: len(value) for name, value in given.items() if isinstance(value, list | tuple)}
-    allowed = {1, channels}
-    if cfg.get('default_scope') != 'mmpretrain':  # the others' are MMEngine's, which has no more
-        allowed &= {1, 3}
+    kind = resolve(MODELS, settings.get('type'), cfg.get('default_scope'))
+    is_mmengines = isinstance(kind, type) and issubclass(kind, ImgDataPreprocessor)
+    allowed = {1, channels} & {1, 3} if is_mmengines else {1, channels}
     if not set(lengths.values()) <= allowed:
         numbers = ' or '.join(map(str, sorted(allowed)))
         found = ' and '.join(f'{name} {length}' for name, length in lengths.items())
         raise UsageError(
-            f'The images have {channels} channels (model.backbone.in_channels), for which data_preprocessor must have '
-            f'{numbers} values of mean and std; it has of {found}. One value is for all channels.'
+            f'The model takes images of {channels} channels (in_channels); data_preprocessor must have {numbers} '
+            f'values of mean and std, and has {found}. One value is for all channels.'
         )
     if channels == 3:
         return
     for name in _REVERSING:
-        if settings.get(name):
+        # The others reverse three channels, and leave images of other channels alone.
+        if settings.get(name) and cfg.get('default_scope') == 'mmdet':
             raise UsageError(
                 f'data_preprocessor.{name}=True takes images of 3 channels, and the model has in_channels={channels}. '
                 'Set it to False.'

@@ -84,7 +84,7 @@ def _is_complete(file: BinaryIO) -> bool:
         return True
     except Exception:  # whatever Pillow's readers raise for bytes that they do not expect
         return False
-    if kind == 'JPEG':
+    if kind in ('JPEG', 'MPO'):  # several pictures, as of a phone
         file.seek(-2, os.SEEK_END)
         return file.read() == b'\xff\xd9' or _has_end_of_image(file)
     if kind == 'PNG':

@@ -9,7 +9,9 @@ from mmengine.config import Config
 
 def renamed(cfg: Any, path: str) -> Config:
     """Return a config under another name, which a runner gives to the file that it writes."""
-    return Config(cfg._cfg_dict, cfg.text, path)
+    other = copy.copy(cfg)
+    object.__setattr__(other, '_filename', path)  # Config keeps what is set as a part of the config
+    return other
 
 
 def keeping_configs(runner_class: type) -> Any:
