@@ -22,9 +22,9 @@ PYTEST := -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-re
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-env: $(VENV)/.ready ## Build .venv: pinned torch, the maintained forks of OpenMMLab's libraries, mmevm (4 minutes, once)
+env: $(VENV)/.ready ## Build .venv: pinned torch, the maintained forks of OpenMMLab's libraries, mmevm (5 GB, once)
 
-env-openmmlab: $(VENV_OPENMMLAB)/.ready ## Build .venv-openmmlab: the same with OpenMMLab's own packages (4 minutes, once)
+env-openmmlab: $(VENV_OPENMMLAB)/.ready ## Build .venv-openmmlab: the same with OpenMMLab's own packages (5 GB, once)
 
 demo: env ## Train on miniature COCO, evaluate and draw, on the CPU (6 minutes after make env)
 	$(VENV)/bin/python tools/demo.py
