@@ -12,7 +12,6 @@ from mmevm.ops.routes import Route, check_step
 
 MAX_STATES = 256
 _OPTIONAL = ('Ds', 'dt_bias', 'delta_bias')
-_DATA_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class SequenceInputs(NamedTuple):
@@ -72,7 +71,7 @@ def accumulate_dtype(first: Tensor) -> torch.dtype:
 
 
 def _data(tensor: Tensor, name: str, first: Tensor) -> None:
-    if tensor.dtype not in _DATA_TYPES:
+    if not tensor.is_floating_point():
         raise TypeError(f'`{name}` must be float16, bfloat16, float32 or float64, got {tensor.dtype}')
     if tensor.device != first.device:
         raise ValueError(f'`{name}` must be on {first.device} like the first input, got {tensor.device}')
