@@ -5,20 +5,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from mmevm.engine.options import KeyValues
+from mmevm.engine.options import add_cfg_options
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir', type=os.path.expanduser, help='folder for logs and results (default: work_dirs/<config name>)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        default={},
-        metavar='KEY=VALUE',
-        help='changes to the config, e.g. train_dataloader.batch_size=4 or model.backbone.out_indices="(0,1,2,3)"; '
+    add_cfg_options(
+        parser,
+        'changes to the config, e.g. train_dataloader.batch_size=4 or model.backbone.out_indices="(0,1,2,3)"; '
         'data_root=PATH moves every data loader and evaluator to another folder',
     )
     parser.add_argument(

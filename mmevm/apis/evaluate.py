@@ -10,7 +10,7 @@ from mmengine.utils import get_object_from_string
 
 from mmevm.apis.arguments import parse_test_args
 from mmevm.apis.exported import SUFFIX, SameClasses, use_exported
-from mmevm.apis.own_data import save_config, use_data
+from mmevm.apis.own_data import TEST_CONFIG, save_config, use_data
 from mmevm.engine.checks.channels import check_channels
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.datasets import evaluators
@@ -24,9 +24,7 @@ from mmevm.engine.tasks import Task, task_of
 from mmevm.engine.tta import set_tta
 from mmevm.errors import UsageError, exit_status
 
-_CONFIG = 'test_config.py'
 _NO_DRAWING = 'MMPretrain cannot draw under test-time augmentation. Leave out --tta, or --show and --show-dir.'
-
 _NO_HOOK = (
     '--show and --show-dir need default_hooks.visualization in the config, e.g. '
     "visualization=dict(type='DetVisualizationHook')."
@@ -101,7 +99,7 @@ def evaluate(
     if data:
         use_data(cfg, data, config, skip_broken, checkpoint)
         if is_first_process(cfg.launcher):
-            save_config(cfg, _CONFIG)
+            save_config(cfg, TEST_CONFIG)
     check_data(cfg, ('test',), f'python tools/test.py {config} {checkpoint}')
     check_classes(cfg, ('test',))
     check_channels(cfg, ('test',))
@@ -113,7 +111,7 @@ def evaluate(
         use_exported(cfg, checkpoint)
     elif tta:
         set_tta(cfg)
-    cfg = renamed(cfg, os.path.join(cfg.work_dir, _CONFIG))  # the config of the training run stays as it is
+    cfg = renamed(cfg, os.path.join(cfg.work_dir, TEST_CONFIG))  # the config of the training run stays as it is
     runner = build_runner(cfg, skip_broken)
     if exported:
         runner.register_hook(SameClasses())

@@ -47,10 +47,8 @@ predict('image.jpg')
 
 
 def require_folder(folder: Path) -> None:
-    """Check that a folder can take a model. Raises: UsageError: It is a file, or has files that would be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f'--hub must be a folder, got the file {folder.absolute()}')
-    if folder.is_dir() and any(folder.glob('*.safetensors')):
+    """Check that a folder can take a model. Raises: UsageError: It has files that would be replaced."""
+    if any(folder.glob('*.safetensors')):
         raise UsageError(f'--hub: {folder.absolute()} has a model already; give another folder, or delete it')
     if lost := [name for name in _FILES if (folder / name).exists()]:
         raise UsageError(

@@ -26,6 +26,9 @@ from mmevm.files import replacing
 SHEET = 'contact_sheet.jpg'
 """The name of the contact sheet in a work directory."""
 
+CONFIG, TEST_CONFIG = 'config.py', 'test_config.py'
+"""The names of the configs that training and evaluation save there."""
+
 
 def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkpoint: str | None = None) -> None:
     """Make a config train on a user's dataset or evaluate it, after checking and showing it.
@@ -98,7 +101,7 @@ def _show(data: UserData, sheet: Path) -> None:
         print_log(f'Some of the images with their annotations: {drawn}', logger='current')
 
 
-def save_config(cfg: Any, name: str = 'config.py') -> Path:
+def save_config(cfg: Any, name: str = CONFIG) -> Path:
     """Write a config to its work directory, from where it works without ``--data``.
 
     Args:

@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from mmevm.apis.hub import Model, local_paths, require_folder, write_hub
+from mmevm.apis.own_data import CONFIG, TEST_CONFIG
 from mmevm.checkpoint import CheckpointError, fit_checkpoint, load_file
 from mmevm.deploy.settings import names_fault, stored_names
 from mmevm.engine.config import read_config
@@ -22,9 +23,6 @@ from mmevm.engine.tasks import TASKS, build_model
 from mmevm.errors import UsageError, exit_status
 from mmevm.files import folder_fault
 from mmevm.version import __version__
-
-_SAVED = ('config', 'test_config')
-"""Names of the configs that ``--data`` saves, in the folders of their runs."""
 
 
 def _metric(text: str) -> tuple[str, float]:
@@ -218,9 +216,10 @@ def publish(
     """
     _require_writable('--out', out)
     if hub:
-        require_folder(hub)
         _require_writable('--hub', hub)
-    name = name or (config.absolute().parent.name if config.stem in _SAVED else config.stem)
+        require_folder(hub)
+    stem = config.absolute().parent.name if config.name in (CONFIG, TEST_CONFIG) else config.stem
+    name = name or stem
     if Path(name).name != name or name in ('', '.', '..'):
         raise UsageError(f'The model needs a name that can be part of a file name, got {name!r}; give --name')
     cfg = read_config(config)
@@ -237,7 +236,7 @@ def publish(
     entry: dict[str, Any] = {'Name': name, 'Metadata': {'Parameters': parameters}}
     if metrics:
         entry['Results'] = [{'Task': task.name, 'Dataset': dataset, 'Metrics': dict(metrics)}]
-    entry['Config'] = f'configs/{name if config.stem in _SAVED else config.stem}.py'
+    entry['Config'] = f'configs/{stem}.py'
     entry['Weights'] = f'{url.rstrip("/")}/{path.name}' if url else path.name
     entry['SHA256'] = hashlib.sha256(path.read_bytes()).hexdigest()
     metafile = path.with_suffix('.yml')

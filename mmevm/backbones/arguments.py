@@ -57,6 +57,16 @@ def check_number(name: str, value: Any) -> None:
         raise TypeError(f'`{name}` must be a number, got {value!r}')
 
 
+def drop_path_rates(rate: float, count: int) -> list[float]:
+    """Return the stochastic depth rates of blocks, which grow linearly from 0 to ``rate``.
+
+    Raises:
+        TypeError: If ``rate`` is no number.
+    """
+    check_number('drop_path_rate', rate)
+    return [rate * i / max(count - 1, 1) for i in range(count)]
+
+
 def output_indices(out_indices: Any, count: int, parts: str, negative: bool = False) -> tuple[int, ...]:
     """Return the stages or blocks whose output is returned; maps are returned, and named, in the order of the network.
 

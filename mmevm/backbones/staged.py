@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmevm.backbones.arguments import check_number, flag, output_indices, whole_number
+from mmevm.backbones.arguments import drop_path_rates, flag, output_indices, whole_number
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
 from mmevm.layers.basic import norm_tokens
@@ -100,9 +100,7 @@ class StagedBackbone(Backbone):
             with_cp (bool): See :class:`Stage`.
         """
         flag('with_cp', with_cp)
-        check_number('drop_path_rate', drop_path_rate)
-        n_blocks = sum(self.depths)
-        rates = iter(drop_path_rate * i / max(n_blocks - 1, 1) for i in range(n_blocks))
+        rates = iter(drop_path_rates(drop_path_rate, sum(self.depths)))
         self.patch_embed = stem
         self.layers = nn.ModuleList()
         last = max(self.out_indices)

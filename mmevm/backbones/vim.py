@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmevm.backbones.adaptation import adapt_positions
-from mmevm.backbones.arguments import check_number, flag, output_indices, whole_number, whole_numbers
+from mmevm.backbones.arguments import drop_path_rates, flag, output_indices, whole_number, whole_numbers
 from mmevm.backbones.base import Backbone
 from mmevm.backbones.recompute import run_block
 from mmevm.layers import PatchEmbed, RMSNorm, VimBlock
@@ -74,17 +74,17 @@ class Vim(Backbone):
         init_cfg: dict | list[dict] | None = None,
         checkpoint_grid: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(frozen_stages, norm_eval=False, init_cfg=init_cfg)
         arch = self._resolve_arch(arch)
+        frozen_stages = whole_number('frozen_stages', frozen_stages, -1, arch['depths'][0])
+        super().__init__(frozen_stages, norm_eval=False, init_cfg=init_cfg)
         self.dims, self.depths = arch['dims'], arch['depths']
         dim, depth = self.dims[0], self.depths[0]
         self.out_indices = self._parse_outputs(out_indices, out_type, depth)
         self.out_type = out_type
-        self.frozen_stages = whole_number('frozen_stages', frozen_stages, -1, depth)
         height, width = self._parse_size(img_size)
         patch_stride = whole_number('patch_stride', patch_stride, 1, self.patch_size)
         in_channels = whole_number('in_channels', in_channels, 1)
-        check_number('drop_path_rate', drop_path_rate)
+        rates = drop_path_rates(drop_path_rate, depth)
         self.grid = tuple((side - self.patch_size) // patch_stride + 1 for side in (height, width))
         self.checkpoint_grid = self._parse_grid(checkpoint_grid)
         self.with_cp = flag('with_cp', with_cp)
@@ -93,7 +93,6 @@ class Vim(Backbone):
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, dim))
         self.register_buffer('pos_grid', torch.tensor(self.grid))
-        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         self.layers = nn.ModuleList(VimBlock(dim, rate) for rate in rates[: max(self.out_indices) + 1])
         self.norm_f = RMSNorm(dim) if len(self.layers) == depth else None
         self._init_parameters()

@@ -29,9 +29,7 @@ def shape_box(shape: Any) -> Box | None:
     """Return x, y, width and height of what a shape covers; ``None`` for nothing, and for what is no shape."""
     if isinstance(shape, dict):
         return _box_of_runs(shape)
-    if not isinstance(shape, list) or not all(isinstance(polygon, list) for polygon in shape):
-        return None
-    if not all(len(polygon) % 2 == 0 and all(map(is_number, polygon)) for polygon in shape):
+    if not is_shape(shape) or not all(len(polygon) % 2 == 0 and all(map(is_number, polygon)) for polygon in shape):
         return None
     parts = [points for polygon in shape if _has_area(points := np.array(polygon, dtype=float).reshape(-1, 2))]
     if not parts:

@@ -34,7 +34,7 @@ from mmevm.deploy.quantization import calibration_images, quantize
 from mmevm.deploy.settings import describe_input, find_classes
 from mmevm.deploy.two_stage import exported_detector
 from mmevm.engine.config import load_config, require_checkpoint
-from mmevm.engine.options import KeyValues
+from mmevm.engine.options import add_cfg_options
 from mmevm.engine.runner.latest import read_meta
 from mmevm.engine.tasks import build_model
 from mmevm.errors import UsageError, exit_status, size, write_fault
@@ -97,14 +97,7 @@ def parse_args(argv: Sequence[str] | None = None) -> dict[str, Any]:
         help='fix the size of the images, for models and runtimes that take one size only',
     )
     parser.add_argument('--no-verify', dest='verify', action='store_false', help='skip the comparison with PyTorch')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        default={},
-        metavar='KEY=VALUE',
-        help='changes to the config, e.g. model.test_cfg.max_per_img=50',
-    )
+    add_cfg_options(parser, 'changes to the config, e.g. model.test_cfg.max_per_img=50')
     return vars(parser.parse_args(argv))
 
 

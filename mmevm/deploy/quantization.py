@@ -12,7 +12,8 @@ import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from mmevm.deploy.predictor import SUFFIXES, Predictor, read_image
+from mmevm.deploy.images import SUFFIXES, read_image
+from mmevm.deploy.predictor import Predictor
 from mmevm.errors import UsageError
 
 MOST_IMAGES = 100

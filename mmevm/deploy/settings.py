@@ -7,7 +7,7 @@ from mmengine.registry import DATASETS
 
 from mmevm.deploy.pipeline import read_steps
 from mmevm.deploy.predictor import to_size
-from mmevm.engine.checks.channels import image_channels
+from mmevm.engine.checks.channels import image_channels, preprocessor
 from mmevm.engine.checks.class_counts import class_counts
 from mmevm.engine.checks.class_lists import stated_classes
 from mmevm.engine.checks.datasets import leaves, resolve
@@ -46,11 +46,9 @@ def describe_input(
             raise
         print(f'      the file will not say how images are prepared. {error}', flush=True)
         steps = None
-    model = cfg.get('model') or {}
-    # As MMEngine's Runner has it, which fills in the model's.
-    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    mean: Any = preprocessor.get('mean')
-    std: Any = preprocessor.get('std')
+    settings = preprocessor(cfg)
+    mean: Any = settings.get('mean')
+    std: Any = settings.get('std')
     if needs_statistics and (mean is None or std is None):
         raise UsageError('--with-preprocessing needs mean and std in the data_preprocessor of the config.')
     channels = image_channels(cfg)
@@ -59,12 +57,12 @@ def describe_input(
         raise UsageError(f'Exported models take images of 3 channels; the config is for {count}, and is not exported.')
     if mean is not None and len(mean) == 1:
         mean, std = list(mean) * 3, list(std) * 3
-    rgb = any(preprocessor.get(key) for key in ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr'))  # all reverse the channels
+    rgb = any(settings.get(key) for key in ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr'))  # all reverse the channels
     return {
         'dtype': 'float32',
         'layout': 'NCHW',
         # Pipelines read images as BGR; without a preprocessor it is a bare backbone's, which takes RGB.
-        'color': 'BGR' if preprocessor and not rgb else 'RGB',
+        'color': 'BGR' if settings and not rgb else 'RGB',
         'range': [0, 255],
         'mean': None if mean is None else [float(value) for value in mean],
         'std': None if std is None else [float(value) for value in std],

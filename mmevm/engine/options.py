@@ -47,6 +47,16 @@ class KeyValues(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
+def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--cfg-options`` to a command line.
+
+    Args:
+        parser (argparse.ArgumentParser): The parser.
+        text (str): The option's help.
+    """
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={}, metavar='KEY=VALUE', help=text)
+
+
 def _bare(text: str) -> str:
     """Strip spaces and quotes around a path, unless they belong to it."""
     if os.path.lexists(text):

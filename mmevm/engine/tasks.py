@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from mmevm.engine.checks.datasets import is_kind
 from mmevm.engine.options import parts
 from mmevm.errors import UsageError
 from mmevm.registry import scope_of, type_name
@@ -149,10 +149,8 @@ def build_model(cfg: Any, device: str = 'cpu') -> nn.Module:
     """
     init_default_scope(scope_of(cfg) or 'mmengine')
     model = copy.deepcopy(cfg.model)  # some models write into their configs
-    with MODELS.switch_scope_and_registry(None) as registry:
-        kind = registry.get(model.get('type')) if isinstance(model.get('type'), str) else model.get('type')
     preprocessor = cfg.get('data_preprocessor')
-    if preprocessor and isinstance(kind, type) and issubclass(kind, BaseModel):  # and not a backbone alone
+    if preprocessor and is_kind(MODELS, model, scope_of(cfg), 'BaseModel'):  # and not a backbone alone
         model.setdefault('data_preprocessor', copy.deepcopy(preprocessor))
     with torch.device(device):
         return MODELS.build(model)

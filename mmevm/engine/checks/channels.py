@@ -1,12 +1,12 @@
 """Comparison of the channels of images with what normalises and augments them, before a model is built."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS
 
-from mmevm.engine.checks.datasets import leaves, resolve
+from mmevm.engine.checks.datasets import is_kind, leaves
+from mmevm.engine.options import parts
 from mmevm.errors import UsageError
 from mmevm.registry import type_name
 
@@ -19,6 +19,7 @@ _COLOURS = {
     'RandomGrayscale',
     'YOLOXHSVRandomAug',
 }
+# Named sets of policies have colours, too.
 _POLICIES = {'AutoAugment', 'RandAugment'}
 
 
@@ -27,6 +28,11 @@ def image_channels(cfg: Any) -> int:
     model = cfg.get('model') or {}
     part = model.get('backbone') or model
     return next((part[key] for key in ('in_channels', 'in_chans') if isinstance(part.get(key), int)), 3)
+
+
+def preprocessor(cfg: Any) -> Mapping[str, Any]:
+    """Return the settings of a config's data preprocessor: the model's, or as in MMEngine's Runner those beside it."""
+    return (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
 
 
 def check_channels(cfg: Any, phases: Iterable[str]) -> None:
@@ -40,12 +46,10 @@ def check_channels(cfg: Any, phases: Iterable[str]) -> None:
         UsageError: They do not fit.
     """
     channels = image_channels(cfg)
-    model = cfg.get('model') or {}
-    settings = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    settings = preprocessor(cfg)
     given = {name: settings.get(name) for name in ('mean', 'std')}
     lengths = {name: len(value) for name, value in given.items() if isinstance(value, list | tuple)}
-    kind = resolve(MODELS, settings.get('type'), cfg.get('default_scope'))
-    is_mmengines = isinstance(kind, type) and issubclass(kind, ImgDataPreprocessor)
+    is_mmengines = is_kind(MODELS, settings, cfg.get('default_scope'), 'ImgDataPreprocessor')
     allowed = {1, channels} & {1, 3} if is_mmengines else {1, channels}
     if not set(lengths.values()) <= allowed:
         numbers = ' or '.join(map(str, sorted(allowed)))
@@ -63,26 +67,11 @@ def check_channels(cfg: Any, phases: Iterable[str]) -> None:
                 f'data_preprocessor.{name}=True takes images of 3 channels, and the model has in_channels={channels}. '
                 'Set it to False.'
             )
-    for leaf in (leaf for phase in phases for leaf in leaves(cfg, (phase,))):
-        for step in _steps(leaf.settings.get('pipeline') or ()):
-            if type_name(step) in _COLOURS or _has_colours(step):
+    for leaf in leaves(cfg, phases):
+        for _, step in parts(leaf.settings.get('pipeline'), 'pipeline'):
+            has_policy = type_name(step) in _POLICIES and isinstance(step.get('policies'), str)
+            if type_name(step) in _COLOURS or has_policy:
                 raise UsageError(
                     f'The pipeline of {leaf.key} has the step {type_name(step)}, which takes images of 3 channels, and '
                     f'the model has in_channels={channels}. Remove it.'
                 )
-
-
-def _steps(pipeline: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
-    for step in pipeline:
-        if isinstance(step, Mapping):
-            yield step
-            yield from _steps(step.get('transforms') or ())
-        elif isinstance(step, list | tuple):
-            yield from _steps(step)
-
-
-def _has_colours(step: Mapping[str, Any]) -> bool:
-    if type_name(step) not in _POLICIES:
-        return False
-    policies = step.get('policies')
-    return isinstance(policies, str) or any(type_name(policy) in _COLOURS for policy in _steps(policies or ()))
