@@ -13,7 +13,7 @@ import torch
 from onnxscript import optimizer
 from torch import nn
 
-from mmevm.deploy import fused
+from mmevm.deploy import fused, resizing
 from mmevm.deploy.boxes import TRANSLATIONS as BOX_TRANSLATIONS
 from mmevm.deploy.functions import DOMAIN, FUNCTIONS, OPSET
 from mmevm.deploy.layers import TRANSLATIONS, exportable
@@ -100,9 +100,9 @@ def to_onnx(
     Raises:
         UsageError: PyTorch cannot export the module.
     """
-    translations = TRANSLATIONS | BOX_TRANSLATIONS | fused.TRANSLATIONS
+    translations = TRANSLATIONS | BOX_TRANSLATIONS | fused.TRANSLATIONS | resizing.TRANSLATIONS
     try:
-        with _tracing(fused.SUBSTITUTES):
+        with _tracing([*fused.SUBSTITUTES, *resizing.SUBSTITUTES]):
             program = _trace(module, channels, dtype, size)
             exported = torch.onnx.export(
                 program, custom_translation_table=translations, opset_version=OPSET, optimize=False, verbose=False

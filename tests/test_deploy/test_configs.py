@@ -17,8 +17,6 @@ from tests.test_deploy import toy
 from tests.test_deploy.test_export import CONFIGS as TOYS
 from tests.test_deploy.test_graph import BACKBONES
 
-pytestmark = pytest.mark.openmmlab
-
 PYRAMIDS = {
     'demo_retinanet_evm_t_mini': ([48, 96, 192, 384], [4, 8, 16, 32]),
     'fpn_evm_t': ([48, 96, 192, 384], [4, 8, 16, 32]),
@@ -41,6 +39,7 @@ def shrink(settings: Any) -> None:
             shrink(value)
 
 
+# On the original packages test_export.py exports models of the same kinds.
 @pytest.mark.parametrize('name', PYRAMIDS)
 def test_necks_and_heads(name: str, tmp_path: Path) -> None:
     cfg = Config.fromfile(PATHS[name])
@@ -78,6 +77,7 @@ def exported() -> set[type]:
     return set().union(*map(parts, models))
 
 
+@pytest.mark.openmmlab
 @pytest.mark.parametrize('name', PATHS)
 def test_the_parts_of_every_config_are_exported(name: str, exported: set[type]) -> None:
     cfg = Config.fromfile(PATHS[name])
