@@ -283,12 +283,14 @@ def _libraries() -> list[Path]:
     return sorted(_PACKAGE.glob('_onnxruntime*.so'))
 
 
-def to_size(steps: Sequence[dict[str, Any]], size: Sequence[int]) -> list[dict[str, Any]]:
-    """Append what brings any image to one height and width: padding if the steps pad, else stretching.
+def to_size(
+    steps: Sequence[dict[str, Any]], size: Sequence[int], value: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Append what brings any image to one height and width: padding, if the steps pad or with ``value``, or stretching.
 
     An image of that size already stays as it is.
     """
-    value = next((step['value'] for step in steps if 'pad' in step), None)
+    value = next((step['value'] for step in steps if 'pad' in step), value)
     if value is None:
         return [*steps, {'scale': [size[1], size[0]], 'keep_ratio': False, **_LINEAR}]
     kept = list(steps)

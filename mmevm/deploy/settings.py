@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.registry import DATASETS
 
 from mmevm.deploy.pipeline import read_steps
@@ -58,6 +59,8 @@ def describe_input(
     if mean is not None and len(mean) == 1:
         mean, std = list(mean) * 3, list(std) * 3
     rgb = any(settings.get(key) for key in ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr'))  # all reverse the channels
+    if size and steps is not None:
+        steps = to_size(steps, size, _padding(settings, rgb))
     return {
         'dtype': 'float32',
         'layout': 'NCHW',
@@ -66,8 +69,19 @@ def describe_input(
         'range': [0, 255],
         'mean': None if mean is None else [float(value) for value in mean],
         'std': None if std is None else [float(value) for value in std],
-        'resize': to_size(steps, size) if size and steps is not None else steps,
+        'resize': steps,
     }
+
+
+def _padding(settings: Mapping[str, Any], rgb: bool) -> list[int] | None:
+    """Return the BGR pixel that a data preprocessor's padding of normalised images stands for, if it pads them."""
+    testing = settings.get('test_cfg') or {}  # of mmseg's, whose other settings are for training
+    if settings.get('pad_size_divisor', 1) == 1 and not (testing.get('size') or testing.get('size_divisor')):
+        return None
+    value = settings.get('pad_value', settings.get('pad_val', 0))
+    pixel = np.asarray(settings.get('mean') or 0) + value * np.asarray(settings.get('std') or 1)
+    colours = np.broadcast_to(pixel.round().clip(0, 255).astype(int), 3)
+    return (colours[::-1] if rgb else colours).tolist()
 
 
 def _test_pipeline(cfg: Any) -> Sequence[Any]:

@@ -122,6 +122,35 @@ def test_8_bits_need_to_know_how_images_are_prepared(tmp_path: Path, capsys: pyt
         calibration_images(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ('preprocessor', 'value'),
+    [
+        (dict(type='DetDataPreprocessor', mean=[10, 20, 30], std=[1, 1, 1], pad_size_divisor=32), [10, 20, 30]),
+        (dict(mean=[123.675, 116.28, 103.53], std=[58.0] * 3, bgr_to_rgb=True, pad_size_divisor=32), [104, 116, 124]),
+        (dict(mean=[127.5], std=[50.0], pad_value=-9, pad_size_divisor=32), [0, 0, 0]),
+        (dict(pad_size_divisor=32, pad_value=114), [114] * 3),
+        (
+            dict(type='SegDataPreProcessor', mean=[9, 9, 9], std=[1, 1, 1], pad_val=2, test_cfg=dict(size=(64, 64))),
+            [11] * 3,
+        ),
+        (dict(type='SegDataPreProcessor', mean=[9] * 3, std=[1] * 3, test_cfg=dict(size_divisor=16)), [9] * 3),
+        (dict(mean=[9] * 3, std=[1] * 3, pad_size_divisor=1), None),
+        (dict(type='SegDataPreProcessor', mean=[9] * 3, std=[1] * 3, size=(64, 64)), None),
+    ],
+)
+def test_images_keep_their_ratio_in_a_fixed_size_if_the_preprocessor_pads(preprocessor: dict, value: Any) -> None:
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    cfg = Config(dict(model=dict(data_preprocessor=preprocessor), test_dataloader=loader))
+    settings = describe_input(cfg, False, (64, 64))
+    data, scale = OfAnySize(settings | {'mean': None}).prepare(np.full((32, 64, 3), 200, np.uint8))
+    assert data.shape == (1, 3, 64, 64) and data[0, :, 0, 0].tolist() == [200] * 3
+    if value is None:
+        assert scale == (1, 2)
+    else:
+        assert scale == (1, 1) and data[0, :, -1, 0].tolist() == (value[::-1] if settings['color'] == 'RGB' else value)
+
+
 def test_both_names_of_reversed_channels() -> None:
     for key in ('bgr_to_rgb', 'rgb_to_bgr'):
         preprocessor = {'mean': [1, 2, 3], 'std': [1, 1, 1], key: True}
