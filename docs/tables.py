@@ -324,12 +324,16 @@ def training_step() -> str:
             f'{row["params"]:.1f}',
             f'{row["median"]:.0f}',
             f'{row["ratio"]:.2f}',
+            f'{row["noscan_time_ratio"]:.2f}' if 'noscan_time_ratio' in row else '–',
             f'{row["peak_mib"]:.0f}',
             f'{row["noscan_ratio"]:.2f}' if 'noscan_ratio' in row else '–',
         )
         for row in results('training_step')['rows']
     ]
-    header = 'part | model | params, M | median, ms | × `pvt_v2_b0` | peak, MiB | peak × without a scan'
+    header = (
+        'part | model | params, M | median, ms | × `pvt_v2_b0` | median × without a scan | peak, MiB | '
+        'peak × without a scan'
+    )
     return f'{table(header, rows)}\n\n{origin("training_step")}'
 
 

@@ -181,7 +181,8 @@ def test_training_step_compares_backbones_and_detectors(run: Run, extension: Non
     ]
     for ours, base in zip(rows[::2], rows[1::2], strict=True):
         assert ours['ratio'] == pytest.approx(ours['median'] / base['median']) and base['ratio'] == 1
-        assert 1 <= ours['noscan_ratio'] < 1.2 and 'noscan_ratio' not in base
+        assert 1 <= ours['noscan_ratio'] < 1.2 and 0.5 < ours['noscan_time_ratio'] < 5
+        assert not {'noscan_ratio', 'noscan_time_ratio'} & base.keys()
         # Weights, their gradients and AdamW's two moments.
         assert all(row['peak'] > 0.95 * 4 * 4e6 * row['params'] for row in (ours, base))
 

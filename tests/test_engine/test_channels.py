@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 from mmengine.model import ImgDataPreprocessor
+from mmengine.registry import TRANSFORMS
 
 from mmevm.engine.checks.channels import check_channels
 from mmevm.errors import UsageError
@@ -88,3 +89,79 @@ def test_steps_for_colours_are_named(step: dict) -> None:
         check_channels(config({}, 4, step), ('train',))
     check_channels(config({}, 3, step), ('train',))
     check_channels(config({}, 4, step), ('val',))
+
+
+@pytest.mark.parametrize(
+    ('step', 'fault'),
+    [
+        (dict(type='CachedMosaic', img_scale=(64, 64)), 'takes images of 3 channels'),
+        (dict(type='mmdet.MixUp'), 'takes images of 3 channels'),
+        (dict(type='ShearX'), 'takes images of 3 channels'),
+        (dict(type='Pad', pad_val=dict(img=(114, 114, 114))), 'has 3 values in pad_val'),
+        (dict(type='Pad', pad_val=[1, 2, 3]), 'has 3 values in pad_val'),
+        (dict(type='Expand', mean=[1.0, 2.0, 3.0]), 'has 3 values in mean'),
+        (dict(type='Expand'), 'has 3 values in mean'),
+    ],
+)
+def test_steps_of_three_channels_are_named_wherever_they_are(step: dict, fault: str) -> None:
+    for channels in 4, 6:
+        with pytest.raises(UsageError, match=rf'train_dataloader.dataset has .*{fault}.*in_channels={channels}'):
+            check_channels(config({}, channels, step, scope='mmdet'), ('train',))
+    check_channels(config({}, 3, step, scope='mmdet'), ('train',))
+    inner = config({}, 4, scope='mmdet')
+    wrapper = dict(type='MultiImageMixDataset', dataset=inner.train_dataloader.dataset, pipeline=[step])
+    inner.train_dataloader.dataset = wrapper
+    later = config({}, 4, scope='mmdet')
+    later.custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=280, switch_pipeline=[step])]
+    for cfg, where in (inner, 'train_dataloader.dataset'), (later, 'custom_hooks.0'):
+        with pytest.raises(UsageError, match=rf'pipeline of {where} has the step .*{fault}'):
+            check_channels(cfg, ('train',))
+        check_channels(cfg, ('val',))
+
+
+def test_steps_for_any_number_of_channels() -> None:
+    steps = [
+        dict(type='Pad', pad_val=dict(img=114)),
+        dict(type='Expand', mean=[1.0] * 4),
+        dict(type='Pad', size=(8, 8)),
+    ]
+    check_channels(config({}, 4, *steps, scope='mmdet'), ('train',))
+    # Grey images are matrices, which these steps have a form for.
+    check_channels(config({}, 1, dict(type='CachedMosaic'), dict(type='MixUp'), scope='mmdet'), ('train',))
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize(
+    ('loading', 'channels', 'loaded'),
+    [
+        ({}, 4, 3),
+        ({}, 1, 3),
+        ({'color_type': 'color_ignore_orientation'}, 4, 3),
+        ({'color_type': 'grayscale'}, 4, 1),
+        ({'color_type': 'grayscale'}, 1, None),
+        ({'color_type': 'unchanged'}, 4, None),
+        ({'imdecode_backend': 'tifffile'}, 6, None),
+        ({}, 3, None),
+    ],
+)
+def test_loading_gives_the_channels_of_the_model(loading: dict, channels: int, loaded: int | None, scope: str) -> None:
+    cfg = config(
+        {}, channels, dict(type='LoadImageFromFile', **loading), dict(type='RandomFlip', prob=0.5), scope=scope
+    )
+    if loaded is None:
+        check_channels(cfg, ('train',))
+    else:
+        kind = 'grayscale' if channels == 1 else 'unchanged'
+        with pytest.raises(UsageError, match=rf"gives images of {loaded} channels .*Set color_type='{kind}'"):
+            check_channels(cfg, ('train',))
+
+
+@TRANSFORMS.register_module()
+class AddsBands:
+    def __call__(self, sample: dict) -> dict:
+        return sample
+
+
+@pytest.mark.parametrize('step', [dict(type='AddsBands'), dict(type='Albu', transforms=[]), dict(type='Unknown')])
+def test_steps_may_add_channels(step: dict) -> None:
+    check_channels(config({}, 4, dict(type='LoadImageFromFile'), step, scope='mmdet'), ('train',))

@@ -1,14 +1,14 @@
 """Comparison of the channels of images with what normalises and augments them, before a model is built."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, TRANSFORMS
 
-from mmevm.engine.checks.datasets import is_kind, leaves
+from mmevm.engine.checks.datasets import is_kind, loaders, resolve
 from mmevm.engine.options import parts
 from mmevm.errors import UsageError
-from mmevm.registry import type_name
+from mmevm.registry import LIBRARIES, type_name
 
 _REVERSING = ('bgr_to_rgb', 'rgb_to_bgr')
 _COLOURS = {
@@ -16,9 +16,21 @@ _COLOURS = {
     'ColorTransform',
     'Lighting',
     'PhotoMetricDistortion',
+    'RandomErasing',
     'RandomGrayscale',
+    'ShearX',
+    'ShearY',
+    'TranslateX',
+    'TranslateY',
     'YOLOXHSVRandomAug',
 }
+# They copy images into one of three channels, or of none.
+_CANVASES = {'CachedMixUp', 'CachedMosaic', 'MixUp', 'Mosaic'}
+# Options with a value for each channel, and their defaults.
+_PIXELS = {'Pad': ('pad_val', 0), 'Expand': ('mean', (0, 0, 0))}
+_LOADED = {'color': 3, 'grayscale': 1}
+# Steps that may change the number of channels; so may those that are not the libraries' own.
+_CHANGING = {'Albu', 'Albumentations', 'ConcatCDInput', 'RGB2Gray'}
 # Named sets of policies have colours, too.
 _POLICIES = {'AutoAugment', 'RandAugment'}
 
@@ -67,11 +79,55 @@ def check_channels(cfg: Any, phases: Iterable[str]) -> None:
                 f'data_preprocessor.{name}=True takes images of 3 channels, and the model has in_channels={channels}. '
                 'Set it to False.'
             )
-    for leaf in leaves(cfg, phases):
-        for _, step in parts(leaf.settings.get('pipeline'), 'pipeline'):
-            has_policy = type_name(step) in _POLICIES and isinstance(step.get('policies'), str)
-            if type_name(step) in _COLOURS or has_policy:
-                raise UsageError(
-                    f'The pipeline of {leaf.key} has the step {type_name(step)}, which takes images of 3 channels, and '
-                    f'the model has in_channels={channels}. Remove it.'
-                )
+    for where, pipeline in _pipelines(cfg, phases):
+        for _, step in parts(pipeline, ''):
+            if fault := _step_fault(step, channels):
+                raise UsageError(f'The pipeline of {where} has the step {type_name(step)}, which {fault}')
+        _check_loading(cfg, where, pipeline, channels)
+
+
+def _pipelines(cfg: Any, phases: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the pipelines of the phases' datasets and their wrappers, and those that replace them later."""
+    phases = tuple(phases)
+    for _, key, loader in loaders(cfg, phases):
+        for where, settings in parts(loader['dataset'], f'{key}.dataset'):
+            if settings.get('pipeline'):
+                yield where, settings['pipeline']
+    for where, hook in parts(cfg.get('custom_hooks') if 'train' in phases else None, 'custom_hooks'):
+        if hook.get('switch_pipeline'):
+            yield where, hook['switch_pipeline']
+
+
+def _step_fault(step: Mapping[str, Any], channels: int) -> str | None:
+    """Return why a step does not take images of other than three channels."""
+    name = type_name(step)
+    has_policy = name in _POLICIES and isinstance(step.get('policies'), str)
+    if name in _COLOURS or has_policy or (name in _CANVASES and channels > 1):
+        return f'takes images of 3 channels, and the model has in_channels={channels}. Remove it.'
+    option, value = _PIXELS.get(name or '', ('', None))
+    value = step.get(option, value)
+    value = value.get('img', 0) if isinstance(value, Mapping) else value
+    if isinstance(value, list | tuple) and len(value) != channels:
+        return f'has {len(value)} values in {option}, and the model has in_channels={channels}. Set as many.'
+    return None
+
+
+def _check_loading(cfg: Any, where: str, pipeline: Any, channels: int) -> None:
+    steps = [step for _, step in parts(pipeline, '', names=()) if 'type' in step]
+    kinds = [resolve(TRANSFORMS, step['type'], cfg.get('default_scope')) for step in steps]
+    if any(type_name(step) in _CHANGING for step in steps) or not all(map(_is_librarys, kinds)):
+        return
+    remedy = "'grayscale'" if channels == 1 else "'unchanged', and imdecode_backend='tifffile' for TIFF files"
+    for step in steps:
+        colours = step.get('color_type', 'color')
+        loaded = _LOADED.get(colours.removesuffix('_ignore_orientation'), channels)
+        is_decoded = type_name(step) == 'LoadImageFromFile' and step.get('imdecode_backend') != 'tifffile'
+        if is_decoded and loaded != channels:
+            raise UsageError(
+                f'LoadImageFromFile in the pipeline of {where} gives images of {loaded} channels '
+                f'(color_type={colours!r}), and the model has in_channels={channels}. Set color_type={remedy}.'
+            )
+
+
+def _is_librarys(kind: Any) -> bool:
+    return getattr(kind, '__module__', '').partition('.')[0] in ('mmcv', *LIBRARIES)
