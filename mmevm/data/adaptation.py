@@ -226,10 +226,18 @@ def _replaced(settings: Any, new: list[dict[str, Any]]) -> Any:
 
 
 def _adapt_detection(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
+    # Hooks replace the training pipeline in the last epochs.
+    steps = [step for _, step in parts(_loader_settings(cfg) | {'hooks': cfg.get('custom_hooks')}, '')]
+    loading = [step for step in steps if step.get('with_mask')]
     if not data.has_shapes or not mask_part(cfg):
-        for _, step in parts(_loader_settings(cfg), ''):
-            if step.get('with_mask'):
-                step['with_mask'] = False
+        for step in loading:
+            step['with_mask'] = False
+    elif any(isinstance(thing.shape, dict) for sample in data.samples() for thing in sample.things):
+        polygons_alone = [step for step in loading if not step.get('poly2mask', True)]
+        for step in polygons_alone:
+            step['poly2mask'] = True
+        if polygons_alone:
+            data.findings.note('Some masks are run lengths (RLE): poly2mask is now True, so that all are trained on')
     for phase in ('val', 'test'):
         chosen = next((files[name] for name in (phase, 'test', 'val') if name in files), None)
         if cfg.get(f'{phase}_evaluator') and chosen:

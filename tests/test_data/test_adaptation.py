@@ -1,10 +1,12 @@
 """Configs for users' datasets: every data loader, evaluator and number of classes."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 
@@ -216,6 +218,49 @@ def test_boxes_do_not_train_masks_but_masks_train_boxes(tmp_path: Path) -> None:
     adapted(cfg, read_data(layouts.write_yolo(tmp_path / 'c', BOTH)), tmp_path / 'out')
     assert all(not step.get('with_mask') for _, step in parts(cfg.train_dataloader, ''))
     assert cfg.val_evaluator.metric == ['bbox']
+
+
+@pytest.mark.parametrize('every', [1, 3], ids=['all', 'some'])
+@pytest.mark.parametrize('compressed', [True, False])
+def test_masks_of_run_lengths_are_trained_on(every: int, compressed: bool, tmp_path: Path) -> None:
+    from mmengine.registry import DATASETS, DefaultScope
+    from pycocotools import mask as coco_mask
+
+    root = layouts.write_coco(tmp_path / 'data', BOTH)
+    path = root / 'annotations/instances_train.json'
+    content = json.loads(path.read_text())
+    width, height = layouts.SIZE
+    for item in content['annotations'][::every]:
+        item['segmentation'] = coco_mask.frPyObjects(item['segmentation'], height, width)[0]
+        if compressed:
+            item['segmentation']['counts'] = item['segmentation']['counts'].decode()
+        else:
+            flat = coco_mask.decode(item['segmentation']).T.ravel()
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
+            item['segmentation']['counts'] = np.diff([0, *edges, flat.size]).tolist()
+    layouts.write_json(path, content)
+    cfg = adapted(load_config(PATHS['rtmdet_ins_evm_t']), read_data(root), tmp_path / 'out')
+    loading = [step for _, step in parts(cfg.to_dict(), '') if step.get('with_mask')]
+    pipelines = (cfg.train_dataloader.dataset, cfg.custom_hooks)
+    changed = [step for _, step in parts(list(pipelines), '') if step.get('with_mask')]
+    assert len(changed) == 2 and all(step['poly2mask'] for step in changed) and len(loading) >= 2
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        pipeline = [*cfg.train_dataloader.dataset.pipeline[:2], dict(type='PackDetInputs')]
+        dataset = DATASETS.build(dict(cfg.train_dataloader.dataset, pipeline=pipeline))
+        samples = [dataset[index]['data_samples'] for index in range(len(dataset))]
+    assert sum(len(sample.gt_instances) for sample in samples) == len(content['annotations'])
+    assert not any(len(sample.ignored_instances) for sample in samples)
+    for sample in samples:
+        areas = sample.gt_instances.masks.masks.sum(axis=(1, 2))
+        boxes = sample.gt_instances.bboxes.tensor
+        assert areas == pytest.approx(((boxes[:, 2:] - boxes[:, :2]).prod(dim=1)).numpy(), rel=0.2)
+
+
+def test_polygons_stay_polygons(tmp_path: Path) -> None:
+    data = read_data(layouts.write_coco(tmp_path / 'data', BOTH))
+    cfg = adapted(load_config(PATHS['rtmdet_ins_evm_t']), data, tmp_path / 'out')
+    loading = [step for _, step in parts(cfg.train_dataloader, '') if step.get('with_mask')]
+    assert loading and not any(step['poly2mask'] for step in loading)
 
 
 def test_the_best_checkpoint_is_not_that_of_a_metric_that_is_gone(roots: dict[str, Path], tmp_path: Path) -> None:

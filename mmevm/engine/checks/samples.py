@@ -137,6 +137,24 @@ def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: 
             raise SampleError(f'{name} has the class id {label}; the model has the classes 0 to {classes - 1}.')
 
 
+def require_polygons(sample: Mapping, files: list[tuple[str, str]]) -> None:
+    """Raise an error if an object has run lengths, which MMDetection leaves out with ``poly2mask=False``."""
+    for instance in sample.get('instances') or ():
+        if isinstance(instance.get('mask'), Mapping) and not instance.get('ignore_flag'):
+            raise SampleError(
+                f'{files[0][1]} has an object with run lengths (RLE), which LoadAnnotations leaves out of training '
+                'with poly2mask=False. Set poly2mask=True in the training pipelines.'
+            )
+
+
+def takes_polygons_alone(pipeline: Any) -> bool:
+    """Return whether a pipeline loads masks of objects, and leaves out those that are no polygons."""
+    return any(
+        type(step).__name__ == 'LoadAnnotations' and getattr(step, 'with_mask', False) and not step.poly2mask
+        for step in transforms(pipeline)
+    )
+
+
 def transforms(pipeline: Any) -> list[Any]:
     """Return the steps of a pipeline."""
     return list(getattr(pipeline, 'transforms', ()))
