@@ -20,6 +20,7 @@ try:
     import torch
 
     from demo.image_inputs import ImageError, find_images, plan_outputs, prepare_folder, read_image, write_image
+    from mmevm.engine.checks.channels import image_channels
     from mmevm.engine.config import read_config
     from mmevm.errors import UsageError, exit_status
     from mmevm.inferencers import config_path, models, released_weights
@@ -162,11 +163,14 @@ def find_task(config: Path) -> Task:
     """Return the task of a config, by its ``default_scope``.
 
     Raises:
-        UsageError: If it is no config, or of another library, or the library is not installed.
+        UsageError: If it is no config, or of another library, or for images of other than three channels.
     """
-    scope = scope_of(read_config(config))
+    cfg = read_config(config)
+    scope = scope_of(cfg)
     if scope not in TASKS:
         raise UsageError(f'{config} must have a default_scope of {", ".join(TASKS)}, got {scope}')
+    if (channels := image_channels(cfg)) != 3:
+        raise UsageError(f'{config} is for images of {channels} channels; the demo reads and draws colour images only.')
     return TASKS[scope]
 
 

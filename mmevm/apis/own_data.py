@@ -50,13 +50,15 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     meta = _meta(checkpoint)
     trained = None if checkpoint is None else str(meta.get('cfg', ''))
     data = read_data(path, kind, skip_broken, trained, with_shapes=mask_part(cfg) is not None)
+    # check_data.py knows no config, and finds nothing of what only this one cannot use.
+    command = f'python tools/check_data.py {path}' if refusal(data) else None
     check_fit(cfg, data, config, process_count(cfg.launcher))
     if skip_broken:
         leave_out(data)  # what only this config cannot use
     if names := (meta.get('dataset_meta') or {}).get('classes'):
         match_classes(data, list(names))
     is_first = is_first_process(cfg.launcher)
-    _require_usable(data, f'python tools/check_data.py {path}', is_first)
+    _require_usable(data, command, is_first)
     adapt(cfg, data, Path(os.path.abspath(cfg.work_dir)) / 'data')
     if data.redrawn:
         _compare_lists(cfg, data, trained or '')
@@ -85,12 +87,12 @@ def _meta(checkpoint: str | None) -> dict[str, Any]:
     return read_meta(os.path.expanduser(checkpoint))
 
 
-def _require_usable(data: UserData, command: str, is_first: bool) -> None:
+def _require_usable(data: UserData, command: str | None, is_first: bool) -> None:
     message = refusal(data)
     if message:
         if is_first:
             print_log(describe(data), logger='current')
-        raise UsageError(f'{message}\nThe whole list: {command}')
+        raise UsageError(f'{message}\nThe whole list: {command}' if command else message)
 
 
 def _show(data: UserData, sheet: Path) -> None:

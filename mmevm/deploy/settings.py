@@ -38,6 +38,13 @@ def describe_input(
     Raises:
         UsageError: As ``needs_statistics`` says; or the pipeline has steps that a predictor does not know.
     """
+    settings = preprocessor(cfg)
+    mean: Any = settings.get('mean')
+    std: Any = settings.get('std')
+    channels = image_channels(cfg)
+    if channels != 3 or (mean is not None and len(mean) not in (1, 3)):
+        count = channels if channels != 3 else len(mean)
+        raise UsageError(f'Exported models take images of 3 channels; the config is for {count}, and is not exported.')
     pipeline = _test_pipeline(cfg)
     steps: list[dict[str, Any]] | None
     try:
@@ -47,15 +54,8 @@ def describe_input(
             raise
         print(f'      the file will not say how images are prepared. {error}', flush=True)
         steps = None
-    settings = preprocessor(cfg)
-    mean: Any = settings.get('mean')
-    std: Any = settings.get('std')
     if needs_statistics and (mean is None or std is None):
         raise UsageError('--with-preprocessing needs mean and std in the data_preprocessor of the config.')
-    channels = image_channels(cfg)
-    if channels != 3 or (mean is not None and len(mean) not in (1, 3)):
-        count = channels if channels != 3 else len(mean)
-        raise UsageError(f'Exported models take images of 3 channels; the config is for {count}, and is not exported.')
     if mean is not None and len(mean) == 1:
         mean, std = list(mean) * 3, list(std) * 3
     rgb = any(settings.get(key) for key in ('bgr_to_rgb', 'to_rgb', 'rgb_to_bgr'))  # all reverse the channels

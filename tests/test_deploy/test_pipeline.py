@@ -95,8 +95,11 @@ def test_steps_that_leave_images_alone(step: dict) -> None:
     ],
 )
 def test_other_images_than_colours_are_refused(model: dict[str, Any], count: int) -> None:
-    with pytest.raises(UsageError, match=f'images of 3 channels; the config is for {count}'):
-        describe_input(Config(dict(model=model)), False)
+    pipeline = [dict(type='LoadImageFromFile', color_type='unchanged')]  # which is refused for images of 3 channels
+    loader = dict(dataset=dict(pipeline=pipeline))
+    for backbone in False, True:
+        with pytest.raises(UsageError, match=f'images of 3 channels; the config is for {count}'):
+            describe_input(Config(dict(model=model, test_dataloader=loader)), False, backbone=backbone)
 
 
 def test_a_backbone_may_have_steps_that_a_predictor_refuses(capsys: pytest.CaptureFixture) -> None:

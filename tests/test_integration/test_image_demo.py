@@ -132,6 +132,15 @@ def test_demo_refuses_what_it_could_not_do_before_a_model_is_built(
     assert sentence in capsys.readouterr().err
 
 
+def test_demo_refuses_models_of_other_channels(
+    demo: Callable[..., int], picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tmp_path / 'four_bands.py'
+    config.write_text("default_scope = 'mmdet'\nmodel = dict(backbone=dict(type='EfficientVMamba', in_channels=4))\n")
+    assert demo(picture, '--model', config, '--weights', picture) == 2
+    assert 'four_bands.py is for images of 4 channels' in capsys.readouterr().err
+
+
 def test_demo_refuses_a_checkpoint_for_a_config(
     demo: Callable[..., int], upstream_file: Path, picture: Path, capsys: pytest.CaptureFixture
 ) -> None:

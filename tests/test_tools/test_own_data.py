@@ -115,6 +115,14 @@ def test_faults_stop_before_anything_is_written(
     assert 'is a config for image classification' in capsys.readouterr().err
 
 
+def test_a_dataset_without_faults_of_its_own_is_not_said_to_have_a_list_of_them(tmp_path: Path) -> None:
+    root = layouts.write_yolo(tmp_path / 'data', BOTH)
+    cfg = load_config(ROOT / 'configs/mask_rcnn_evm_t_1x.py', work_dir=str(tmp_path / 'work'))
+    with pytest.raises(UsageError, match='needs polygons') as raised:
+        use_data(cfg, str(root), 'config.py')
+    assert 'The whole list' not in str(raised.value)
+
+
 def test_what_a_config_cannot_use_is_left_out_on_demand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
