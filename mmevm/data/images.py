@@ -10,7 +10,7 @@ from PIL import ImageOps
 
 from mmevm.data.records import Findings, Sample, UserData
 from mmevm.engine.checks.image_files import find_fault, open_image
-from mmevm.engine.checks.tiff_files import TIFF, read_tiff, tiff_bits, tiff_size
+from mmevm.engine.checks.tiff_files import TIFF, read_tiff, tiff_bands, tiff_bits, tiff_size
 from mmevm.errors import UsageError
 
 EXACT = ('.npy', *TIFF)
@@ -75,7 +75,7 @@ def read_pixels(path: str) -> np.ndarray:
 
 
 def measure(samples: Iterable[Sample]) -> None:
-    """Set ``size`` and ``deep`` of images, and ``fault`` of those that cannot be read."""
+    """Set ``size``, ``deep`` and ``banded`` of images, and ``fault`` of those that cannot be read."""
     with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 4)) as pool:
         list(pool.map(_measure, samples))
 
@@ -92,7 +92,8 @@ def _measure(sample: Sample) -> None:
         sample.fault = 'it is damaged, truncated, or has more than 2^30 pixels'
     if not sample.fault and sample.mask and (fault := find_fault(sample.mask, 'pillow')):
         sample.fault = f'its label map {sample.mask}: {fault.reason}'
-    sample.deep = not sample.fault and _is_deep(sample.path)
+    if not sample.fault:
+        sample.deep, sample.banded = _is_deep(sample.path), _is_banded(sample.path)
 
 
 def is_writable(name: str) -> bool:
@@ -117,11 +118,14 @@ def report_broken(data: UserData) -> None:
         data.findings.fault(_BROKEN, *broken)
 
 
-def report_deep(data: UserData) -> None:
-    """Note images of 16 bits, which may become black where only a part of their range is used."""
-    if deep := [sample.path for sample in data.samples() if sample.deep and not sample.fault]:
+def report_unusual(data: UserData) -> None:
+    """Note what loaders reduce: images of 16 bits, some of which become black, and of more than three bands."""
+    if deep := [sample.path for sample in data.samples() if sample.deep]:
         heading = "Images of 16 bits, of which loaders keep the upper 8 unless color_type is 'unchanged':"
         data.findings.note(heading, *deep)
+    if banded := [sample.path for sample in data.samples() if sample.banded]:
+        heading = "TIFF files of more than three bands, of which loaders keep three unless color_type is 'unchanged':"
+        data.findings.note(heading, *banded)
 
 
 def _is_deep(path: str) -> bool:
@@ -130,6 +134,13 @@ def _is_deep(path: str) -> bool:
             return tiff_bits(path) == 16
         with open_image(path) as image:
             return image.mode.startswith('I')
+    except Exception:  # whatever readers raise for bytes that they do not expect
+        return False
+
+
+def _is_banded(path: str) -> bool:
+    try:
+        return path.lower().endswith(TIFF) and tiff_bands(path) > 3
     except Exception:  # whatever readers raise for bytes that they do not expect
         return False
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmevm.data import checks, coco, folders, masks, pairs, splits, voc, yolo
 from mmevm.data.class_files import DIFFER, alike
-from mmevm.data.images import measure, report_broken, report_deep
+from mmevm.data.images import measure, report_broken, report_unusual
 from mmevm.data.records import SPLITS, UserData, files, is_image, split_of, subfolders, unread_below
 from mmevm.errors import UsageError
 
@@ -63,7 +63,7 @@ def read_data(
     if data.layout != 'class folders' and (similar := alike(data.classes)):
         data.findings.note(f'{DIFFER}; name them alike if they are one:', *map(repr, similar))
     report_broken(data)
-    report_deep(data)
+    report_unusual(data)
     checks.check_samples(data, with_shapes)
     if trained is None:
         splits.complete_splits(data)

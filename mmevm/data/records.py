@@ -68,6 +68,7 @@ class Sample:
         values (dict[int, int]): Pixels by value of the label map.
         fault (str): Why it cannot be used.
         deep (bool): Whether its values have 16 bits.
+        banded (bool): Whether it is a TIFF of more than three bands.
     """
 
     path: str
@@ -81,6 +82,7 @@ class Sample:
     values: dict[int, int] = field(default_factory=dict)
     fault: str = ''
     deep: bool = False
+    banded: bool = False
 
 
 @dataclass

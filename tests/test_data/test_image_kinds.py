@@ -92,6 +92,26 @@ def test_images_of_16_bits_are_noted(kind: type, noted: bool, suffix: str, tmp_p
     assert any('16 bits' in heading and len(items) == 4 for heading, items in notes.items()) == noted
 
 
+@pytest.mark.parametrize(
+    ('pixels', 'options', 'noted'),
+    [
+        (bands(4), {}, True),
+        (bands(4), dict(photometric='rgb', extrasamples=['unspecified']), True),
+        (bands(6), dict(INTERLEAVED, photometric='minisblack'), True),
+        (bands(3), dict(photometric='rgb'), False),
+        (bands(1)[..., 0], {}, False),
+        (bands(4), dict(photometric='separated'), False),
+    ],
+    ids=['four', 'with colours', 'six', 'colours', 'grey', 'CMYK'],
+)
+def test_bands_beyond_colours_are_noted(pixels: np.ndarray, options: dict, noted: bool, tmp_path: Path) -> None:
+    for index in range(4):
+        path = layouts.paint(tmp_path / f'data/{"ab"[index % 2]}/{index}.tif', index)
+        write_tiff(path, pixels, **options)
+    notes = read_data(tmp_path / 'data').findings.notes
+    assert any('more than three bands' in heading and len(items) == 4 for heading, items in notes.items()) == noted
+
+
 @pytest.mark.parametrize('kind', [np.uint8, np.uint16])
 def test_zero_may_be_white(kind: type, tmp_path: Path) -> None:
     path, grey = write_data(tmp_path / 'in', '0.tif'), bands(1, kind)[..., 0]

@@ -36,6 +36,13 @@ def tiff_bits(path: str) -> int:
         return int(file.pages[0].bitspersample)
 
 
+def tiff_bands(path: str) -> int:
+    """Return how many bands a TIFF has, three for CMYK. Writers declare any fourth one transparency, so that counts."""
+    with _library().TiffFile(path) as file:
+        page = file.pages[0]
+        return 3 if _encoding(page) else int(page.samplesperpixel)
+
+
 def read_tiff(path: str) -> np.ndarray | None:
     """Read a TIFF as Array[H, W] or Array[H, W, C], however its bands are stored.
 
