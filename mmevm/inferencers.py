@@ -10,6 +10,7 @@ where names do not fit, MMEngine would draw the predictions of a random model an
 config from a checkpoint any more, which MMEngine executes as Python; without a config they ask for one.
 """
 
+import copy
 import functools
 import importlib.util
 import tempfile
@@ -26,7 +27,9 @@ from mmengine.runner import CheckpointLoader
 from mmevm._patches import extend_init
 from mmevm.checkpoint import load_checkpoint, register_weights_only_loader
 from mmevm.checkpoint.align import has_backbone
+from mmevm.engine.checks.datasets import leaves
 from mmevm.mim import find_root
+from mmevm.registry import LIBRARIES, type_name
 from mmevm.zoo import ENTRIES, fetch
 
 SCHEME = 'mmevm://'
@@ -92,6 +95,25 @@ def _load_strictly(model: Any, weights: str) -> None:
     load_checkpoint(model, source).require_whole(weights)
 
 
+def _with_bare_loaders(model: Any) -> Any:
+    """Return a config whose loading steps have bare names, by which the libraries find and replace them.
+
+    Configs with ``read_base`` have classes there, and their dumps full paths.
+    """
+    if isinstance(model, str | Path) and Path(model).is_file():
+        model = Config.fromfile(model)
+    if not isinstance(model, dict | Config):
+        return model
+    model = copy.deepcopy(model)
+    for leaf in leaves(model, ('test',)):
+        for step in leaf.settings.get('pipeline') or ():
+            kind = step.get('type')
+            path = kind if isinstance(kind, str) else getattr(kind, '__module__', '')
+            if (name := type_name(step, '')).startswith('Load') and path.partition('.')[0] in ('mmcv', *LIBRARIES):
+                step['type'] = name
+    return model
+
+
 def _with_our_names(original: Callable[..., None]) -> Callable[..., None]:
     """Extend MMEngine's ``BaseInferencer.__init__``: resolve our names before it, load strictly after it."""
 
@@ -105,7 +127,7 @@ def _with_our_names(original: Callable[..., None]) -> Callable[..., None]:
             if weights is None:
                 raise ValueError(_UNRELEASED.format(name=model, config=config))
             model = str(config)
-        original(self, model, weights, *args, **kwargs)
+        original(self, _with_bare_loaders(model), weights, *args, **kwargs)
         if weights is not None:
             _load_strictly(self.model, weights)
 
@@ -120,7 +142,7 @@ def _with_strict_weights(original: Callable[..., None]) -> Callable[..., None]:
         _require_config(model)
         # It builds its pipeline in whatever scope an earlier inferencer of another library has left behind.
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            original(self, model, pretrained, *args, **kwargs)
+            original(self, _with_bare_loaders(model), pretrained, *args, **kwargs)
         if isinstance(pretrained, str):
             _load_strictly(self.model, pretrained)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
@@ -14,6 +15,7 @@ from mmevm.inferencers import config_path, models, released_weights
 from mmevm.zoo import ENTRIES
 
 from ..parity import Fixture
+from ..test_deploy import toy
 
 pytestmark = pytest.mark.openmmlab
 
@@ -38,6 +40,46 @@ def test_classification_inferencer_gives_upstreams_logits_by_name_from_the_zoo(z
     (result,) = inferencer(str(picture))
     assert result['pred_scores'].shape == (1000,)
     assert result['pred_class'] == inferencer.classes[result['pred_label']]
+
+
+VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer', 'mmpretrain': 'UniversalVisualizer'}
+
+
+def _of_class(settings: dict, library: str) -> None:
+    settings['type'] = LoadImageFromFile
+
+
+def _of_path(settings: dict, library: str) -> None:
+    settings['type'] = f'mmcv.transforms.loading.{settings["type"]}'
+
+
+def _of_scope(settings: dict, library: str) -> None:
+    settings['type'] = f'{library}.{settings["type"]}'
+
+
+@pytest.mark.parametrize('write_type', [_of_class, _of_path, _of_scope], ids=['class', 'path', 'scope'])
+@pytest.mark.parametrize(
+    'library, kind, make',
+    [
+        ('mmdet', 'mmdet.apis.DetInferencer', toy.retinanet),
+        ('mmseg', 'mmseg.apis.MMSegInferencer', toy.segmentor),
+        ('mmpretrain', 'mmpretrain.ImageClassificationInferencer', toy.classifier),
+    ],
+    ids=['mmdet', 'mmseg', 'mmpretrain'],
+)
+def test_loading_steps_may_be_classes_and_paths(
+    library: str, kind: str, make: Any, write_type: Any, tmp_path: Path, picture: Path
+) -> None:
+    config, checkpoint = toy.write(make(), tmp_path)
+    cfg = Config.fromfile(config)
+    cfg.visualizer = dict(type=VISUALIZERS[library])
+    write_type(cfg.test_dataloader.dataset.pipeline[0], library)
+    before = cfg.test_dataloader.dataset.pipeline[0]['type']
+    if isinstance(before, str):
+        cfg.dump(config)
+    inferencer = resolve_name(kind)(cfg if before is LoadImageFromFile else str(config), str(checkpoint), device='cpu')
+    assert inferencer(str(picture))
+    assert cfg.test_dataloader.dataset.pipeline[0]['type'] is before
 
 
 def test_mmpretrain_get_model_takes_our_names(zoo: Path) -> None:
