@@ -229,8 +229,14 @@ def publish(
     task = TASKS.get(cfg.get('default_scope'))
     if task is None:
         raise UsageError(f'{config} must have a default_scope of {", ".join(TASKS)}, got {cfg.get("default_scope")}')
-    content = strip(load_file(source), config)
-    parameters = check_fit(build_model(cfg), content)
+    loaded = load_file(source)
+    is_of_users_data = 'data_source' in str(loaded.get('meta')) and 'data_source' not in cfg
+    content = strip(loaded, config)
+    try:
+        parameters = check_fit(build_model(cfg), content)
+    except CheckpointError as error:
+        hint = '\nIt was trained with --data: give the config.py of its work directory.' if is_of_users_data else ''
+        raise CheckpointError(f'{source} for {config}: {error}{hint}') from error
     check_names(cfg, content)
     path = write(content, out, name)
     entry: dict[str, Any] = {'Name': name, 'Metadata': {'Parameters': parameters}}

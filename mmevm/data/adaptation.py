@@ -11,6 +11,7 @@ from mmevm.data import checks, masks, writing
 from mmevm.data.class_settings import set_class_count
 from mmevm.data.palette import palette
 from mmevm.data.records import Split, UserData
+from mmevm.engine.checks.channels import image_channels
 from mmevm.engine.checks.datasets import WRAPPED, evaluators, is_kind, is_remote, leaves, loaders, resolve
 from mmevm.engine.options import parts
 from mmevm.engine.runner.latest import checkpoint_hooks
@@ -59,6 +60,15 @@ def require_task(cfg: Any, config: str) -> str:
             raise UsageError(
                 f'--data: {config} loads annotations that the layouts do not have: '
                 f'{type_name(step)} in {key.lstrip(".")}.'
+            )
+    for leaf in leaves(cfg, _PHASES):
+        pipeline = leaf.settings.get('pipeline')
+        # Grey images are unambiguous; colours of datasets in memory may be in either order.
+        if kind == 'classification' and pipeline and not _loads_images(pipeline) and image_channels(cfg) != 1:
+            raise UsageError(
+                f'--data: the images of {leaf.key} in {config} are in memory ({leaf.name}), and its pipeline loads no '
+                'files. Begin it with LoadImageFromFile, which gives BGR, and set to_rgb in data_preprocessor as the '
+                'mean and std need it.'
             )
     _require_metrics(cfg, config)
     for _, key, loader in loaders(cfg, _PHASES):
@@ -142,8 +152,7 @@ def adapt(cfg: Any, data: UserData, folder: Path) -> None:
         if chosen:
             loader['dataset'] = _replaced(loader['dataset'], chosen)
     metrics = _metrics(cfg)
-    if adapter := _ADAPTERS.get(data.kind):
-        adapter(cfg, data, files)
+    _ADAPTERS[data.kind](cfg, data, files)
     set_class_count(cfg, len(data.classes), data.findings)
     _set_texts(cfg, data.classes)
     if _metrics(cfg) != metrics:
@@ -287,6 +296,21 @@ def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[
             part.pop('format_only', None)
 
 
+def _adapt_classification(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Load images from files where the config's own dataset has them in memory."""
+    for leaf in leaves(cfg, _PHASES):
+        pipeline = leaf.settings.get('pipeline')
+        if pipeline and not _loads_images(pipeline):
+            leaf.settings['pipeline'] = [dict(type='LoadImageFromFile', color_type='grayscale'), *pipeline]
+
+
+def _loads_images(pipeline: Any) -> bool:
+    return any((type_name(step) or '').startswith('Load') for step in pipeline)
+
+
 _Adapter = Callable[[Any, UserData, Mapping[str, list[dict[str, Any]]]], None]
-#: Of a classifier, nothing but the class counts depends on the dataset.
-_ADAPTERS: dict[str, _Adapter] = {'detection': _adapt_detection, 'segmentation': _adapt_segmentation}
+_ADAPTERS: dict[str, _Adapter] = {
+    'detection': _adapt_detection,
+    'segmentation': _adapt_segmentation,
+    'classification': _adapt_classification,
+}

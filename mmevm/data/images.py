@@ -19,6 +19,7 @@ EXACT = ('.npy', *TIFF)
 _ORIENTATION = 0x0112
 # Modes whose arrays are what a PNG file holds; CMYK and LAB would pass for RGBA and RGB, a palette's indices for grey.
 _PLAIN = ('1', 'L', 'LA', 'RGB', 'RGBA', 'I;16')
+_JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
 _BROKEN = 'Images that are missing or cannot be read:'
 
 
@@ -35,21 +36,26 @@ def image_size(path: str) -> tuple[int, int] | None:
         if path.lower().endswith(TIFF):
             return tiff_size(path)
         with open_image(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-            return image.size[::-1] if turned else image.size
+            return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
     except UsageError:
         raise
     except Exception:  # whatever readers raise for bytes that they do not expect
         return None
 
 
-def is_turned(path: str) -> bool:
-    """Return whether the EXIF orientation of an image exchanges its width and height."""
+def orientation(path: str) -> int:
+    """Return the EXIF orientation of an image, which loaders apply: 1 is upright, and from 5 on sides are exchanged."""
     try:
         with open_image(path) as image:
-            return image.getexif().get(_ORIENTATION, 1) >= 5
+            found = image.getexif().get(_ORIENTATION, 1)
+            return found if found in range(1, 9) else 1
     except Exception:  # whatever readers raise for bytes that they do not expect
-        return False
+        return 1
+
+
+def is_turned(path: str) -> bool:
+    """Return whether the EXIF orientation of an image exchanges its width and height."""
+    return orientation(path) >= 5
 
 
 def read_pixels(path: str) -> np.ndarray:
@@ -94,6 +100,7 @@ def _measure(sample: Sample) -> None:
         sample.fault = f'its label map {sample.mask}: {fault.reason}'
     if not sample.fault:
         sample.deep, sample.banded = _is_deep(sample.path), _is_banded(sample.path)
+        sample.orientation = orientation(sample.path) if sample.path.lower().endswith(_JPEG) else 1
 
 
 def is_writable(name: str) -> bool:
@@ -126,6 +133,16 @@ def report_unusual(data: UserData) -> None:
     if banded := [sample.path for sample in data.samples() if sample.banded]:
         heading = "TIFF files of more than three bands, of which loaders keep three unless color_type is 'unchanged':"
         data.findings.note(heading, *banded)
+    turned = [sample.path for sample in data.samples() if sample.orientation > 1 and not _fits_turned(data, sample)]
+    if turned and data.kind != 'classification':
+        heading = 'Images that loaders turn as their EXIF orientation says; annotations must be of the turned images:'
+        data.findings.note(heading, *turned)
+
+
+def _fits_turned(data: UserData, sample: Sample) -> bool:
+    """Return whether exchanged sides agree with the size that annotations state, or with a label map of one size."""
+    has_sides = sample.size is not None and sample.size[0] != sample.size[1]
+    return has_sides and sample.orientation >= 5 and (sample.stated is not None or data.kind == 'segmentation')
 
 
 def _is_deep(path: str) -> bool:

@@ -162,8 +162,16 @@ def _name_classes(data: UserData) -> None:
         if stated is None:
             names = without_comment(names, max(set(used) - _ignored(data, used), default=0))
         data.classes, data.values = names, _by_rank(data, maps, names) if stated is None else stated
+        if stated is None and data.colours and data.values:
+            pairs = [f'#{value:06x} is {data.classes[index]!r}' for value, index in data.values.items()]
+            data.findings.note(f"{file} names no colours: names are taken in the order of the colours' values:", *pairs)
         _report_names(data, file)
         report_differing(data.root, data.findings)
+    if len(data.classes) > IGNORED:
+        data.findings.problem(
+            f'A label map has at most {IGNORED} classes, as {IGNORED} marks pixels without one; there are:',
+            f'{len(data.classes)} in {file or data.root}',
+        )
     if len(data.classes) < 2 and used:
         where = f' in {file}' if file else ''
         if not file and _ignored(data, used).intersection(used):
@@ -289,12 +297,19 @@ def _report_unknown(data: UserData) -> None:
 
 def is_direct(data: UserData) -> bool:
     """Return whether the label maps can be trained on as they are: class ids, with 255 for pixels without a class."""
-    return all(value == index for value, index in data.values.items()) and _are_plain(data)
+    return _are_ids(data, 0, {IGNORED})
 
 
 def counts_from_one(data: UserData) -> bool:
     """Return whether the label maps are class ids from 1, with 0 for pixels without a class."""
-    return bool(data.values) and all(value == index + 1 for value, index in data.values.items()) and _are_plain(data)
+    return bool(data.values) and _are_ids(data, 1, {0, IGNORED})
+
+
+def _are_ids(data: UserData, first: int, without_class: set[int]) -> bool:
+    """Return whether values are class ids that count from ``first``, and all others are ``without_class``."""
+    others = {value for sample in data.samples() for value in sample.values} - data.values.keys()
+    are_ids = all(value == index + first for value, index in data.values.items())
+    return are_ids and others <= without_class and _are_plain(data)
 
 
 def _are_plain(data: UserData) -> bool:

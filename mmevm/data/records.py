@@ -69,6 +69,7 @@ class Sample:
         fault (str): Why it cannot be used.
         deep (bool): Whether its values have 16 bits.
         banded (bool): Whether it is a TIFF of more than three bands.
+        orientation (int): Its EXIF orientation, if it is a JPEG.
     """
 
     path: str
@@ -83,6 +84,7 @@ class Sample:
     fault: str = ''
     deep: bool = False
     banded: bool = False
+    orientation: int = 1
 
 
 @dataclass

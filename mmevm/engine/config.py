@@ -16,7 +16,7 @@ from mmevm.engine.checks.datasets import loaders, resolve
 from mmevm.engine.checks.images import CheckedImagesHook, checked
 from mmevm.engine.checks.paths import move_data_root
 from mmevm.engine.checks.samples import Checks
-from mmevm.engine.options import read_options
+from mmevm.engine.options import parts, read_options
 from mmevm.engine.runner.configs import keeping_configs
 from mmevm.engine.runner.distributed import prepare_cpu_run, require_launcher
 from mmevm.engine.tasks import task_of
@@ -66,10 +66,14 @@ def read_config(path: str | os.PathLike) -> Any:
     _require_config_file(path)
     try:
         cfg = Config.fromfile(path)
+        for name in cfg:  # configs with `read_base` import each class when it is first asked for
+            list(parts(cfg[name], name))
         if scope_of(cfg):
             cfg.default_scope = scope_of(cfg)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UsageError(f'{path} needs a library that is not installed: {error}') from error
+    except ImportError as error:
+        raise UsageError(f'{path} cannot be read: {error}') from error
     # A config is a program, which can fail in any way.
     except Exception as error:
         raise UsageError(f'{path} cannot be read: {type(error).__name__}: {error}') from error

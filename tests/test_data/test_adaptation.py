@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
 from mmevm.data.adaptation import adapt, check_fit, require_task
 from mmevm.data.classes import match_classes
 from mmevm.data.reading import read_data
 from mmevm.data.records import UserData
 from mmevm.data.summary import refusal
+from mmevm.engine.checks.channels import check_channels
 from mmevm.engine.checks.class_counts import class_counts
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.datasets import leaves
@@ -256,6 +258,22 @@ def test_masks_of_run_lengths_are_trained_on(every: int, compressed: bool, tmp_p
         assert areas == pytest.approx(((boxes[:, 2:] - boxes[:, :2]).prod(dim=1)).numpy(), rel=0.2)
 
 
+@pytest.mark.parametrize('name', ['evm', 'vim', 'vmamba'])
+def test_images_in_memory_become_files(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    from mmengine.registry import DATASETS, DefaultScope
+
+    cfg = load_config(PATHS[f'demo_classifier_{name}_fashion'])
+    adapted(cfg, read_data(roots['mmpretrain']), tmp_path / 'out')
+    check_channels(cfg, PHASES)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        for loader in cfg.train_dataloader, cfg.val_dataloader:
+            assert DATASETS.build(loader.dataset)[0]['inputs'].shape[0] == 1
+    cfg = load_config(PATHS['classifier_evm_t'])
+    cfg.train_dataloader.dataset = dict(type='CIFAR10', pipeline=[dict(type='PackInputs')])
+    with pytest.raises(UsageError, match=r'train_dataloader.dataset in c.py are in memory \(CIFAR10\)'):
+        require_task(cfg, 'c.py')
+
+
 def test_polygons_stay_polygons(tmp_path: Path) -> None:
     data = read_data(layouts.write_coco(tmp_path / 'data', BOTH))
     cfg = adapted(load_config(PATHS['rtmdet_ins_evm_t']), data, tmp_path / 'out')
@@ -301,6 +319,34 @@ def test_an_evaluation_numbers_classes_as_the_model_does(roots: dict[str, Path],
     other = read_data(roots['mmdet'], trained='')
     match_classes(other, ['cat', 'dog', 'owls'])
     assert "'owl' (model: 'owls')" in (refusal(other) or '')
+
+
+@pytest.mark.parametrize('ignored', [0, 255])
+def test_pixels_without_a_class_stay_without_in_the_classes_of_a_model(ignored: int, tmp_path: Path) -> None:
+    from mmengine.registry import DATASETS, DefaultScope
+
+    root = layouts.write_masks(tmp_path / 'data', BOTH, values=(ignored, 1, 2))
+    names = ['road', 'sky'] if ignored == 0 else ['background', 'road', 'sky']
+    (root / 'classes.txt').write_text('\n'.join(names))
+    data = read_data(root, trained='')
+    match_classes(data, ['background', 'road', 'sky'])
+    cfg = adapted(load_config(PATHS['fpn_evm_t']), data, tmp_path / 'out')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=pipeline))
+        for index in range(len(dataset)):
+            sample = dataset[index]['data_samples']
+            stored = np.asarray(Image.open(sample.seg_map_path if ignored == 255 else _stored(root, sample)))
+            labels = sample.gt_sem_seg.data.numpy()[0]
+            unlabelled = stored == ignored
+            if ignored == 0:
+                unlabelled |= stored == 255
+            assert (labels[unlabelled] == 255).all()
+            assert (labels[~unlabelled] == stored[~unlabelled]).all()
+
+
+def _stored(root: Path, sample: Any) -> Path:
+    return next(root.glob(f'masks/*/{Path(sample.img_path).stem}.png'))
 
 
 def test_an_undivided_dataset_is_evaluated_whole_unless_it_was_trained_on(tmp_path: Path) -> None:

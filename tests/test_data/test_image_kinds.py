@@ -112,6 +112,38 @@ def test_bands_beyond_colours_are_noted(pixels: np.ndarray, options: dict, noted
     assert any('more than three bands' in heading and len(items) == 4 for heading, items in notes.items()) == noted
 
 
+@pytest.mark.parametrize(
+    ('orientation', 'square', 'noted'),
+    [(1, True, 0), (2, False, 4), (3, False, 4), (6, True, 4), (6, False, 0), (9, False, 0)],
+)
+@pytest.mark.parametrize('kind', ['masks', 'boxes', 'classes'])
+def test_images_that_are_turned_are_noted_unless_sizes_agree(
+    kind: str, orientation: int, square: bool, noted: int, tmp_path: Path
+) -> None:
+    stored = (48, 48) if square else (48, 64)
+    shown = stored[::-1] if orientation in (6,) else stored
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for index in range(4):
+        folder = f'data/{"ab"[index % 2]}' if kind == 'classes' else 'data/images/train'
+        path = tmp_path / folder / f'{index}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((*stored, 3), np.uint8)).save(path, exif=exif)
+        if kind == 'masks':
+            (tmp_path / 'data/masks/train').mkdir(parents=True, exist_ok=True)
+            mask = np.zeros(shown, np.uint8)
+            mask[:8] = 1
+            Image.fromarray(mask).save(tmp_path / f'data/masks/train/{index}.png')
+    if kind == 'boxes':
+        images = [dict(id=i, file_name=f'{i}.jpg', width=shown[1], height=shown[0]) for i in range(4)]
+        things = [dict(id=i + 1, image_id=i, category_id=1, bbox=[4, 4, 20, 20], area=400, iscrowd=0) for i in range(4)]
+        content = dict(images=images, annotations=things, categories=[dict(id=1, name='a')])
+        layouts.write_json(tmp_path / 'data/images/train/_annotations.coco.json', content)
+    data = read_data(tmp_path / 'data/images/train' if kind == 'boxes' else tmp_path / 'data')
+    found = [len(items) for heading, items in data.findings.notes.items() if 'EXIF orientation' in heading]
+    assert found == ([noted] if noted and kind != 'classes' else [])
+
+
 @pytest.mark.parametrize('kind', [np.uint8, np.uint16])
 def test_zero_may_be_white(kind: type, tmp_path: Path) -> None:
     path, grey = write_data(tmp_path / 'in', '0.tif'), bands(1, kind)[..., 0]

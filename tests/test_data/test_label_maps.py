@@ -96,3 +96,29 @@ def test_lists_of_label_maps_name_images(tmp_path: Path) -> None:
     assert refusal(read_data(tmp_path)) is None
     (tmp_path / 'val.txt').write_text('0002\n0009\n')
     assert re.search(r'Names in \S*val.txt that no image has:\n  0009', refusal(read_data(tmp_path)) or '')
+
+
+@pytest.mark.parametrize('count', [255, 256, 300])
+def test_a_label_map_has_255_classes_at_most(count: int, tmp_path: Path) -> None:
+    root = layouts.write_masks(tmp_path / 'data', {'train': 3, 'val': 2})
+    rows = [f'c{index},{index % 256},{index // 256},7' for index in range(count)]
+    (root / 'class_dict.csv').write_text('\n'.join(['name,r,g,b', *rows]))
+    for path in root.glob('masks/*/*.png'):
+        values = np.asarray(Image.open(path))
+        Image.fromarray(np.stack([values, 0 * values, 0 * values + 7], axis=2)).save(path)
+    message = refusal(read_data(root))
+    assert (message is None) == (count == 255)
+    assert count == 255 or f'at most 255 classes, as 255 marks pixels without one; there are: {count} in' in (
+        message or ''
+    ).replace('\n  ', ' ')
+
+
+def test_names_that_are_given_to_colours_by_their_order_are_noted(tmp_path: Path) -> None:
+    root = layouts.write_masks(tmp_path / 'data', {'train': 3, 'val': 2})
+    (root / 'classes.txt').write_text('sky\nroad\ntree')
+    for path in root.glob('masks/*/*.png'):
+        values = np.asarray(Image.open(path))
+        Image.fromarray(np.stack([values * 100, 0 * values, 0 * values], axis=2)).save(path)
+    notes = read_data(root).findings.notes
+    (found,) = (items for heading, items in notes.items() if 'names no colours' in heading)
+    assert found == ["#000000 is 'sky'", "#640000 is 'road'", "#c80000 is 'tree'"]

@@ -101,10 +101,17 @@ def test_steps_for_colours_are_named(step: dict) -> None:
         (dict(type='Pad', pad_val=[1, 2, 3]), 'has 3 values in pad_val'),
         (dict(type='Expand', mean=[1.0, 2.0, 3.0]), 'has 3 values in mean'),
         (dict(type='Expand'), 'has 3 values in mean'),
+        (dict(type='CutOut', n_holes=1, cutout_shape=(8, 8)), 'has 3 values in fill_in'),
+        (dict(type='Equalize'), 'takes images of 3 channels'),
+        (dict(type='Resize', scale=8, backend='pillow'), r"resizes by Pillow \(backend='pillow'\)"),
+        (
+            dict(type='RandAugment', policies=[dict(type='Shear')], hparams=dict(pad_val=[104, 116, 124])),
+            'has 3 values in hparams.pad_val',
+        ),
     ],
 )
 def test_steps_of_three_channels_are_named_wherever_they_are(step: dict, fault: str) -> None:
-    for channels in 4, 6:
+    for channels in (4,) if step['type'] == 'Pad' else (4, 6):
         with pytest.raises(UsageError, match=rf'train_dataloader.dataset has .*{fault}.*in_channels={channels}'):
             check_channels(config({}, channels, step, scope='mmdet'), ('train',))
     check_channels(config({}, 3, step, scope='mmdet'), ('train',))
@@ -128,6 +135,21 @@ def test_steps_for_any_number_of_channels() -> None:
     check_channels(config({}, 4, *steps, scope='mmdet'), ('train',))
     # Grey images are matrices, which these steps have a form for.
     check_channels(config({}, 1, dict(type='CachedMosaic'), dict(type='MixUp'), scope='mmdet'), ('train',))
+
+
+def test_opencv_pads_up_to_four_channels() -> None:
+    step = dict(type='Pad', size=(8, 8))
+    check_channels(config({}, 4, step, scope='mmdet'), ('train',))
+    with pytest.raises(UsageError, match='step Pad, which takes images of up to 4 channels'):
+        check_channels(config({}, 5, step, scope='mmdet'), ('train',))
+
+
+@pytest.mark.parametrize('last', [dict(type='RGB2Gray', out_channels=1), dict(type='AddsBands')])
+def test_colours_may_be_changed_before_channels_are(last: dict) -> None:
+    steps = [dict(type='LoadImageFromFile'), dict(type='PhotoMetricDistortion'), last]
+    check_channels(config({}, 1, *steps), ('train',))
+    with pytest.raises(UsageError, match='the step PhotoMetricDistortion'):
+        check_channels(config({}, 1, *steps, steps[1]), ('train',))
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])

@@ -148,3 +148,15 @@ def test_a_config_that_cannot_be_read_is_an_error_of_use(tmp_path: Path, text: s
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         read_config(path)
+
+
+def test_a_class_that_a_library_lacks_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / 'new.py').write_text("""
+from mmengine.config import read_base
+from mmengine.model import BaseModel, NoSuchModel
+
+default_scope = None
+model = dict(type=BaseModel, head=dict(type=NoSuchModel))
+""")
+    with pytest.raises(UsageError, match=r'cannot be read: Failed to import NoSuchModel .*line 3'):
+        read_config(tmp_path / 'new.py')

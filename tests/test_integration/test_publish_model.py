@@ -100,6 +100,20 @@ def test_publish_model_refuses_weights_of_another_model(
     assert not (tmp_path / 'out').exists()
 
 
+def test_a_run_on_a_users_data_is_published_with_its_own_config(
+    segmentor: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = torch.load(segmentor, weights_only=True)
+    content['meta']['cfg'] = "data_source = '/data/mine'"
+    key = next(name for name in content['state_dict'] if name.endswith('decode_head.conv_seg.weight'))
+    content['state_dict'][key] = content['state_dict'][key][:3]
+    path = tmp_path / 'run.pth'
+    torch.save(content, path)
+    assert main([str(ROOT / 'configs/upernet_evm_t.py'), str(path), '--out', str(tmp_path / 'out')]) == 2
+    err = capsys.readouterr().err
+    assert f'{path} for ' in err and 'It was trained with --data: give the config.py of its work directory' in err
+
+
 def test_publish_model_refuses_a_backbone_alone(
     upstream_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

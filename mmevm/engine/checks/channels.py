@@ -12,8 +12,12 @@ from mmevm.registry import LIBRARIES, type_name
 
 _REVERSING = ('bgr_to_rgb', 'rgb_to_bgr')
 _COLOURS = {
+    'AutoContrast',
+    'Color',
     'ColorJitter',
     'ColorTransform',
+    'Contrast',
+    'Equalize',
     'Lighting',
     'PhotoMetricDistortion',
     'RandomErasing',
@@ -27,7 +31,12 @@ _COLOURS = {
 # They copy images into one of three channels, or of none.
 _CANVASES = {'CachedMixUp', 'CachedMosaic', 'MixUp', 'Mosaic'}
 # Options with a value for each channel, and their defaults.
-_PIXELS = {'Pad': ('pad_val', 0), 'Expand': ('mean', (0, 0, 0))}
+_PIXELS = {
+    'CutOut': ('fill_in', (0, 0, 0)),
+    'Expand': ('mean', (0, 0, 0)),
+    'Pad': ('pad_val', 0),
+    'RandomCutOut': ('fill_in', (0, 0, 0)),
+}
 _LOADED = {'color': 3, 'grayscale': 1}
 # Steps that may change the number of channels; so may those that are not the libraries' own.
 _CHANGING = {'Albu', 'Albumentations', 'ConcatCDInput', 'RGB2Gray'}
@@ -80,7 +89,7 @@ def check_channels(cfg: Any, phases: Iterable[str]) -> None:
                 'Set it to False.'
             )
     for where, pipeline in _pipelines(cfg, phases):
-        for _, step in parts(pipeline, ''):
+        for _, step in parts(_after_changes(cfg, pipeline), ''):
             if fault := _step_fault(step, channels):
                 raise UsageError(f'The pipeline of {where} has the step {type_name(step)}, which {fault}')
         _check_loading(cfg, where, pipeline, channels)
@@ -98,27 +107,47 @@ def _pipelines(cfg: Any, phases: Iterable[str]) -> Iterator[tuple[str, Any]]:
             yield where, hook['switch_pipeline']
 
 
+def _after_changes(cfg: Any, pipeline: Any) -> Any:
+    """Return the steps of a pipeline behind the last one that may change the number of channels."""
+    last = 0
+    for index, step in enumerate(pipeline, 1):
+        if 'type' in step and _may_change_channels(step, cfg.get('default_scope')):
+            last = index
+    return pipeline[last:]
+
+
+def _may_change_channels(step: Mapping[str, Any], scope: str | None) -> bool:
+    name, kind = type_name(step), resolve(TRANSFORMS, step['type'], scope)
+    if kind is None:
+        return name not in {*_COLOURS, *_POLICIES, *_CANVASES, *_PIXELS}
+    return name in _CHANGING or kind.__module__.partition('.')[0] not in ('mmcv', *LIBRARIES)
+
+
 def _step_fault(step: Mapping[str, Any], channels: int) -> str | None:
     """Return why a step does not take images of other than three channels."""
     name = type_name(step)
     has_policy = name in _POLICIES and isinstance(step.get('policies'), str)
     if name in _COLOURS or has_policy or (name in _CANVASES and channels > 1):
         return f'takes images of 3 channels, and the model has in_channels={channels}. Remove it.'
+    if step.get('backend') == 'pillow' and channels != 1:
+        return f"resizes by Pillow (backend='pillow'), and the model has in_channels={channels}. Set backend='cv2'."
+    if name == 'Pad' and channels > 4:
+        return f'takes images of up to 4 channels, and the model has in_channels={channels}. Pad in data_preprocessor.'
     option, value = _PIXELS.get(name or '', ('', None))
     value = step.get(option, value)
     value = value.get('img', 0) if isinstance(value, Mapping) else value
+    if 'pad_val' in (step.get('hparams') or {}):  # of the policies
+        option, value = 'hparams.pad_val', step['hparams']['pad_val']
     if isinstance(value, list | tuple) and len(value) != channels:
         return f'has {len(value)} values in {option}, and the model has in_channels={channels}. Set as many.'
     return None
 
 
 def _check_loading(cfg: Any, where: str, pipeline: Any, channels: int) -> None:
-    steps = [step for _, step in parts(pipeline, '', names=()) if 'type' in step]
-    kinds = [resolve(TRANSFORMS, step['type'], cfg.get('default_scope')) for step in steps]
-    if any(type_name(step) in _CHANGING for step in steps) or not all(map(_is_librarys, kinds)):
+    if any('type' in step and _may_change_channels(step, cfg.get('default_scope')) for step in pipeline):
         return
     remedy = "'grayscale'" if channels == 1 else "'unchanged', and imdecode_backend='tifffile' for TIFF files"
-    for step in steps:
+    for step in pipeline:
         colours = step.get('color_type', 'color')
         loaded = _LOADED.get(colours.removesuffix('_ignore_orientation'), channels)
         is_decoded = type_name(step) == 'LoadImageFromFile' and step.get('imdecode_backend') != 'tifffile'
@@ -127,7 +156,3 @@ def _check_loading(cfg: Any, where: str, pipeline: Any, channels: int) -> None:
                 f'LoadImageFromFile in the pipeline of {where} gives images of {loaded} channels '
                 f'(color_type={colours!r}), and the model has in_channels={channels}. Set color_type={remedy}.'
             )
-
-
-def _is_librarys(kind: Any) -> bool:
-    return getattr(kind, '__module__', '').partition('.')[0] in ('mmcv', *LIBRARIES)
