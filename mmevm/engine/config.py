@@ -11,6 +11,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 
 from mmevm.checkpoint.weights_only import register_weights_only_loader
+from mmevm.engine.checks.channels import packed_channels
 from mmevm.engine.checks.class_counts import class_counts
 from mmevm.engine.checks.datasets import loaders, resolve
 from mmevm.engine.checks.images import CheckedImagesHook, checked
@@ -156,7 +157,8 @@ def build_runner(cfg: Any, skip_broken: bool = False) -> Any:
     if cfg.launcher != 'none' and on_cpu():
         prepare_cpu_run(cfg)
     kind = resolve(RUNNERS, cfg.get('runner_type', 'Runner'), cfg.get('default_scope'))
-    checks = Checks(skip_broken, min(class_counts(cfg).values(), default=None))
+    classes = min(class_counts(cfg).values(), default=None)
+    checks = Checks(skip_broken, classes, channels=packed_channels(cfg))
     runner = keeping_configs(checked(kind, checks)).from_cfg(cfg)
     runner.register_hook(CheckedImagesHook())
     return runner

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import TRANSFORMS
 
-from mmevm.engine.checks.channels import check_channels
+from mmevm.engine.checks.channels import check_channels, packed_channels
 from mmevm.errors import UsageError
 
 pytestmark = pytest.mark.openmmlab
@@ -187,3 +187,14 @@ class AddsBands:
 @pytest.mark.parametrize('step', [dict(type='AddsBands'), dict(type='Albu', transforms=[]), dict(type='Unknown')])
 def test_steps_may_add_channels(step: dict) -> None:
     check_channels(config({}, 4, dict(type='LoadImageFromFile'), step, scope='mmdet'), ('train',))
+
+
+@pytest.mark.parametrize(
+    ('scope', 'own'),
+    [('mmdet', None), ('mmseg', 'DualInputSegDataPreProcessor'), ('mmseg', None), ('mmpretrain', None)],
+)
+def test_only_the_libraries_own_preprocessors_keep_the_channels(scope: str, own: str | None) -> None:
+    cfg = config({}, 6, scope=scope)
+    if own:
+        cfg.model.data_preprocessor.type = own
+    assert packed_channels(cfg) == (None if own else 6)

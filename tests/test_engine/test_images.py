@@ -319,6 +319,38 @@ def test_run_lengths_are_refused_where_polygons_alone_are_loaded(poly2mask: bool
                 build(loader)
 
 
+@pytest.mark.parametrize(
+    ('mode', 'colour', 'channels', 'found'),
+    [
+        ('RGB', 'unchanged', 4, 3),
+        ('RGBA', 'unchanged', 3, 4),
+        ('RGB', 'unchanged', 1, 3),
+        ('L', 'unchanged', 4, 1),
+        ('RGBA', 'unchanged', 4, None),
+        ('L', 'grayscale', 1, None),
+        ('RGB', 'color', 3, None),
+        ('L', 'grayscale', 3, None),
+        ('RGB', 'color', None, None),
+    ],
+)
+@pytest.mark.parametrize('is_training', [True, False])
+@pytest.mark.usefixtures('scope')
+def test_images_of_other_channels_than_the_models_are_named(
+    mode: str, colour: str, channels: int | None, found: int | None, is_training: bool, tmp_path: Path
+) -> None:
+    loader = classification(tmp_path, {})
+    loader['dataset']['pipeline'][0]['color_type'] = colour
+    for name in 'a', 'b':
+        (tmp_path / name).mkdir()
+        Image.new(mode, (16, 12)).save(tmp_path / name / '1.png')
+    built = build(loader, is_training=is_training, channels=channels)
+    if found is None:
+        assert len(list(built)) == 2
+    else:
+        with pytest.raises(SampleError, match=rf'1\.png has {found} channels .* the model takes {channels}'):
+            list(built)
+
+
 def test_nothing_changes_in_the_config_that_is_dumped(tmp_path: Path) -> None:
     loader = Config(dict(loader=classification(tmp_path, GOOD))).loader
     before = Config(dict(loader=loader)).pretty_text

@@ -10,6 +10,7 @@ from mmevm.engine.options import parts
 from mmevm.errors import UsageError
 from mmevm.registry import LIBRARIES, type_name
 
+_PREPROCESSORS = {'mmdet': 'DetDataPreprocessor', 'mmpretrain': 'ClsDataPreprocessor', 'mmseg': 'SegDataPreProcessor'}
 _REVERSING = ('bgr_to_rgb', 'rgb_to_bgr')
 _COLOURS = {
     'AutoContrast',
@@ -49,6 +50,13 @@ def image_channels(cfg: Any) -> int:
     model = cfg.get('model') or {}
     part = model.get('backbone') or model
     return next((part[key] for key in ('in_channels', 'in_chans') if isinstance(part.get(key), int)), 3)
+
+
+def packed_channels(cfg: Any) -> int | None:
+    """Return how many channels a pipeline has to pack; ``None`` if the model's preprocessor may change them."""
+    library = cfg.get('default_scope')
+    kind = type_name(preprocessor(cfg), _PREPROCESSORS.get(library))
+    return image_channels(cfg) if library in _PREPROCESSORS and kind == _PREPROCESSORS[library] else None
 
 
 def preprocessor(cfg: Any) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.logging import print_log
+from torch import Tensor
 
 from mmevm.engine.checks.class_readers import sample_labels
 from mmevm.engine.checks.datasets import is_remote
@@ -41,11 +42,13 @@ class Checks:
         classes (int | None): Upper bound of the class ids of training samples.
         is_training (bool): Whether the samples are trained on. Those of evaluations cannot be replaced by others, even
             if the dataset would, as MMPretrain's do.
+        channels (int | None): Of the images that the model takes.
     """
 
     skip: bool = False
     classes: int | None = None
     is_training: bool = False
+    channels: int | None = None
 
 
 def sample_files(sample: Mapping) -> Iterator[tuple[str, str]]:
@@ -98,6 +101,8 @@ class NamedErrors:
             raise
         if self.checks.is_training and self.checks.classes is not None:
             self._require_known_pixels(result, files, self.checks.classes)
+        if self.checks.channels is not None:
+            require_channels(result, files, self.checks.channels)
         return result
 
     def _unreadable(self, files: list[tuple[str, str]], error: Exception) -> str | None:
@@ -135,6 +140,18 @@ def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: 
         if not 0 <= label < classes:
             name = files[0][1] if files else 'A sample'
             raise SampleError(f'{name} has the class id {label}; the model has the classes 0 to {classes - 1}.')
+
+
+def require_channels(result: Any, files: list[tuple[str, str]], channels: int) -> None:
+    """Raise an error if a packed image has other channels than the model takes; one grey channel stands for three."""
+    image = result.get('inputs') if isinstance(result, Mapping) else None
+    found = image.shape[0] if isinstance(image, Tensor) and image.ndim == 3 else channels
+    if found != channels and (found, channels) != (1, 3):
+        raise SampleError(
+            f'{files[0][1] if files else "A sample"} has {found} channels after its pipeline, and the model takes '
+            f"{channels} (in_channels). The file's own number and color_type of LoadImageFromFile decide, and some "
+            'steps drop channels.'
+        )
 
 
 def require_polygons(sample: Mapping, files: list[tuple[str, str]]) -> None:
