@@ -178,7 +178,7 @@ def results(name: str) -> dict[str, Any]:
 def origin(name: str) -> str:
     """Date, machine, versions and command of a benchmark's last run, as a sentence."""
     said = results(name)['environment']
-    cpu, _, cores = said['CPU'].partition(', ')
+    cpu, _, cores = said['CPU'].replace('(R)', '').replace(' Processor', '').partition(', ')
     kernels = said['mmevm kernels'].upper().replace('AVX512', 'AVX-512').replace('512BF16', '512, BF16')
     versions = ', '.join(f'{key} {said[key].partition("+")[0]}' for key in ('torch', 'timm', 'Python'))
     return (
