@@ -12,7 +12,7 @@ from mmevm.data.class_settings import set_class_count
 from mmevm.data.palette import palette
 from mmevm.data.records import Split, UserData
 from mmevm.engine.checks.channels import image_channels
-from mmevm.engine.checks.datasets import WRAPPED, evaluators, is_kind, is_remote, leaves, loaders, resolve
+from mmevm.engine.checks.datasets import WRAPPED, Leaf, evaluators, is_kind, is_remote, leaves, loaders, resolve
 from mmevm.engine.options import parts
 from mmevm.engine.runner.latest import checkpoint_hooks
 from mmevm.engine.tasks import mask_part, task_of
@@ -62,9 +62,8 @@ def require_task(cfg: Any, config: str) -> str:
                 f'{type_name(step)} in {key.lstrip(".")}.'
             )
     for leaf in leaves(cfg, _PHASES):
-        pipeline = leaf.settings.get('pipeline')
         # Grey images are unambiguous; colours of datasets in memory may be in either order.
-        if kind == 'classification' and pipeline and not _loads_images(pipeline) and image_channels(cfg) != 1:
+        if _has_images_in_memory(leaf) and image_channels(cfg) != 1:
             raise UsageError(
                 f'--data: the images of {leaf.key} in {config} are in memory ({leaf.name}), and its pipeline loads no '
                 'files. Begin it with LoadImageFromFile, which gives BGR, and set to_rgb in data_preprocessor as the '
@@ -146,13 +145,18 @@ def adapt(cfg: Any, data: UserData, folder: Path) -> None:
     cfg['data_source'] = str(data.source)  # of no meaning to MMEngine; an evaluation looks for it
     if isinstance(cfg.get('data_root'), str):
         cfg['data_root'] = str(data.root)
+    for leaf in leaves(cfg, _PHASES):
+        if _has_images_in_memory(leaf):  # grey ones, by require_task
+            load = dict(type='LoadImageFromFile', color_type='grayscale')
+            leaf.settings['pipeline'] = [load, *(leaf.settings.get('pipeline') or ())]
     files = {name: _dataset(data, split, name, folder) for name, split in data.splits.items()}
     for phase, _, loader in loaders(cfg, _PHASES):
         chosen = next((files[name] for name in (phase, 'test', 'val') if name in files), None)
         if chosen:
             loader['dataset'] = _replaced(loader['dataset'], chosen)
     metrics = _metrics(cfg)
-    _ADAPTERS[data.kind](cfg, data, files)
+    if adapter := _ADAPTERS.get(data.kind):
+        adapter(cfg, data, files)
     set_class_count(cfg, len(data.classes), data.findings)
     _set_texts(cfg, data.classes)
     if _metrics(cfg) != metrics:
@@ -296,21 +300,13 @@ def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[
             part.pop('format_only', None)
 
 
-def _adapt_classification(cfg: Any, data: UserData, files: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Load images from files where the config's own dataset has them in memory."""
-    for leaf in leaves(cfg, _PHASES):
-        pipeline = leaf.settings.get('pipeline')
-        if pipeline and not _loads_images(pipeline):
-            leaf.settings['pipeline'] = [dict(type='LoadImageFromFile', color_type='grayscale'), *pipeline]
-
-
-def _loads_images(pipeline: Any) -> bool:
-    return any((type_name(step) or '').startswith('Load') for step in pipeline)
+def _has_images_in_memory(leaf: Leaf) -> bool:
+    """Return whether a dataset gives its pipeline pixels, where those of files begin with a step that loads them."""
+    names = {base.__name__ for base in getattr(leaf.kind, '__mro__', ())}
+    steps = [type_name(step) or '' for step in leaf.settings.get('pipeline') or ()]
+    return bool(names & {'CIFAR10', 'MNIST'}) and not any(name.startswith('Load') for name in steps)
 
 
 _Adapter = Callable[[Any, UserData, Mapping[str, list[dict[str, Any]]]], None]
-_ADAPTERS: dict[str, _Adapter] = {
-    'detection': _adapt_detection,
-    'segmentation': _adapt_segmentation,
-    'classification': _adapt_classification,
-}
+#: Of a classifier, nothing but the class counts depends on the dataset.
+_ADAPTERS: dict[str, _Adapter] = {'detection': _adapt_detection, 'segmentation': _adapt_segmentation}
