@@ -19,7 +19,6 @@ EXACT = ('.npy', *TIFF)
 _ORIENTATION = 0x0112
 # Modes whose arrays are what a PNG file holds; CMYK and LAB would pass for RGBA and RGB, a palette's indices for grey.
 _PLAIN = ('1', 'L', 'LA', 'RGB', 'RGBA', 'I;16')
-_JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
 _BROKEN = 'Images that are missing or cannot be read:'
 
 
@@ -29,33 +28,30 @@ def image_size(path: str) -> tuple[int, int] | None:
     Raises:
         UsageError: What reads it is not installed.
     """
-    try:
-        if path.lower().endswith('.npy'):
-            height, width = np.load(path, mmap_mode='r').shape[:2]
-            return width, height
-        if path.lower().endswith(TIFF):
-            return tiff_size(path)
-        with open_image(path) as image:
-            return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
-    except UsageError:
-        raise
-    except Exception:  # whatever readers raise for bytes that they do not expect
-        return None
-
-
-def orientation(path: str) -> int:
-    """Return the EXIF orientation of an image, which loaders apply: 1 is upright, and from 5 on sides are exchanged."""
-    try:
-        with open_image(path) as image:
-            found = image.getexif().get(_ORIENTATION, 1)
-            return found if found in range(1, 9) else 1
-    except Exception:  # whatever readers raise for bytes that they do not expect
-        return 1
+    return _size_and_orientation(path)[0]
 
 
 def is_turned(path: str) -> bool:
     """Return whether the EXIF orientation of an image exchanges its width and height."""
-    return orientation(path) >= 5
+    return _size_and_orientation(path)[1] >= 5
+
+
+def _size_and_orientation(path: str) -> tuple[tuple[int, int] | None, int]:
+    """Return :func:`image_size`, and the orientation in EXIF's numbers: 1 is upright, from 5 on sides are exchanged."""
+    try:
+        if path.lower().endswith('.npy'):
+            height, width = np.load(path, mmap_mode='r').shape[:2]
+            return (width, height), 1
+        if path.lower().endswith(TIFF):
+            return tiff_size(path), 1
+        with open_image(path) as image:
+            found = image.getexif().get(_ORIENTATION, 1)
+            orientation = found if found in range(1, 9) else 1
+            return (image.size[::-1] if orientation >= 5 else image.size), orientation
+    except UsageError:
+        raise
+    except Exception:  # whatever readers raise for bytes that they do not expect
+        return None, 1
 
 
 def read_pixels(path: str) -> np.ndarray:
@@ -81,7 +77,7 @@ def read_pixels(path: str) -> np.ndarray:
 
 
 def measure(samples: Iterable[Sample]) -> None:
-    """Set ``size``, ``deep`` and ``banded`` of images, and ``fault`` of those that cannot be read."""
+    """Set ``size`` and what is unusual of images, and ``fault`` of those that cannot be read."""
     with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) * 4)) as pool:
         list(pool.map(_measure, samples))
 
@@ -91,7 +87,8 @@ def _measure(sample: Sample) -> None:
     if sample.fault:
         return
     fault = find_fault(sample.path)
-    sample.size = None if fault else image_size(sample.path)
+    if not fault:
+        sample.size, sample.orientation = _size_and_orientation(sample.path)
     if fault:
         sample.fault = fault.reason
     elif sample.size is None:
@@ -100,7 +97,6 @@ def _measure(sample: Sample) -> None:
         sample.fault = f'its label map {sample.mask}: {fault.reason}'
     if not sample.fault:
         sample.deep, sample.banded = _is_deep(sample.path), _is_banded(sample.path)
-        sample.orientation = orientation(sample.path) if sample.path.lower().endswith(_JPEG) else 1
 
 
 def is_writable(name: str) -> bool:

@@ -69,7 +69,7 @@ class Sample:
         fault (str): Why it cannot be used.
         deep (bool): Whether its values have 16 bits.
         banded (bool): Whether it is a TIFF of more than three bands.
-        orientation (int): Its EXIF orientation, if it is a JPEG.
+        orientation (int): Its EXIF orientation, which loaders apply: 1 is upright.
     """
 
     path: str
