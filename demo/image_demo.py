@@ -163,7 +163,7 @@ def find_task(config: Path) -> Task:
     """Return the task of a config, by its ``default_scope``.
 
     Raises:
-        UsageError: If it is no config, or of another library, or for images of other than three channels.
+        UsageError: If it is no config, or of another or a missing library, or takes other than three channels.
     """
     cfg = read_config(config)
     scope = scope_of(cfg)

@@ -102,11 +102,12 @@ def _with_bare_loaders(model: Any) -> Any:
     """
     if isinstance(model, str | Path) and Path(model).is_file():
         model = Config.fromfile(model)
-    if not isinstance(model, dict | Config):
+    elif isinstance(model, dict | Config):
+        model = copy.deepcopy(model)
+    else:
         return model
-    model = copy.deepcopy(model)
     for leaf in leaves(model, ('test',)):
-        for step in leaf.settings.get('pipeline') or ():
+        for step in filter(lambda step: isinstance(step, dict), leaf.settings.get('pipeline') or ()):
             kind = step.get('type')
             path = kind if isinstance(kind, str) else getattr(kind, '__module__', '')
             if (name := type_name(step, '')).startswith('Load') and path.partition('.')[0] in ('mmcv', *LIBRARIES):

@@ -50,7 +50,7 @@ def use_data(cfg: Any, path: str, config: str, skip_broken: bool = False, checkp
     meta = _meta(checkpoint)
     trained = None if checkpoint is None else str(meta.get('cfg', ''))
     data = read_data(path, kind, skip_broken, trained, with_shapes=mask_part(cfg) is not None)
-    # check_data.py knows no config, and finds nothing of what only this one cannot use.
+    # check_data.py does not see the config, so it cannot list what only this config rejects.
     command = f'python tools/check_data.py {path}' if refusal(data) else None
     check_fit(cfg, data, config, process_count(cfg.launcher))
     if skip_broken:

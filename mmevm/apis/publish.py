@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from mmevm.engine.tasks import TASKS, build_model
 from mmevm.errors import UsageError, exit_status
 from mmevm.files import folder_fault
 from mmevm.version import __version__
+
+_OF_USERS_DATA = re.compile(r'^data_source\s*=', re.MULTILINE)  # in the config of a run with --data
 
 
 def _metric(text: str) -> tuple[str, float]:
@@ -230,11 +233,13 @@ def publish(
     if task is None:
         raise UsageError(f'{config} must have a default_scope of {", ".join(TASKS)}, got {cfg.get("default_scope")}')
     loaded = load_file(source)
-    is_of_users_data = 'data_source' in str(loaded.get('meta')) and 'data_source' not in cfg
+    meta = loaded.get('meta')
+    trained = str(meta.get('cfg')) if isinstance(meta, dict) else ''
     content = strip(loaded, config)
     try:
         parameters = check_fit(build_model(cfg), content)
     except CheckpointError as error:
+        is_of_users_data = _OF_USERS_DATA.search(trained) and 'data_source' not in cfg
         hint = '\nIt was trained with --data: give the config.py of its work directory.' if is_of_users_data else ''
         raise CheckpointError(f'{source} for {config}: {error}{hint}') from error
     check_names(cfg, content)

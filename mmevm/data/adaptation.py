@@ -11,7 +11,6 @@ from mmevm.data import checks, masks, writing
 from mmevm.data.class_settings import set_class_count
 from mmevm.data.palette import palette
 from mmevm.data.records import Split, UserData
-from mmevm.engine.checks.channels import image_channels
 from mmevm.engine.checks.datasets import WRAPPED, Leaf, evaluators, is_kind, is_remote, leaves, loaders, resolve
 from mmevm.engine.options import parts
 from mmevm.engine.runner.latest import checkpoint_hooks
@@ -62,12 +61,12 @@ def require_task(cfg: Any, config: str) -> str:
                 f'{type_name(step)} in {key.lstrip(".")}.'
             )
     for leaf in leaves(cfg, _PHASES):
-        # Grey images are unambiguous; colours of datasets in memory may be in either order.
-        if _has_images_in_memory(leaf) and image_channels(cfg) != 1:
+        # Colours may be in either order.
+        if _memory(leaf) == 'CIFAR10':
             raise UsageError(
                 f'--data: the images of {leaf.key} in {config} are in memory ({leaf.name}), and its pipeline loads no '
-                'files. Begin it with LoadImageFromFile, which gives BGR, and set to_rgb in data_preprocessor as the '
-                'mean and std need it.'
+                'files. Add LoadImageFromFile as its first step. It gives BGR, so set data_preprocessor.to_rgb=True if '
+                'mean and std are for RGB.'
             )
     _require_metrics(cfg, config)
     for _, key, loader in loaders(cfg, _PHASES):
@@ -146,7 +145,7 @@ def adapt(cfg: Any, data: UserData, folder: Path) -> None:
     if isinstance(cfg.get('data_root'), str):
         cfg['data_root'] = str(data.root)
     for leaf in leaves(cfg, _PHASES):
-        if _has_images_in_memory(leaf):  # grey ones, by require_task
+        if _memory(leaf):  # of grey images, by require_task
             load = dict(type='LoadImageFromFile', color_type='grayscale')
             leaf.settings['pipeline'] = [load, *(leaf.settings.get('pipeline') or ())]
     files = {name: _dataset(data, split, name, folder) for name, split in data.splits.items()}
@@ -250,7 +249,9 @@ def _adapt_detection(cfg: Any, data: UserData, files: Mapping[str, list[dict[str
         for step in polygons_alone:
             step['poly2mask'] = True
         if polygons_alone:
-            data.findings.note('Some masks are run lengths (RLE): poly2mask is now True, so that all are trained on')
+            data.findings.note(
+                'Some masks are run lengths (RLE): poly2mask was set to True, so that they are trained on'
+            )
     for phase in ('val', 'test'):
         chosen = next((files[name] for name in (phase, 'test', 'val') if name in files), None)
         if cfg.get(f'{phase}_evaluator') and chosen:
@@ -300,13 +301,13 @@ def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[
             part.pop('format_only', None)
 
 
-def _has_images_in_memory(leaf: Leaf) -> bool:
-    """Return whether a dataset gives its pipeline pixels, where those of files begin with a step that loads them."""
+def _memory(leaf: Leaf) -> str | None:
+    """Return the kind of a dataset that has its images in memory, for a pipeline that loads no files."""
     names = {base.__name__ for base in getattr(leaf.kind, '__mro__', ())}
-    steps = [type_name(step) or '' for step in leaf.settings.get('pipeline') or ()]
-    return bool(names & {'CIFAR10', 'MNIST'}) and not any(name.startswith('Load') for name in steps)
+    loads = any((type_name(step) or '').startswith('Load') for step in leaf.settings.get('pipeline') or ())
+    return None if loads else next((name for name in ('CIFAR10', 'MNIST') if name in names), None)
 
 
 _Adapter = Callable[[Any, UserData, Mapping[str, list[dict[str, Any]]]], None]
-#: Of a classifier, nothing but the class counts depends on the dataset.
+#: A classifier has nothing else that depends on the kind of dataset.
 _ADAPTERS: dict[str, _Adapter] = {'detection': _adapt_detection, 'segmentation': _adapt_segmentation}

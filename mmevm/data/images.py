@@ -19,6 +19,7 @@ EXACT = ('.npy', *TIFF)
 _ORIENTATION = 0x0112
 # Modes whose arrays are what a PNG file holds; CMYK and LAB would pass for RGBA and RGB, a palette's indices for grey.
 _PLAIN = ('1', 'L', 'LA', 'RGB', 'RGBA', 'I;16')
+_WITH_ORIENTATION = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png')
 _BROKEN = 'Images that are missing or cannot be read:'
 
 
@@ -45,7 +46,8 @@ def _size_and_orientation(path: str) -> tuple[tuple[int, int] | None, int]:
         if path.lower().endswith(TIFF):
             return tiff_size(path), 1
         with open_image(path) as image:
-            found = image.getexif().get(_ORIENTATION, 1)
+            # OpenCV applies it in these formats alone.
+            found = image.getexif().get(_ORIENTATION, 1) if path.lower().endswith(_WITH_ORIENTATION) else 1
             orientation = found if found in range(1, 9) else 1
             return (image.size[::-1] if orientation >= 5 else image.size), orientation
     except UsageError:
@@ -122,21 +124,21 @@ def report_broken(data: UserData) -> None:
 
 
 def report_unusual(data: UserData) -> None:
-    """Note what loaders reduce: images of 16 bits, some of which become black, and of more than three bands."""
-    if deep := [sample.path for sample in data.samples() if sample.deep]:
+    """Note images that loaders change: of 16 bits, some of which become black, of more bands, and turned by EXIF."""
+    if deep := [sample.path for sample in data.samples() if sample.deep and not sample.fault]:
         heading = "Images of 16 bits, of which loaders keep the upper 8 unless color_type is 'unchanged':"
         data.findings.note(heading, *deep)
-    if banded := [sample.path for sample in data.samples() if sample.banded]:
-        heading = "TIFF files of more than three bands, of which loaders keep three unless color_type is 'unchanged':"
+    if banded := [sample.path for sample in data.samples() if sample.banded and not sample.fault]:
+        heading = "TIFF files with more than three bands; loaders keep three unless color_type is 'unchanged':"
         data.findings.note(heading, *banded)
-    turned = [sample.path for sample in data.samples() if sample.orientation > 1 and not _fits_turned(data, sample)]
+    turned = [sample.path for sample in data.samples() if sample.orientation > 1 and not _is_compared(data, sample)]
     if turned and data.kind != 'classification':
-        heading = 'Images that loaders turn as their EXIF orientation says; annotations must be of the turned images:'
+        heading = 'Images that loaders turn or mirror by their EXIF orientation; annotations must match the result:'
         data.findings.note(heading, *turned)
 
 
-def _fits_turned(data: UserData, sample: Sample) -> bool:
-    """Return whether exchanged sides agree with the size that annotations state, or with a label map of one size."""
+def _is_compared(data: UserData, sample: Sample) -> bool:
+    """Return whether another check compares the turned size: with what annotations state, or with a label map's."""
     has_sides = sample.size is not None and sample.size[0] != sample.size[1]
     return has_sides and sample.orientation >= 5 and (sample.stated is not None or data.kind == 'segmentation')
 

@@ -164,12 +164,14 @@ def _name_classes(data: UserData) -> None:
         data.classes, data.values = names, _by_rank(data, maps, names) if stated is None else stated
         if stated is None and data.colours and data.values:
             pairs = [f'#{value:06x} is {data.classes[index]!r}' for value, index in data.values.items()]
-            data.findings.note(f"{file} names no colours: names are taken in the order of the colours' values:", *pairs)
+            data.findings.note(
+                f"{file} names no colours: its names were given in ascending order of the colours' values:", *pairs
+            )
         _report_names(data, file)
         report_differing(data.root, data.findings)
     if len(data.classes) > IGNORED:
         data.findings.problem(
-            f'A label map has at most {IGNORED} classes, as {IGNORED} marks pixels without one; there are:',
+            f'A label map has at most {IGNORED} classes, because {IGNORED} marks pixels without one; there are:',
             f'{len(data.classes)} in {file or data.root}',
         )
     if len(data.classes) < 2 and used:
@@ -302,7 +304,8 @@ def is_direct(data: UserData) -> bool:
 
 def counts_from_one(data: UserData) -> bool:
     """Return whether the label maps are class ids from 1, with 0 for pixels without a class."""
-    return bool(data.values) and _are_ids(data, 1, {0, IGNORED})
+    # Subtracting one, MMSegmentation would ignore the class of 255.
+    return 0 < len(data.classes) < IGNORED and bool(data.values) and _are_ids(data, 1, {0, IGNORED})
 
 
 def _are_ids(data: UserData, first: int, without_class: set[int]) -> bool:

@@ -286,7 +286,7 @@ def _libraries() -> list[Path]:
 def to_size(
     steps: Sequence[dict[str, Any]], size: Sequence[int], value: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
-    """Append what brings any image to one height and width: padding, if the steps pad or with ``value``, or stretching.
+    """Append what brings any image to one size: padding if the steps pad or ``value`` is given, else stretching.
 
     An image of that size already stays as it is.
     """

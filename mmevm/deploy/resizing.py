@@ -34,8 +34,8 @@ def interpolate(
     align_corners: bool | None = None,
     **options: Any,
 ) -> Tensor:
-    """Stand for ``torch.nn.functional.interpolate``, of which only bilinear resizing to a size is another operator."""
-    if mode != 'bilinear' or size is None or any(options.values()):
+    """Stand for ``torch.nn.functional.interpolate``, and replace only bilinear resizing to a given size."""
+    if mode != 'bilinear' or size is None or scale_factor is not None or any(options.values()):
         return _interpolate(input, size, scale_factor, mode, align_corners, **options)
     size = [*size] if isinstance(size, list | tuple | torch.Size) else [size] * 2
     return torch.ops.mmevm_deploy.resize(input, size, bool(align_corners))

@@ -44,7 +44,9 @@ def describe_input(
     channels = image_channels(cfg)
     if channels != 3 or (mean is not None and len(mean) not in (1, 3)):
         count = channels if channels != 3 else len(mean)
-        raise UsageError(f'Exported models take images of 3 channels; the config is for {count}, and is not exported.')
+        raise UsageError(
+            f'Exported models take images of 3 channels; the config is for {count} and cannot be exported.'
+        )
     pipeline = _test_pipeline(cfg)
     steps: list[dict[str, Any]] | None
     try:
@@ -75,7 +77,7 @@ def describe_input(
 
 def _padding(settings: Mapping[str, Any], rgb: bool) -> list[int] | None:
     """Return the BGR pixel that a data preprocessor's padding of normalised images stands for, if it pads them."""
-    testing = settings.get('test_cfg') or {}  # of mmseg's, whose other settings are for training
+    testing = settings.get('test_cfg') or {}  # mmseg pads by these when testing; its other settings are for training
     if settings.get('pad_size_divisor', 1) == 1 and not (testing.get('size') or testing.get('size_divisor')):
         return None
     value = settings.get('pad_value', settings.get('pad_val', 0))

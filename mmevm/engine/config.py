@@ -67,8 +67,7 @@ def read_config(path: str | os.PathLike) -> Any:
     _require_config_file(path)
     try:
         cfg = Config.fromfile(path)
-        for name in cfg:  # configs with `read_base` import each class when it is first asked for
-            list(parts(cfg[name], name))
+        list(parts(cfg.get('model'), 'model'))  # configs with `read_base` import classes when they are asked for
         if scope_of(cfg):
             cfg.default_scope = scope_of(cfg)
     except ModuleNotFoundError as error:

@@ -268,10 +268,11 @@ def test_images_in_memory_become_files(name: str, roots: dict[str, Path], tmp_pa
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         for loader in cfg.train_dataloader, cfg.val_dataloader:
             assert DATASETS.build(loader.dataset)[0]['inputs'].shape[0] == 1
-    cfg = load_config(PATHS['classifier_evm_t'])
-    cfg.train_dataloader.dataset = dict(type='CIFAR10', pipeline=[dict(type='PackInputs')])
-    with pytest.raises(UsageError, match=r'train_dataloader.dataset in c.py are in memory \(CIFAR10\)'):
-        require_task(cfg, 'c.py')
+    for kind in 'CIFAR10', 'CIFAR100':
+        cfg = load_config(PATHS['classifier_evm_t'])
+        cfg.train_dataloader.dataset = dict(type=kind, pipeline=[dict(type='PackInputs')])
+        with pytest.raises(UsageError, match=rf'train_dataloader.dataset in c.py are in memory \({kind}\)'):
+            require_task(cfg, 'c.py')
 
 
 def test_polygons_stay_polygons(tmp_path: Path) -> None:

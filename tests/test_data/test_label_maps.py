@@ -108,7 +108,7 @@ def test_a_label_map_has_255_classes_at_most(count: int, tmp_path: Path) -> None
         Image.fromarray(np.stack([values, 0 * values, 0 * values + 7], axis=2)).save(path)
     message = refusal(read_data(root))
     assert (message is None) == (count == 255)
-    assert count == 255 or f'at most 255 classes, as 255 marks pixels without one; there are: {count} in' in (
+    assert count == 255 or f'at most 255 classes, because 255 marks pixels without one; there are: {count} in' in (
         message or ''
     ).replace('\n  ', ' ')
 

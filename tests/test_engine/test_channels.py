@@ -198,3 +198,62 @@ def test_only_the_libraries_own_preprocessors_keep_the_channels(scope: str, own:
     if own:
         cfg.model.data_preprocessor.type = own
     assert packed_channels(cfg) == (None if own else 6)
+
+
+def _nested(step: dict) -> dict:
+    return dict(type='RandomApply', transforms=[step], prob=1.0)
+
+
+@pytest.mark.parametrize('last', [dict(type='AddsBands'), _nested(dict(type='AddsBands')), _nested(dict(type='Albu'))])
+def test_steps_inside_of_others_may_add_channels(last: dict) -> None:
+    check_channels(config({}, 4, dict(type='LoadImageFromFile'), last), ('train',))
+
+
+def test_preprocessors_of_a_users_own_may_add_channels() -> None:
+    cfg = config({}, 6, dict(type='LoadImageFromFile'), dict(type='PhotoMetricDistortion'))
+    cfg.model.data_preprocessor.type = 'my.AddsBands'
+    check_channels(cfg, ('train',))
+
+
+def test_what_a_pipeline_may_be() -> None:
+    whole = config({}, 4)
+    whole.train_dataloader.dataset.pipeline = dict(type='Compose', transforms=[])
+    check_channels(whole, ('train',))
+    unchanged = config({}, 4, dict(type='LoadImageFromFile', color_type=-1))
+    check_channels(unchanged, ('train',))
+    with_function = config({}, 4)
+    with_function.train_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), AddsBands()]
+    check_channels(with_function, ('train',))
+    others = config({}, 4)
+    others.model.backbone = ['EfficientVMamba']
+    check_channels(others, ('train',))
+
+
+@pytest.mark.parametrize(
+    ('step', 'scope', 'channels', 'fault'),
+    [
+        (dict(type='RandomErasing'), 'mmdet', 4, None),
+        (dict(type='RandomErasing'), 'mmpretrain', 4, 'takes images of 3 channels'),
+        (dict(type='RandomErasing'), 'mmdet', 1, 'an axis of channels'),
+        (dict(type='Expand', mean=[0]), 'mmdet', 1, 'an axis of channels'),
+        (dict(type='Expand', mean=[0]), 'mmdet', 4, None),
+        (dict(type='CutOut', n_holes=1, fill_in=(0,)), 'mmdet', 4, None),
+        (dict(type='RandAugment'), 'mmdet', 4, 'takes images of 3 channels'),
+        (dict(type='RandomGrayscale', prob=1.0), 'mmdet', 1, None),
+    ],
+)
+def test_steps_and_numbers_of_channels(step: dict, scope: str, channels: int, fault: str | None) -> None:
+    cfg = config({}, channels, step, scope=scope)
+    if fault is None:
+        check_channels(cfg, ('train',))
+    else:
+        with pytest.raises(UsageError, match=fault):
+            check_channels(cfg, ('train',))
+
+
+def test_a_backbone_of_ones_own_has_a_default_of_its_own() -> None:
+    cfg = config({})
+    del cfg.model.backbone['in_channels']
+    assert packed_channels(cfg) == 3
+    cfg.model.backbone.type = 'MyBackbone'
+    assert packed_channels(cfg) is None

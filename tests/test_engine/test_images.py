@@ -317,6 +317,7 @@ def test_run_lengths_are_refused_where_polygons_alone_are_loaded(poly2mask: bool
         else:
             with pytest.raises(UsageError, match=r'0\.jpg has an object with run lengths .*Set poly2mask=True'):
                 build(loader)
+            assert len(build(loader, skip=True).dataset) == 1
 
 
 @pytest.mark.parametrize(

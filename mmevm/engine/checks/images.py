@@ -60,7 +60,7 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
     pipeline = dataset.pipeline
     backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
     with_maps, colours = _loads_label_maps(pipeline), colour_type(pipeline)
-    polygons_alone = checks.is_training and takes_polygons_alone(pipeline)
+    polygons_alone = checks.is_training and not checks.skip and takes_polygons_alone(pipeline)
 
     def fault_of(key: str, path: str) -> Fault | None:
         backend = backends.get(key, 'cv2')

@@ -42,7 +42,7 @@ class Checks:
         classes (int | None): Upper bound of the class ids of training samples.
         is_training (bool): Whether the samples are trained on. Those of evaluations cannot be replaced by others, even
             if the dataset would, as MMPretrain's do.
-        channels (int | None): Of the images that the model takes.
+        channels (int | None): Channels of the images that the model takes; ``None`` if unknown.
     """
 
     skip: bool = False
@@ -86,6 +86,8 @@ class NamedErrors:
         files = list(sample_files(sample))
         if self.checks.is_training:
             require_known_class(sample, files, self.checks.classes)
+            if not self.checks.skip and takes_polygons_alone(self.pipeline):
+                require_polygons(sample, files)
         try:
             result = self.pipeline(sample)
         except Exception as error:
@@ -143,31 +145,34 @@ def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: 
 
 
 def require_channels(result: Any, files: list[tuple[str, str]], channels: int) -> None:
-    """Raise an error if a packed image has other channels than the model takes; one grey channel stands for three."""
+    """Raise an error if an image has another number of channels than the model takes; one grey may stand for three."""
     image = result.get('inputs') if isinstance(result, Mapping) else None
     found = image.shape[0] if isinstance(image, Tensor) and image.ndim == 3 else channels
     if found != channels and (found, channels) != (1, 3):
         raise SampleError(
             f'{files[0][1] if files else "A sample"} has {found} channels after its pipeline, and the model takes '
-            f"{channels} (in_channels). The file's own number and color_type of LoadImageFromFile decide, and some "
+            f"{channels} (in_channels). The number depends on the file and on LoadImageFromFile's color_type; some "
             'steps drop channels.'
         )
 
 
 def require_polygons(sample: Mapping, files: list[tuple[str, str]]) -> None:
-    """Raise an error if an object has run lengths, which MMDetection leaves out with ``poly2mask=False``."""
+    """Raise an error if a mask is run-length encoded, which MMDetection ignores with ``poly2mask=False``."""
     for instance in sample.get('instances') or ():
         if isinstance(instance.get('mask'), Mapping) and not instance.get('ignore_flag'):
             raise SampleError(
-                f'{files[0][1]} has an object with run lengths (RLE), which LoadAnnotations leaves out of training '
-                'with poly2mask=False. Set poly2mask=True in the training pipelines.'
+                f'{files[0][1] if files else "A sample"} has an object with run lengths (RLE) for its mask, which '
+                'LoadAnnotations ignores with poly2mask=False. Set poly2mask=True in the training pipelines, or leave '
+                'such objects out with --skip-broken.'
             )
 
 
 def takes_polygons_alone(pipeline: Any) -> bool:
-    """Return whether a pipeline loads masks of objects, and leaves out those that are no polygons."""
+    """Return whether a pipeline loads masks of objects, and ignores those that are not polygons."""
     return any(
-        type(step).__name__ == 'LoadAnnotations' and getattr(step, 'with_mask', False) and not step.poly2mask
+        type(step).__name__ == 'LoadAnnotations'
+        and getattr(step, 'with_mask', False)
+        and not getattr(step, 'poly2mask', True)
         for step in transforms(pipeline)
     )
 

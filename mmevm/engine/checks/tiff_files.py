@@ -37,7 +37,10 @@ def tiff_bits(path: str) -> int:
 
 
 def tiff_bands(path: str) -> int:
-    """Return how many bands a TIFF has, three for CMYK. Writers declare any fourth one transparency, so that counts."""
+    """Return a TIFF's number of bands, three if its values are encoded (CMYK, palettes).
+
+    A fourth band counts even if it is declared as transparency, since writers declare any fourth one so.
+    """
     with _library().TiffFile(path) as file:
         page = file.pages[0]
         return 3 if _encoding(page) else int(page.samplesperpixel)
