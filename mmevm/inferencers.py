@@ -28,8 +28,9 @@ from mmevm._patches import extend_init
 from mmevm.checkpoint import load_checkpoint, register_weights_only_loader
 from mmevm.checkpoint.align import has_backbone
 from mmevm.engine.checks.datasets import leaves
+from mmevm.engine.options import parts
 from mmevm.mim import find_root
-from mmevm.registry import LIBRARIES, type_name
+from mmevm.registry import LIBRARIES, package_of, type_name
 from mmevm.zoo import ENTRIES, fetch
 
 SCHEME = 'mmevm://'
@@ -107,10 +108,9 @@ def _with_bare_loaders(model: Any) -> Any:
     else:
         return model
     for leaf in leaves(model, ('test',)):
-        for step in filter(lambda step: isinstance(step, dict), leaf.settings.get('pipeline') or ()):
-            kind = step.get('type')
-            path = kind if isinstance(kind, str) else getattr(kind, '__module__', '')
-            if (name := type_name(step, '')).startswith('Load') and path.partition('.')[0] in ('mmcv', *LIBRARIES):
+        for _, step in parts(leaf.settings.get('pipeline'), '', names=()):
+            name = type_name(step, '')
+            if name.startswith('Load') and package_of(step['type']) in ('mmcv', *LIBRARIES):
                 step['type'] = name
     return model
 

@@ -60,6 +60,11 @@ def type_name(settings: Any, default: str | None = None) -> str | None:
     return name.rpartition('.')[2]
 
 
+def package_of(kind: Any) -> str:
+    """Return the package of a class or function, or of its path; '' for other values."""
+    return (kind if isinstance(kind, str) else getattr(kind, '__module__', None) or '').partition('.')[0]
+
+
 def scope_of(cfg: Any) -> str | None:
     """Return the library of a config: its ``default_scope`` or, without one, that of its model's class.
 
@@ -73,6 +78,5 @@ def scope_of(cfg: Any) -> str | None:
         return cfg.default_scope
     kind = (cfg.get('model') or {}).get('type')
     # A user's own class is of the library that it extends.
-    bases = inspect.getmro(kind) if inspect.isclass(kind) else ()
-    paths = [kind] if isinstance(kind, str) else [base.__module__ for base in bases]
-    return next((scope for scope in (path.partition('.')[0] for path in paths) if scope in LIBRARIES), None)
+    kinds = inspect.getmro(kind) if inspect.isclass(kind) else [kind] if isinstance(kind, str) else []
+    return next((scope for scope in map(package_of, kinds) if scope in LIBRARIES), None)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.registry import METRICS
+from mmengine.registry import DATASETS, METRICS
 
 from mmevm.data import checks, masks, writing
 from mmevm.data.class_settings import set_class_count
@@ -303,9 +303,9 @@ def _adapt_segmentation(cfg: Any, data: UserData, files: Mapping[str, list[dict[
 
 def _memory(leaf: Leaf) -> str | None:
     """Return the kind of a dataset that has its images in memory, for a pipeline that loads no files."""
-    names = {base.__name__ for base in getattr(leaf.kind, '__mro__', ())}
     loads = any((type_name(step) or '').startswith('Load') for step in leaf.settings.get('pipeline') or ())
-    return None if loads else next((name for name in ('CIFAR10', 'MNIST') if name in names), None)
+    kinds = (kind for kind in ('CIFAR10', 'MNIST') if is_kind(DATASETS, leaf.settings, leaf.scope, kind))
+    return None if loads else next(kinds, None)
 
 
 _Adapter = Callable[[Any, UserData, Mapping[str, list[dict[str, Any]]]], None]

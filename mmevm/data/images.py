@@ -10,7 +10,7 @@ from PIL import ImageOps
 
 from mmevm.data.records import Findings, Sample, UserData
 from mmevm.engine.checks.image_files import find_fault, open_image
-from mmevm.engine.checks.tiff_files import TIFF, read_tiff, tiff_bands, tiff_bits, tiff_size
+from mmevm.engine.checks.tiff_files import TIFF, read_tiff, tiff_size, tiff_values
 from mmevm.errors import UsageError
 
 EXACT = ('.npy', *TIFF)
@@ -98,7 +98,7 @@ def _measure(sample: Sample) -> None:
     if not sample.fault and sample.mask and (fault := find_fault(sample.mask, 'pillow')):
         sample.fault = f'its label map {sample.mask}: {fault.reason}'
     if not sample.fault:
-        sample.deep, sample.banded = _is_deep(sample.path), _is_banded(sample.path)
+        sample.deep, sample.banded = _is_deep_and_banded(sample.path)
 
 
 def is_writable(name: str) -> bool:
@@ -143,21 +143,16 @@ def _is_compared(data: UserData, sample: Sample) -> bool:
     return has_sides and sample.orientation >= 5 and (sample.stated is not None or data.kind == 'segmentation')
 
 
-def _is_deep(path: str) -> bool:
+def _is_deep_and_banded(path: str) -> tuple[bool, bool]:
+    """Return whether an image has values of 16 bits, and whether it is a TIFF of more than three bands."""
     try:
         if path.lower().endswith(TIFF):
-            return tiff_bits(path) == 16
+            bits, bands = tiff_values(path)
+            return bits == 16, bands > 3
         with open_image(path) as image:
-            return image.mode.startswith('I')
+            return image.mode.startswith('I'), False
     except Exception:  # whatever readers raise for bytes that they do not expect
-        return False
-
-
-def _is_banded(path: str) -> bool:
-    try:
-        return path.lower().endswith(TIFF) and tiff_bands(path) > 3
-    except Exception:  # whatever readers raise for bytes that they do not expect
-        return False
+        return False, False
 
 
 def report_shared(findings: Findings, kind: str, pairs: Iterable[tuple[str, str]]) -> None:

@@ -88,21 +88,22 @@ for _name, _function in FUNCTIONS.items():
 _library = torch.library.Library('mmevm_deploy', 'FRAGMENT')
 
 
-def _define(name: str, arguments: str, fake: Callable[..., Tensor] = lambda x, *_: x.new_empty(x.shape)) -> None:
+def define(name: str, arguments: str, fake: Callable[..., Tensor] = lambda x, *_: x.new_empty(x.shape)) -> None:
+    """Define an operator of exported models that has no implementation, and what it returns while tracing."""
     _library.define(f'{name}({arguments}) -> Tensor')
     torch.library.register_fake(f'mmevm_deploy::{name}', fake, lib=_library)
 
 
-_define('depthwise_conv', 'Tensor x, Tensor weight, Tensor bias, str activation, int[] pads')
-_define('gated_norm', 'Tensor x, Tensor gate, Tensor weight, Tensor bias, float eps')
-_define(
+define('depthwise_conv', 'Tensor x, Tensor weight, Tensor bias, str activation, int[] pads')
+define('gated_norm', 'Tensor x, Tensor gate, Tensor weight, Tensor bias, float eps')
+define(
     'norm_mean',
     'Tensor x, Tensor weight, Tensor bias, float eps',
     lambda x, *_: x.new_empty(x.shape[0], 1, 1, x.shape[3]),
 )
-_define('rms_norm', 'Tensor x, Tensor weight, float eps')
-_define('gated_mean', 'Tensor a, Tensor b, Tensor gate')
-_define('scaled_sum', 'Tensor x, Tensor a, Tensor scale_a, Tensor b, Tensor scale_b')
+define('rms_norm', 'Tensor x, Tensor weight, float eps')
+define('gated_mean', 'Tensor a, Tensor b, Tensor gate')
+define('scaled_sum', 'Tensor x, Tensor a, Tensor scale_a, Tensor b, Tensor scale_b')
 
 _traced = torch.ops.mmevm_deploy
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from onnxscript import INT64, opset18
 from torch import Tensor
 
+from mmevm.deploy.fused import define
+
 op: Any = opset18
 
-_library = torch.library.Library('mmevm_deploy', 'FRAGMENT')
-_library.define('resize(Tensor x, SymInt[] size, bool align_corners) -> Tensor')
 _interpolate = F.interpolate
 
 
@@ -23,7 +23,7 @@ def _fake(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     return x.new_empty(*x.shape[:2], *size)
 
 
-torch.library.register_fake('mmevm_deploy::resize', _fake, lib=_library)
+define('resize', 'Tensor x, SymInt[] size, bool align_corners', _fake)
 
 
 def interpolate(

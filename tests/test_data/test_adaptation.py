@@ -337,17 +337,11 @@ def test_pixels_without_a_class_stay_without_in_the_classes_of_a_model(ignored: 
         dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=pipeline))
         for index in range(len(dataset)):
             sample = dataset[index]['data_samples']
-            stored = np.asarray(Image.open(sample.seg_map_path if ignored == 255 else _stored(root, sample)))
-            labels = sample.gt_sem_seg.data.numpy()[0]
-            unlabelled = stored == ignored
-            if ignored == 0:
-                unlabelled |= stored == 255
+            (path,) = root.glob(f'masks/*/{Path(sample.img_path).stem}.png')
+            stored, labels = np.asarray(Image.open(path)), sample.gt_sem_seg.data.numpy()[0]
+            unlabelled = (stored == ignored) | (stored == 255)
             assert (labels[unlabelled] == 255).all()
             assert (labels[~unlabelled] == stored[~unlabelled]).all()
-
-
-def _stored(root: Path, sample: Any) -> Path:
-    return next(root.glob(f'masks/*/{Path(sample.img_path).stem}.png'))
 
 
 def test_an_undivided_dataset_is_evaluated_whole_unless_it_was_trained_on(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, TRANSFORMS
 from mmevm.engine.checks.datasets import is_kind, loaders, resolve
 from mmevm.engine.options import parts
 from mmevm.errors import UsageError
-from mmevm.registry import LIBRARIES, type_name
+from mmevm.registry import LIBRARIES, package_of, type_name
 
 _PREPROCESSORS = {'mmdet': 'DetDataPreprocessor', 'mmpretrain': 'ClsDataPreprocessor', 'mmseg': 'SegDataPreProcessor'}
 _REVERSING = ('bgr_to_rgb', 'rgb_to_bgr')
@@ -72,7 +72,7 @@ def packed_channels(cfg: Any) -> int | None:
     if library not in _PREPROCESSORS or type_name(preprocessor(cfg), usual[0]) not in usual:
         return None
     kind = resolve(MODELS, _backbone(cfg).get('type'), library)
-    is_known = getattr(kind, '__module__', '').partition('.')[0] in ('mmevm', *LIBRARIES)
+    is_known = package_of(kind) in ('mmevm', *LIBRARIES)
     return _stated_channels(cfg) or (3 if is_known and 'backbone_cfg' not in _backbone(cfg) else None)
 
 
@@ -151,7 +151,7 @@ def _may_change_channels(step: Mapping[str, Any], scope: str | None) -> bool:
     name, kind = type_name(step), resolve(TRANSFORMS, step['type'], scope)
     if kind is None:
         return name not in {*_COLOURS, *_POLICIES, *_CANVASES, *_PIXELS}
-    return name in _CHANGING or kind.__module__.partition('.')[0] not in ('mmcv', *LIBRARIES)
+    return name in _CHANGING or package_of(kind) not in ('mmcv', *LIBRARIES)
 
 
 def _step_fault(step: Mapping[str, Any], channels: int, scope: str) -> str | None:

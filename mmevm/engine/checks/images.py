@@ -27,10 +27,8 @@ from mmevm.engine.checks.samples import (
     colour_type,
     decoder,
     reads_elsewhere,
-    require_known_class,
-    require_polygons,
+    require_trainable,
     sample_files,
-    takes_polygons_alone,
     transforms,
 )
 from mmevm.engine.checks.tiff_files import TIFF, opencv_fault, tiff_fault
@@ -60,7 +58,6 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
     pipeline = dataset.pipeline
     backends = {key: decoder(pipeline, key) for key in ('img_path', 'seg_map_path')}
     with_maps, colours = _loads_label_maps(pipeline), colour_type(pipeline)
-    polygons_alone = checks.is_training and not checks.skip and takes_polygons_alone(pipeline)
 
     def fault_of(key: str, path: str) -> Fault | None:
         backend = backends.get(key, 'cv2')
@@ -75,9 +72,7 @@ def _find_faults(dataset: Any, checks: Checks) -> tuple[int, dict[int, tuple[str
         sample = dataset.get_data_info(index)
         files = list(sample_files(sample))
         if checks.is_training:
-            require_known_class(sample, files, checks.classes)
-        if polygons_alone:
-            require_polygons(sample, files)
+            require_trainable(sample, files, checks, pipeline)
         for key, path in files:
             if (key != 'seg_map_path' or with_maps) and (fault := fault_of(key, path)):
                 faults[index] = (path, fault)

@@ -85,9 +85,7 @@ class NamedErrors:
         """Run the pipeline; return its result, or ``None`` for an image to be left out of training."""
         files = list(sample_files(sample))
         if self.checks.is_training:
-            require_known_class(sample, files, self.checks.classes)
-            if not self.checks.skip and takes_polygons_alone(self.pipeline):
-                require_polygons(sample, files)
+            require_trainable(sample, files, self.checks, self.pipeline)
         try:
             result = self.pipeline(sample)
         except Exception as error:
@@ -131,6 +129,13 @@ class NamedErrors:
             raise SampleError(
                 f'{files[-1][1]} has the class id {int(beyond.max())}; the model has the classes 0 to {classes - 1}.'
             )
+
+
+def require_trainable(sample: Mapping, files: list[tuple[str, str]], checks: Checks, pipeline: Any) -> None:
+    """Raise an error if the model would not be trained on a sample as it is annotated."""
+    require_known_class(sample, files, checks.classes)
+    if not checks.skip and takes_polygons_alone(pipeline):
+        require_polygons(sample, files)
 
 
 def require_known_class(sample: Mapping, files: list[tuple[str, str]], classes: int | None) -> None:

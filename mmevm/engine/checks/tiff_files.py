@@ -30,20 +30,15 @@ def tiff_size(path: str) -> tuple[int, int]:
         return series.shape[axes.index('X')], series.shape[axes.index('Y')]
 
 
-def tiff_bits(path: str) -> int:
-    """Return the bits of a TIFF's values; raises as :func:`tiff_size`."""
-    with _library().TiffFile(path) as file:
-        return int(file.pages[0].bitspersample)
+def tiff_values(path: str) -> tuple[int, int]:
+    """Return the bits of a TIFF's values, and its bands: three if they are encoded (CMYK, palettes).
 
-
-def tiff_bands(path: str) -> int:
-    """Return a TIFF's number of bands, three if its values are encoded (CMYK, palettes).
-
-    A fourth band counts even if it is declared as transparency, since writers declare any fourth one so.
+    A fourth band counts even if it is declared as transparency, since writers declare any fourth one so. Raises as
+    :func:`tiff_size`.
     """
     with _library().TiffFile(path) as file:
         page = file.pages[0]
-        return 3 if _encoding(page) else int(page.samplesperpixel)
+        return int(page.bitspersample), 3 if _encoding(page) else int(page.samplesperpixel)
 
 
 def read_tiff(path: str) -> np.ndarray | None:
