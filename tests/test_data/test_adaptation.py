@@ -1,22 +1,18 @@
 """Configs for users' datasets: every data loader, evaluator and number of classes."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from mmengine.config import Config
-from PIL import Image
 
 from mmevm.data.adaptation import adapt, check_fit, require_task
 from mmevm.data.classes import match_classes
 from mmevm.data.reading import read_data
 from mmevm.data.records import UserData
 from mmevm.data.summary import refusal
-from mmevm.engine.checks.channels import check_channels
 from mmevm.engine.checks.class_counts import class_counts
 from mmevm.engine.checks.classes import check_classes
 from mmevm.engine.checks.datasets import leaves
@@ -222,59 +218,6 @@ def test_boxes_do_not_train_masks_but_masks_train_boxes(tmp_path: Path) -> None:
     assert cfg.val_evaluator.metric == ['bbox']
 
 
-@pytest.mark.parametrize('every', [1, 3], ids=['all', 'some'])
-@pytest.mark.parametrize('compressed', [True, False])
-def test_masks_of_run_lengths_are_trained_on(every: int, compressed: bool, tmp_path: Path) -> None:
-    from mmengine.registry import DATASETS, DefaultScope
-    from pycocotools import mask as coco_mask
-
-    root = layouts.write_coco(tmp_path / 'data', BOTH)
-    path = root / 'annotations/instances_train.json'
-    content = json.loads(path.read_text())
-    width, height = layouts.SIZE
-    for item in content['annotations'][::every]:
-        item['segmentation'] = coco_mask.frPyObjects(item['segmentation'], height, width)[0]
-        if compressed:
-            item['segmentation']['counts'] = item['segmentation']['counts'].decode()
-        else:
-            flat = coco_mask.decode(item['segmentation']).T.ravel()
-            edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
-            item['segmentation']['counts'] = np.diff([0, *edges, flat.size]).tolist()
-    layouts.write_json(path, content)
-    cfg = adapted(load_config(PATHS['rtmdet_ins_evm_t']), read_data(root), tmp_path / 'out')
-    loading = [step for _, step in parts(cfg.to_dict(), '') if step.get('with_mask')]
-    pipelines = (cfg.train_dataloader.dataset, cfg.custom_hooks)
-    changed = [step for _, step in parts(list(pipelines), '') if step.get('with_mask')]
-    assert len(changed) == 2 and all(step['poly2mask'] for step in changed) and len(loading) >= 2
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        pipeline = [*cfg.train_dataloader.dataset.pipeline[:2], dict(type='PackDetInputs')]
-        dataset = DATASETS.build(dict(cfg.train_dataloader.dataset, pipeline=pipeline))
-        samples = [dataset[index]['data_samples'] for index in range(len(dataset))]
-    assert sum(len(sample.gt_instances) for sample in samples) == len(content['annotations'])
-    assert not any(len(sample.ignored_instances) for sample in samples)
-    for sample in samples:
-        areas = sample.gt_instances.masks.masks.sum(axis=(1, 2))
-        boxes = sample.gt_instances.bboxes.tensor
-        assert areas == pytest.approx(((boxes[:, 2:] - boxes[:, :2]).prod(dim=1)).numpy(), rel=0.2)
-
-
-@pytest.mark.parametrize('name', ['evm', 'vim', 'vmamba'])
-def test_images_in_memory_become_files(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
-    from mmengine.registry import DATASETS, DefaultScope
-
-    cfg = load_config(PATHS[f'demo_classifier_{name}_fashion'])
-    adapted(cfg, read_data(roots['mmpretrain']), tmp_path / 'out')
-    check_channels(cfg, PHASES)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        for loader in cfg.train_dataloader, cfg.val_dataloader:
-            assert DATASETS.build(loader.dataset)[0]['inputs'].shape[0] == 1
-    for kind in 'CIFAR10', 'CIFAR100':
-        cfg = load_config(PATHS['classifier_evm_t'])
-        cfg.train_dataloader.dataset = dict(type=kind, pipeline=[dict(type='PackInputs')])
-        with pytest.raises(UsageError, match=rf'train_dataloader.dataset in c.py are in memory \({kind}\)'):
-            require_task(cfg, 'c.py')
-
-
 def test_polygons_stay_polygons(tmp_path: Path) -> None:
     data = read_data(layouts.write_coco(tmp_path / 'data', BOTH))
     cfg = adapted(load_config(PATHS['rtmdet_ins_evm_t']), data, tmp_path / 'out')
@@ -320,28 +263,6 @@ def test_an_evaluation_numbers_classes_as_the_model_does(roots: dict[str, Path],
     other = read_data(roots['mmdet'], trained='')
     match_classes(other, ['cat', 'dog', 'owls'])
     assert "'owl' (model: 'owls')" in (refusal(other) or '')
-
-
-@pytest.mark.parametrize('ignored', [0, 255])
-def test_pixels_without_a_class_stay_without_in_the_classes_of_a_model(ignored: int, tmp_path: Path) -> None:
-    from mmengine.registry import DATASETS, DefaultScope
-
-    root = layouts.write_masks(tmp_path / 'data', BOTH, values=(ignored, 1, 2))
-    names = ['road', 'sky'] if ignored == 0 else ['background', 'road', 'sky']
-    (root / 'classes.txt').write_text('\n'.join(names))
-    data = read_data(root, trained='')
-    match_classes(data, ['background', 'road', 'sky'])
-    cfg = adapted(load_config(PATHS['fpn_evm_t']), data, tmp_path / 'out')
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=pipeline))
-        for index in range(len(dataset)):
-            sample = dataset[index]['data_samples']
-            (path,) = root.glob(f'masks/*/{Path(sample.img_path).stem}.png')
-            stored, labels = np.asarray(Image.open(path)), sample.gt_sem_seg.data.numpy()[0]
-            unlabelled = (stored == ignored) | (stored == 255)
-            assert (labels[unlabelled] == 255).all()
-            assert (labels[~unlabelled] == stored[~unlabelled]).all()
 
 
 def test_an_undivided_dataset_is_evaluated_whole_unless_it_was_trained_on(tmp_path: Path) -> None:
